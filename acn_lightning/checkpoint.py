@@ -1,0 +1,46 @@
+"""Checkpoints, read with `weights_only=True` always: a file that is loaded never runs code."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acn_lightning.config import Plain
+from acn_lightning.errors import UsageError
+
+KEY = "acn_config"
+"""Where a checkpoint's hyper-parameters hold the config."""
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """A checkpoint that `acn fit` wrote, on the CPU.
+
+    Raises:
+        UsageError: it is missing, truncated, not ours, or holds an object to be unpickled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch raises this for what is no pickle at all, and for a pickle of more than tensors.
+        if zipfile.is_zipfile(path):
+            raise UsageError(
+                f"{path} holds a pickled object, which could run code when loaded: refused. "
+                "acn writes tensors, numbers and strings only."
+            ) from error
+        raise UsageError(f"{path} is no checkpoint of acn, or a damaged one.") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path} is truncated, or no checkpoint at all.") from error
+    if not isinstance(content, dict) or KEY not in content.get("hyper_parameters", {}):
+        raise UsageError(f"{path} is a checkpoint, but not one that acn fit wrote.")
+    return content
+
+
+def config_of(checkpoint: dict[str, Any]) -> Plain:
+    """The config that a checkpoint was trained with."""
+    config: Plain = checkpoint["hyper_parameters"][KEY]
+    return config

@@ -1,0 +1,111 @@
+"""The `acn` command: parse, hand over, say what came of it. Heavy imports wait for their turn."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acn_lightning.errors import Interrupted, TrainingError, UsageError
+
+if TYPE_CHECKING:
+    from acn_lightning.experiment import Outcome
+
+DESCRIPTION = """\
+Associative Compression Networks: representations from a generative model.
+
+Options of an experiment are set as key=value, the value in YAML. `acn show NAME` lists the keys;
+those under trainer are the arguments of Lightning's Trainer, by their own names.
+"""
+
+EXAMPLES = """\
+examples:
+  acn fit                                        train on scikit-learn's digits
+  acn fit mnist data.root=DIR trainer.max_epochs=5
+  acn fit mnist model.prior.kind=standard_normal a plain VAE
+  acn fit resume=runs/mnist/RUN/checkpoints/last.ckpt trainer.max_epochs=40
+  acn test runs/mnist/RUN/checkpoints/best.ckpt
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0; 2 with one line on wrong input or a run that
+    failed; 130 or 143 when Ctrl-C or SIGTERM ended it."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+        return status
+    except (UsageError, TrainingError) as error:
+        print(f"acn: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        way_on = f" Go on with: acn fit resume={stop.checkpoint}" if stop.checkpoint else ""
+        print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
+        return stop.status
+    except KeyboardInterrupt:
+        print("\nacn: interrupted before training began.", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    names = sorted(path.stem for path in (Path(__file__).parent / "conf").glob("*.yaml"))
+    known = f"one of {', '.join(names)}"
+    parser = argparse.ArgumentParser(
+        prog="acn",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, first, help in [
+        ("fit", run_fit, "NAME", f"train an experiment: {', '.join(names)}, or a YAML file"),
+        ("test", run_test, "CHECKPOINT", "evaluate a checkpoint on its test set"),
+        ("show", run_show, "NAME", "print the whole config of an experiment"),
+    ]:
+        command = commands.add_parser(name, help=help, description=f"{help}.")
+        command.set_defaults(run=run)
+        command.add_argument("first", nargs="?", metavar=first)
+        command.add_argument("overrides", nargs="*", metavar="key=value")
+    return parser
+
+
+def run_fit(parsed: argparse.Namespace) -> int:
+    experiment, overrides = split(parsed)
+    from acn_lightning import experiment as experiments
+
+    return tell(experiments.fit(experiment, overrides))
+
+
+def run_test(parsed: argparse.Namespace) -> int:
+    checkpoint, overrides = split(parsed)
+    if checkpoint is None:
+        raise UsageError("say which checkpoint: acn test CHECKPOINT.")
+    from acn_lightning import experiment as experiments
+
+    return tell(experiments.test(checkpoint, overrides))
+
+
+def run_show(parsed: argparse.Namespace) -> int:
+    experiment, overrides = split(parsed)
+    from acn_lightning.config import compose, to_yaml
+
+    print(to_yaml(compose(experiment or "digits", overrides)), end="")
+    return 0
+
+
+def tell(outcome: "Outcome") -> int:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    from acn_lightning.report import table
+
+    rank_zero_only(print)(f"\n{table(outcome)}")
+    return 0
+
+
+def split(parsed: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """(what the command is about, the overrides): the first word may be an override already."""
+    first: str | None = parsed.first
+    if first is not None and "=" in first and not Path(first).exists():
+        return None, [first, *parsed.overrides]
+    return first, parsed.overrides
+

@@ -1,0 +1,149 @@
+"""The code bank: the posterior mean of each training image, kept under its data-set index."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from acn_lightning.errors import UsageError
+from acn_lightning.neighbours import NeighbourIndex
+
+
+class Refresh(NamedTuple):
+    """What a rebuild of the neighbour table found.
+
+    Attributes:
+        refreshed: codes written since the rebuild before.
+        unseen: training rows whose code is still the noise that it started from.
+        seconds: wall time of the rebuild, synchronisation included.
+    """
+
+    refreshed: int
+    unseen: int
+    seconds: float
+
+
+class CodeBank:
+    """Stored posterior means c_i, i = 0 ... N - 1, and the table of each one's K neighbours.
+
+    A plain object, neither parameter nor buffer of a module. As a buffer, DDP would overwrite it
+    with rank 0's copy before every forward pass; as either, it would stand in the way of loading
+    the weights for a data set of another size. So it has its own state in the checkpoint.
+
+    Args:
+        labels: class of each of the N images of the training data; -1 where it has none.
+        rows: which of the N are trained on. The others (held out for validation) keep a row, so
+            that an index means the same image everywhere, but are nobody's neighbours.
+        code_size: D.
+        seed: of the codes to start from, c_i ~ N(0, I): the same ones in every process.
+    """
+
+    def __init__(
+        self, labels: Int[Tensor, " size"], rows: Int[Tensor, " n"], code_size: int, seed: int = 0
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.labels, self.rows = labels, rows
+        self.codes = torch.randn(len(labels), code_size, generator=generator)
+        # Which boundary a code was last written after; -1 never.
+        self.written = torch.full((len(labels),), -1, dtype=torch.int32)
+        self.boundary = 0
+        self.neighbours: Tensor | None = None
+
+    def write(self, index: Int[Tensor, " batch"], mean: Float[Tensor, "batch code"]) -> None:
+        """Overwrites c_i by the posterior mean of x_i. No gradient flows into the bank."""
+        self.codes[index] = mean.detach()
+        self.written[index] = self.boundary
+
+    def draw(self, index: Int[Tensor, " batch"]) -> Float[Tensor, "batch code"]:
+        """For each x_i the stored code of one of its K neighbours, drawn uniformly.
+
+        Raises:
+            UsageError: there is no neighbour table yet.
+        """
+        neighbours = self.require_neighbours()
+        choice = torch.randint(neighbours.shape[1], index.shape, device=index.device)
+        return self.codes[neighbours[index, choice]]
+
+    def require_neighbours(self) -> Int[Tensor, "size k"]:
+        """The table: a row of K data-set rows for each image, -1 for those not trained on.
+
+        Raises:
+            UsageError: there is none yet.
+        """
+        if self.neighbours is None:
+            raise UsageError(
+                "The code bank has no neighbour table: give the Trainer the callback "
+                "acn_lightning.callbacks.RefreshNeighbours()."
+            )
+        return self.neighbours
+
+    def refresh(self, index: NeighbourIndex) -> Refresh:
+        """The work of an epoch boundary: every process gets all codes, `index` is rebuilt from
+        them, and the table that the next epoch draws from is written."""
+        start = time.perf_counter()
+        self.synchronise()
+        self.rebuild(index)
+        table = self.rows.new_full((len(self.codes), index.k), -1)
+        table[self.rows] = index.search(self.codes[self.rows], exclude=self.rows)
+        self.neighbours = table
+        written = self.written[self.rows]
+        refreshed = int((written == self.boundary).sum())
+        self.boundary += 1
+        return Refresh(refreshed, int((written < 0).sum()), time.perf_counter() - start)
+
+    def rebuild(self, index: NeighbourIndex) -> None:
+        """Builds `index` from the stored codes, and leaves the neighbour table alone.
+
+        Codes that were never written are noise, and nobody's neighbours as long as there are
+        enough others. At the start all of them are noise, as in the paper.
+        """
+        candidates = self.rows[self.written[self.rows] >= 0]
+        if len(candidates) <= index.k:
+            candidates = self.rows
+        index.build(self.codes[candidates], candidates)
+
+    def synchronise(self) -> None:
+        """Afterwards all processes hold the codes that any of them wrote since the last boundary.
+
+        Only those rows travel. Where a sampler's padding gave one image to two processes, the
+        lowest rank's code counts in all of them.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        mine = self.rows[self.written[self.rows] == self.boundary]
+        everyones = zip(gather_all_tensors(mine), gather_all_tensors(self.codes[mine]), strict=True)
+        for rows, codes in reversed(list(everyones)):
+            self.write(rows, codes)
+
+    def to(self, device: torch.device) -> "CodeBank":
+        """Moves every tensor to `device`."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers only, so that `torch.load(..., weights_only=True)` reads it."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises:
+        UsageError: the state is of other data, or of codes of another size.
+        """
+        same_data = all(
+            torch.equal(state[name].cpu(), getattr(self, name).cpu()) for name in ("labels", "rows")
+        )
+        if not same_data or state["codes"].shape != self.codes.shape:
+            raise UsageError(
+                f"The checkpoint's code bank is of other data: {tuple(state['codes'].shape)} codes, "
+                f"{len(state['rows'])} of them trained on; here {tuple(self.codes.shape)} and "
+                f"{len(self.rows)}, or other labels."
+            )
+        device = self.codes.device
+        for name, value in state.items():
+            # A copy: what is loaded belongs to the caller.
+            setattr(self, name, value.to(device, copy=True) if isinstance(value, Tensor) else value)

@@ -1,0 +1,310 @@
+"""Experiment configs: YAML files, `key=value` overrides and the schema that both are held to.
+
+The schema is no second list of options. It is read off the constructors: a section of a config
+holds the keyword-only arguments of the class that it configures, under their names, with their
+types and defaults (`trainer` those of Lightning's Trainer).
+"""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from acn_lightning.errors import UsageError, check_choice, nearest
+
+FOLDER = Path(__file__).parent / "conf"
+
+Plain = dict[str, Any]
+"""A config as dicts, lists, strings and numbers: what a checkpoint may hold."""
+
+
+# ---------------------------------------------------------------- composing
+
+
+def experiments() -> dict[str, Path]:
+    """The experiments that come with the package, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def compose(experiment: str, overrides: Sequence[str] = ()) -> Plain:
+    """The whole, checked config of an experiment.
+
+    Args:
+        experiment: a name from `conf/`, or a path of a YAML file.
+        overrides: `section.key=value`, the value in YAML.
+
+    Raises:
+        UsageError: unknown experiment or key, a value of the wrong type.
+    """
+    known = experiments()
+    path = known.get(experiment, Path(experiment))
+    if not path.is_file():
+        what = "there is no such file" if path.suffix in (".yaml", ".yml") else "unknown experiment"
+        raise UsageError(
+            f"{experiment}: {what}. Known experiments: {', '.join(known)}."
+            f"{nearest(experiment, known)}"
+        )
+    return complete({"experiment": path.stem} | read_yaml(path), overrides)
+
+
+def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
+    """Overrides on top of a config, held to the schema, with defaults filled in and
+    interpolations (`${seed}`) resolved.
+
+    A component of another `kind` than the base's starts from its own defaults.
+
+    Raises:
+        UsageError: unknown key, value of the wrong type.
+    """
+    changes = parse_overrides(overrides)
+    chosen = OmegaConf.create(dict(base))
+    for name in ("encoder", "prior", "decoder"):
+        kind = OmegaConf.select(changes, f"model.{name}.kind")
+        if kind is not None and kind != OmegaConf.select(chosen, f"model.{name}.kind"):
+            OmegaConf.update(chosen, f"model.{name}", {}, merge=False)
+    try:
+        chosen = OmegaConf.merge(chosen, changes)
+        schema = make_schema(chosen)
+        check_keys(chosen, schema)
+        config = OmegaConf.merge(OmegaConf.structured(schema), chosen)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(explain(error)) from error
+    assert isinstance(plain, dict)
+    # What is left to Lightning says nothing: it would bury the dozen keys that do.
+    ours, defaults = plain["trainer"], trainer_options()
+    plain["trainer"] = {
+        key: value
+        for key, value in ours.items()
+        if key in TRAINER_DEFAULTS or value != defaults[key].default
+    }
+    return typing.cast(Plain, plain)
+
+
+def parse_overrides(overrides: Sequence[str]) -> DictConfig:
+    """Raises:
+    UsageError: one of them is no `key=value`, or its value no YAML.
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip("-"):
+            raise UsageError(f"'{override}' is no key=value.")
+        if key.startswith("-"):
+            raise UsageError(f"'{override}': write {override.lstrip('-')}, without dashes.")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+        raise UsageError(f"{' '.join(overrides)}: {first_line(error)}") from error
+
+
+def read_yaml(path: Path) -> Plain:
+    """Raises:
+    UsageError: not readable, or no mapping of keys.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no keys and values.")
+    return typing.cast(Plain, content)
+
+
+def to_yaml(config: Plain) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def differences(one: Plain, other: Plain) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with both values."""
+    first, second = dict(flatten(one)), dict(flatten(other))
+    return {
+        key: (first.get(key), second.get(key))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    }
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# ---------------------------------------------------------------- the schema
+
+
+@dataclasses.dataclass
+class Wandb:
+    """What Weights & Biases is told; used with `logger=wandb`.
+
+    Attributes:
+        project, entity, group, name, tags: as in `wandb.init`.
+        mode: "offline" unless the environment's WANDB_MODE says otherwise.
+    """
+
+    project: str = "acn_lightning"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: list[str] = dataclasses.field(default_factory=list)
+    mode: str = "${oc.env:WANDB_MODE,offline}"
+
+
+TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs", "log_every_n_steps": 50}
+"""Where we differ from Lightning."""
+
+TRAINER_OURS = ("callbacks", "logger")
+"""Arguments of the Trainer that the framework fills."""
+
+
+def make_schema(chosen: DictConfig) -> type:
+    """The dataclass that a config of these kinds of components is held to."""
+    from acn_lightning.callbacks import DrawPictures
+    from acn_lightning.data import ImageData
+    from acn_lightning.decoders import Decoder
+    from acn_lightning.encoders import Encoder
+    from acn_lightning.module import ACN
+    from acn_lightning.neighbours import NeighbourIndex
+    from acn_lightning.priors import Prior
+
+    components = {}
+    for name, family, default in [
+        ("encoder", Encoder, "conv"),
+        ("prior", Prior, "mixture"),
+        ("decoder", Decoder, "conv"),
+    ]:
+        kind = OmegaConf.select(chosen, f"model.{name}.kind", default=default)
+        check_choice(f"model.{name}.kind", kind, family.kinds)
+        components[name] = section(name, {"kind": (str, kind)} | options(family.kinds[kind]))
+    data = options(ImageData) | {"seed": (int, "${seed}")}
+    sections = {
+        "data": section("data", data),
+        "model": section("model", {"code_size": (int, 16)} | options(ACN) | components),
+        "neighbours": section("neighbours", options(NeighbourIndex)),
+        "pictures": section("pictures", options(DrawPictures)),
+        "trainer": section("trainer", trainer_schema()),
+        "wandb": Wandb,
+    }
+    top = {
+        "experiment": (str, dataclasses.MISSING),
+        "seed": (int, 0),
+        "logger": (str, "csv"),
+        "resume": (str | None, None),
+    }
+    return section("config", top | sections)
+
+
+Option = tuple[Any, Any]
+"""(type, default)."""
+
+
+def section(name: str, content: Mapping[str, Option | type]) -> type:
+    """A dataclass of these options and, where the value is a dataclass, sections."""
+    fields: list[tuple[str, Any, Any]] = []
+    for key, value in content.items():
+        if isinstance(value, type):
+            fields.append((key, value, dataclasses.field(default_factory=value)))
+        elif value[1] is dataclasses.MISSING:
+            fields.append((key, value[0], dataclasses.field()))
+        else:
+            fields.append((key, value[0], dataclasses.field(default=value[1])))
+    return dataclasses.make_dataclass(name.capitalize(), fields)
+
+
+def options(constructor: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only arguments of a constructor."""
+    return {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def trainer_options() -> dict[str, inspect.Parameter]:
+    """The arguments of Lightning's Trainer that a config may set."""
+    from lightning import Trainer
+
+    parameters = inspect.signature(Trainer).parameters
+    return {name: value for name, value in parameters.items() if name not in TRAINER_OURS}
+
+
+def trainer_schema() -> dict[str, Option]:
+    return {
+        name: (plain_type(parameter.annotation), TRAINER_DEFAULTS.get(name, parameter.default))
+        for name, parameter in trainer_options().items()
+    }
+
+
+def plain_type(annotation: Any) -> Any:
+    """What OmegaConf can check of a type: numbers, strings, None and unions of them. Anything
+    else is left to the Trainer to refuse."""
+    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
+    known = (int, float, bool, str, type(None))
+    if not all(member in known for member in members):
+        return Any
+    # A whole number is a float too, as everywhere in Python.
+    return typing.Union[members]  # noqa: UP007
+
+
+def is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+# ---------------------------------------------------------------- saying what is wrong
+
+
+def check_keys(config: DictConfig, schema: type) -> None:
+    """Raises:
+    UsageError: a key is none of the schema's; the nearest is named.
+    """
+    known = dict(schema_keys(schema))
+    names = {key.rpartition(".")[2]: key for key in known}
+
+    def check(node: Any, prefix: str) -> None:
+        for key in node:
+            full = f"{prefix}{key}"
+            if full not in known:
+                if prefix == "trainer." and key in TRAINER_OURS:
+                    raise UsageError(f"{full} is not for configs: use logger=csv or logger=wandb.")
+                guess = nearest(full, known) or (
+                    f" Did you mean '{names[str(key)]}'?" if key in names else ""
+                )
+                raise UsageError(f"{full}: there is no such key.{guess or ' acn show lists all.'}")
+            if known[full] is not None:
+                child = config_node(node, key)
+                if not isinstance(child, DictConfig):
+                    raise UsageError(f"{full} is a section: set its keys, {full}.KEY=VALUE.")
+                check(child, f"{full}.")
+
+    check(config, "")
+
+
+def config_node(node: DictConfig, key: Any) -> Any:
+    return OmegaConf.select(node, str(key), throw_on_resolution_failure=False)
+
+
+def schema_keys(schema: type, prefix: str = "") -> Iterable[tuple[str, type | None]]:
+    """Dotted keys; with a section its dataclass, else None."""
+    for field in dataclasses.fields(schema):
+        is_section = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
+        yield prefix + field.name, field.type if is_section else None  # type: ignore[misc]
+        if is_section:
+            yield from schema_keys(field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    key = getattr(error, "full_key", None)
+    return f"{key}: {first_line(error)}" if key else first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,177 @@
+"""The LightningDataModule: indexed examples for training, validation and testing."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, DistributedSampler
+
+from acn_lightning.data.download import PUBLISHED, download
+from acn_lightning.data.images import BINARISATIONS, Batch, IndexedImages, binarise, draw_binary, whole
+from acn_lightning.data.sources import (
+    Source,
+    held_out_rows,
+    read_digits,
+    read_folder,
+    read_idx,
+    read_npz,
+)
+from acn_lightning.errors import UsageError, check_choice
+
+SOURCES = ("digits", "mnist", "fashion_mnist", "idx", "folder", "npz")
+
+
+class ImageData(LightningDataModule):
+    """Images whose every example carries (index, image, label).
+
+    An index is the row in the training set, or for test examples in the test set, and stays the
+    same however examples are shuffled, split or sharded. Images stay uint8 until they are on
+    their device; there they become floats in [0, 1].
+
+    Args:
+        source: "digits" (scikit-learn's, no download), "mnist", "fashion_mnist", "idx" (any files
+            in MNIST's layout), "folder" (PNG and JPEG, see `read_folder`) or "npz".
+        root: folder of the files, or the .npz file. Not used for digits.
+        download: fetch what a published data set lacks in `root`.
+        image_size: for a folder, [height, width] to bring images to; a number for squares.
+        channels: for a folder, 1 for grey or 3 for RGB; null takes what the files are.
+        binarisation: "none"; "threshold" at half of white; "static", one fixed draw for each
+            image; "dynamic", a fresh draw whenever an image is trained on. Held-out images are
+            the static draw under "dynamic" also, so that figures compare.
+        validation: how many training images to hold out from training for validation: a
+            fraction below 1 or a number of images. 0 for none.
+        batch_size: examples a step and process.
+        seed: of the static draw and the order of the training examples.
+
+    Raises:
+        UsageError: an option is none of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str = "digits",
+        root: str | None = None,
+        download: bool = True,
+        image_size: Any = None,
+        channels: int | None = None,
+        binarisation: str = "static",
+        validation: float = 0.1,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("data.source", source, SOURCES)
+        check_choice("data.binarisation", binarisation, BINARISATIONS)
+        if source != "digits" and root is None:
+            raise UsageError(f"data.root: say where the data of source '{source}' lie: data.root=DIR.")
+        if source != "folder" and (image_size is not None or channels is not None):
+            raise UsageError("data.image_size and data.channels are for data.source=folder only.")
+        if channels not in (None, 1, 3):
+            raise UsageError(f"data.channels: {channels} is neither 1 (grey) nor 3 (RGB).")
+        if batch_size < 1:
+            raise UsageError(f"data.batch_size: {batch_size} is below 1.")
+        if validation < 0 or (validation >= 1 and validation != int(validation)):
+            raise UsageError(
+                f"data.validation: {validation} is neither a fraction below 1 nor a number of images."
+            )
+        self.source, self.download = source, download
+        self.root = Path(root).expanduser() if root is not None else Path()
+        self.image_size, self.channels = parse_size(image_size), channels
+        self.binarisation, self.validation = binarisation, validation
+        self.batch_size, self.seed = batch_size, seed
+        self.content: Source | None = None
+
+    def prepare_data(self) -> None:
+        """Downloads what is missing, in one process of each machine."""
+        if self.download and self.source in PUBLISHED:
+            download(PUBLISHED[self.source], self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the data, once."""
+        if self.content is not None:
+            return
+        content = self._read()
+        size = len(content.train.images)
+        count = self.validation if self.validation >= 1 else round(self.validation * size)
+        if count > size - 2:
+            raise UsageError(
+                f"data.validation: {self.validation} leaves none of the {size} training images to train on."
+            )
+        # Where each training image is drawn afresh, this one draw serves whatever must compare.
+        fixed = binarise(content.train.images, self.binarisation, self.seed)
+        drawn = content.train.images if self.binarisation == "dynamic" else fixed
+        test = binarise(content.test.images, self.binarisation, self.seed)
+        self.labels, self.classes = content.train.labels, content.classes
+        self.image_shape = tuple(content.train.images.shape[1:])
+        self.rows, held_out = held_out_rows(size, int(count))
+        self.train_set = IndexedImages(drawn, self.labels, self.rows)
+        self.fixed_set = IndexedImages(fixed, self.labels, self.rows)
+        self.validation_set = IndexedImages(fixed, self.labels, held_out)
+        self.test_set = IndexedImages(test, content.test.labels, torch.arange(len(test)))
+        self.content = content
+
+    def _read(self) -> Source:
+        match self.source:
+            case "digits":
+                return read_digits()
+            case "folder":
+                return read_folder(self.root, self.image_size, self.channels)
+            case "npz":
+                return read_npz(self.root)
+            case _:
+                return read_idx(self.root)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled, in an order that the seed and the epoch decide and nothing else."""
+        return self._loader(self.train_set, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """The held-out training images; an empty list where there are none."""
+        return self._loader(self.validation_set) if len(self.validation_set) else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.test_set)
+
+    def encoding_dataloader(self) -> DataLoader[Batch]:
+        """Each training image once, as a fixed draw: what codes are reported on."""
+        return self._loader(self.fixed_set)
+
+    def _loader(self, images: IndexedImages, shuffle: bool = False) -> DataLoader[Batch]:
+        # The distributed sampler in a single process also: its order is a function of the seed and
+        # the epoch, so a resumed run goes on in the order that an undisturbed one has.
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            images, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed
+        )
+        return DataLoader(
+            images,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=whole,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a number when it starts. Its own source keeps it from the global one.
+            generator=torch.Generator(),
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """uint8 images to floats in [0, 1], on the device; drawn afresh where that is asked for."""
+        image = batch.image.float() / 255
+        if self.binarisation == "dynamic" and self.trainer is not None and self.trainer.training:
+            image = draw_binary(image)
+        return batch._replace(image=image)
+
+
+def parse_size(value: Any) -> tuple[int, int] | None:
+    """[height, width] or one number for both.
+
+    Raises:
+        UsageError: neither.
+    """
+    if value is None:
+        return None
+    sides = [value, value] if isinstance(value, int) else list(value) if isinstance(value, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UsageError(f"data.image_size: {value!r} is neither a number nor [height,width].")
+    return sides[0], sides[1]

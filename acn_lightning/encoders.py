@@ -1,0 +1,79 @@
+"""Encoders: an image to the posterior q(z|x) = N(mu(x), I) over its code."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from acn_lightning.errors import UsageError
+from acn_lightning.networks import Component
+
+
+class Encoder(Component):
+    """Maps images (B, C, H, W) in [0, 1] to a posterior: batch shape (B,), event shape (D,)."""
+
+
+def unit_normal(mean: Float[Tensor, "... code"]) -> Distribution:
+    """N(mean, I): the posterior's variance is fixed, so the mean alone is the code."""
+    # float32, also where autocast computed the mean in less: it is stored and searched for.
+    mean = mean.float()
+    normal = Normal(mean, torch.ones_like(mean), validate_args=False)
+    return Independent(normal, 1, validate_args=False)
+
+
+class ConvEncoder(Encoder, kind="conv"):
+    """VGG-like body (Simonyan and Zisserman, arXiv 1409.1556): pairs of 3 x 3 convolutions, the
+    resolution halved and the channels doubled between them until a side is 4 or less; then one
+    linear layer to the mean.
+
+    Group normalisation in place of batch normalisation: a code depends on its own image alone,
+    so that a code stored while training equals the one that the same weights give afterwards.
+
+    Args:
+        image_shape: (C, H, W).
+        code_size: D.
+        channels: of the first stage; a multiple of 8.
+
+    Raises:
+        UsageError: `channels` is no positive multiple of 8.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], code_size: int, *, channels: int = 32) -> None:
+        super().__init__()
+        check_channels("model.encoder.channels", channels)
+        width, height, wide = image_shape[0], image_shape[1], image_shape[2]
+        layers: list[nn.Module] = []
+        while True:
+            layers += [*conv(width, channels), *conv(channels, channels)]
+            width = channels
+            if min(height, wide) <= 4:
+                break
+            layers.append(nn.AvgPool2d(2, ceil_mode=True))
+            height, wide, channels = -(-height // 2), -(-wide // 2), channels * 2
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.mean = nn.Linear(width * height * wide, code_size)
+
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
+        # From [0, 1] to [-1, 1].
+        return unit_normal(self.mean(self.body(2 * image - 1)))
+
+
+GROUP = 8
+"""Channels that are normalised together."""
+
+
+def check_channels(name: str, channels: int) -> None:
+    """Raises:
+    UsageError: `channels` is no positive multiple of the group that is normalised together.
+    """
+    if channels < GROUP or channels % GROUP:
+        raise UsageError(f"{name}: {channels} is no positive multiple of {GROUP}.")
+
+
+def conv(inputs: int, outputs: int) -> list[nn.Module]:
+    """One 3 x 3 convolution that keeps the resolution, normalised and rectified."""
+    return [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(outputs // GROUP, outputs),
+        nn.ReLU(),
+    ]

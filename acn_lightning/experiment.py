@@ -1,0 +1,326 @@
+"""An experiment from its config: build the parts, fit, test, and write the run's folder."""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from acn_lightning import callbacks as cb
+from acn_lightning.checkpoint import KEY, config_of, read_checkpoint
+from acn_lightning.code_bank import CodeBank
+from acn_lightning.config import Plain, complete, compose, differences, to_yaml
+from acn_lightning.data import ImageData
+from acn_lightning.decoders import Decoder
+from acn_lightning.encoders import Encoder
+from acn_lightning.errors import Interrupted, UsageError, check_choice
+from acn_lightning.module import ACN
+from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.networks import Component
+from acn_lightning.priors import Prior
+
+LOGGERS = ("csv", "wandb")
+
+
+class Outcome(NamedTuple):
+    """What a command has to tell.
+
+    Attributes:
+        results: the content of `results.json`.
+        files: what was written.
+        rebuilds: of the neighbour index, and the seconds that they took together.
+        refreshed: codes refreshed in the last epoch, of how many; None where nothing was trained.
+    """
+
+    results: dict[str, Any]
+    files: list[Path]
+    rebuilds: tuple[int, float] | None = None
+    refreshed: tuple[int, int] | None = None
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def fit(experiment: str | None, overrides: list[str]) -> Outcome:
+    """`acn fit`: trains, and reports on the test set with the best checkpoint.
+
+    Raises:
+        UsageError: something in the config, the data or the checkpoint to resume from is wrong;
+            nothing has been written then.
+        TrainingError: the loss is no number any more.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    start = time.perf_counter()
+    config = fit_config(experiment, overrides)
+    data, module = build(config)
+    if config["resume"]:
+        # Lightning loads it again; what does not fit is to be known before anything is written.
+        load(module, read_checkpoint(config["resume"]), bank=True)
+    folder = run_folder(config)
+    refresh = cb.RefreshNeighbours()
+    last = cb.LastCheckpoint(folder / "checkpoints")
+    best = cb.BestCheckpoint(
+        folder / "checkpoints", "val/total" if data.validation_set else "train/total"
+    )
+    callbacks = [
+        cb.SeedEpochs(config["seed"]),
+        cb.StopOnNonFiniteLoss(),
+        refresh,
+        cb.DrawPictures(folder / "images", **config["pictures"]),
+        *([best, last] if config["trainer"].get("enable_checkpointing") is not False else []),
+    ]
+    trainer = make_trainer(config, callbacks, folder)
+    write_config(config, folder)
+    with interruptible(folder):
+        trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
+    checkpoint = best.best_model_path or last.best_model_path or None
+    results = evaluate(trainer, module, data, config, checkpoint, start)
+    return Outcome(
+        results,
+        write_results(results, folder),
+        (refresh.rebuilds, refresh.seconds),
+        (refresh.last.refreshed, len(data.rows)) if refresh.last else None,
+    )
+
+
+def test(path: str, overrides: list[str]) -> Outcome:
+    """`acn test`: evaluates a checkpoint, with the config that it carries, on the test set.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, the overrides contradict its networks, or its
+            networks cannot take the data.
+    """
+    start = time.perf_counter()
+    checkpoint = read_checkpoint(path)
+    kept = config_of(checkpoint)
+    config = complete(kept | {"resume": None}, overrides)
+    refuse_changes(kept, config, lambda key: key.startswith("model."), "the networks of")
+    shape = tuple(checkpoint["hyper_parameters"]["image_shape"])
+    data, module = build(config, shape)
+    load(module, checkpoint, bank=False)
+    folder = run_folder(config)
+    callbacks = [
+        cb.SeedEpochs(config["seed"]),
+        cb.RefreshNeighbours(),
+        cb.DrawPictures(folder / "images", **config["pictures"]),
+    ]
+    trainer = make_trainer(config | {"logger": None}, callbacks, folder)
+    write_config(config, folder)
+    results = evaluate(trainer, module, data, config, None, start) | {"checkpoint": str(path)}
+    return Outcome(results, write_results(results, folder))
+
+
+# ---------------------------------------------------------------- configs and checkpoints
+
+
+def fit_config(experiment: str | None, overrides: list[str]) -> Plain:
+    """The config to train with. With `resume` it is the checkpoint's, and what is given besides
+    has to agree with it in all that a resumed run cannot change.
+
+    Raises:
+        UsageError: it does not agree, or is wrong in itself.
+    """
+    asked = compose(experiment or "digits", overrides)
+    if not asked["resume"]:
+        return asked
+    kept = config_of(read_checkpoint(asked["resume"]))
+    config = asked if experiment else complete(kept, overrides)
+    free = ("trainer.", "pictures.", "wandb.", "logger", "resume", "data.root", "data.download")
+    refuse_changes(kept, config, lambda key: not key.startswith(free), "what was trained in")
+    return config
+
+
+def refuse_changes(
+    kept: Plain, config: Plain, fixed: Callable[[str], bool], what: str
+) -> None:
+    """Raises:
+    UsageError: the config differs from the checkpoint's in a `fixed` key.
+    """
+    for key, (old, new) in differences(kept, config).items():
+        if fixed(key):
+            raise UsageError(
+                f"{key}: the command says {new}, {what} the checkpoint say {old}. Leave it out, or "
+                "train anew."
+            )
+
+
+def load(module: ACN, checkpoint: Mapping[str, Any], bank: bool) -> None:
+    """Weights, and the code bank where asked for.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+        if bank:
+            module.on_load_checkpoint(dict(checkpoint))
+    except (RuntimeError, KeyError) as error:
+        raise UsageError(
+            f"The checkpoint does not fit its own config: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+# ---------------------------------------------------------------- building
+
+
+def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[ImageData, ACN]:
+    """Data, read, and the module for it.
+
+    Args:
+        config: complete.
+        image_shape: that the networks are for; None takes the data's.
+
+    Raises:
+        UsageError: the data cannot be read, an option is out of range, K is too large for the
+            data, or the networks are for other images.
+    """
+    seed_everything(config["seed"], verbose=False)
+    check_choice("logger", config["logger"], LOGGERS)
+    data = ImageData(**config["data"])
+    data.prepare_data()
+    data.setup()
+    shape = image_shape or data.image_shape
+    if shape != data.image_shape:
+        raise UsageError(
+            f"The checkpoint's networks take images of {by(shape)}, the data's are {by(data.image_shape)} "
+            "(channels x height x width)."
+        )
+    model = dict(config["model"])
+    code_size = model.pop("code_size")
+    if code_size < 1:
+        raise UsageError(f"model.code_size: {code_size} is below 1.")
+    index = NeighbourIndex(code_size, **config["neighbours"])
+    if index.k >= len(data.rows):
+        raise UsageError(
+            f"neighbours.k: {index.k} neighbours of an image need more than {index.k} training "
+            f"images; there are {len(data.rows)}."
+        )
+    module = ACN(
+        component(Encoder, model.pop("encoder"), shape, code_size),
+        component(Prior, model.pop("prior"), code_size),
+        component(Decoder, model.pop("decoder"), shape, code_size),
+        CodeBank(data.labels, data.rows, code_size, config["seed"]),
+        index,
+        **model,
+    )
+    module.save_hyperparameters({KEY: config, "image_shape": list(shape)}, logger=False)
+    return data, module
+
+
+def component(family: type[Component], options: Mapping[str, Any], *wiring: Any) -> Any:
+    """The network of the `kind` that the options name."""
+    options = dict(options)
+    return family.kinds[options.pop("kind")](*wiring, **options)
+
+
+def by(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def make_trainer(config: Plain, callbacks: list[Callback], folder: Path) -> Trainer:
+    """Raises:
+    UsageError: the Trainer refuses an argument.
+    """
+    arguments = config["trainer"] | {"default_root_dir": str(folder)}
+    try:
+        return Trainer(callbacks=callbacks, logger=make_logger(config, folder), **arguments)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def make_logger(config: Plain, folder: Path) -> Logger | bool:
+    match config["logger"]:
+        case "csv":
+            # Written at each call: a killed run keeps its figures.
+            return CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
+        case "wandb":
+            told = dict(config["wandb"])
+            folder.mkdir(parents=True, exist_ok=True)
+            return WandbLogger(save_dir=folder, dir=folder, config=config, **told)
+        case _:
+            return False
+
+
+# ---------------------------------------------------------------- running
+
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Lightning answers Ctrl-C and SIGTERM by tidying up and SystemExit: told apart here.
+
+    Raises:
+        Interrupted: in place of that.
+    """
+    try:
+        yield
+    except SystemExit as exit:
+        last = folder / "checkpoints" / "last.ckpt"
+        status = 143 if isinstance(exit, SIGTERMException) else 130
+        raise Interrupted(last if last.is_file() else None, status) from exit
+
+
+def evaluate(
+    trainer: Trainer,
+    module: LightningModule,
+    data: ImageData,
+    config: Plain,
+    checkpoint: str | None,
+    start: float,
+) -> dict[str, Any]:
+    """Runs the test set; the content of `results.json`. Costs in nats per image, accuracies as
+    fractions, None where the data has no labels."""
+    trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {
+        "data": data.source,
+        "split": "test",
+        "images": len(data.test_set),
+        "seed": config["seed"],
+        "binarisation": data.binarisation,
+        "nats_per_image": {
+            "reconstruction": metrics["test/distortion"],
+            f"kl_k{module.index.k}": metrics["test/rate"],
+            "total": metrics["test/total"],
+        },
+        "accuracy": {"knn": metrics.get("test/knn_accuracy")},
+        "seconds": time.perf_counter() - start,
+        "checkpoint": checkpoint,
+    }
+
+
+# ---------------------------------------------------------------- the run's folder
+
+
+def run_folder(config: Plain) -> Path:
+    """`runs/<experiment>/<time>-<short id>`; it is not made yet.
+
+    A process that another one of the same run has started gets that one's folder.
+    """
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
+    if "LOCAL_RANK" in os.environ:
+        name = os.environ.get("ACN_RUN", name)
+    os.environ["ACN_RUN"] = name
+    return Path(config["trainer"]["default_root_dir"]) / config["experiment"] / name
+
+
+@rank_zero_only
+def write_config(config: Plain, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(to_yaml(config))
+
+
+def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes `results.json`; returns all that lies in the run's folder, in reading order."""
+    if rank_zero_only.rank in (None, 0):
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
+    return [path for name in names for path in sorted(folder.glob(name))]

@@ -1,0 +1,124 @@
+"""The LightningModule: how the parts of an ACN are wired."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.distributions import Distribution
+from torchmetrics.classification import MulticlassAccuracy
+
+from acn_lightning import objective
+from acn_lightning.code_bank import CodeBank
+from acn_lightning.decoders import Decoder
+from acn_lightning.encoders import Encoder
+from acn_lightning.errors import UsageError
+from acn_lightning.evaluation import knn_vote
+from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.priors import Prior
+
+
+class ACN(LightningModule):
+    """Associative Compression Network (arXiv 1804.02476).
+
+    With a prior that ignores the neighbour's code it is a VAE; nothing else changes.
+
+    Logs, in nats per image unless the name says otherwise: `train/rate`, `train/distortion`,
+    `train/total`, and for `val` and `test` these and `knn_accuracy`, a fraction. Held-out costs
+    are means over all K neighbours among the training codes, with z sampled.
+
+    Args:
+        encoder: images (B, C, H, W) to q(z|x).
+        prior: codes (..., D) to p(z|c).
+        decoder: codes (B, D) to r(x|z).
+        bank: stored posterior means of the training images.
+        index: answers which of them are nearest. The callback `RefreshNeighbours` rebuilds it.
+        learning_rate: of Adam.
+
+    Raises:
+        UsageError: the learning rate is not positive; when fitting, the callback
+            `RefreshNeighbours` is missing.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        prior: Prior,
+        decoder: Decoder,
+        bank: CodeBank,
+        index: NeighbourIndex,
+        *,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise UsageError(f"model.learning_rate: {learning_rate} is not above 0.")
+        self.encoder, self.prior, self.decoder = encoder, prior, decoder
+        self.bank, self.index, self.learning_rate = bank, index, learning_rate
+        self.classes = int(bank.labels.max()) + 1
+        metric = {"num_classes": self.classes, "average": "micro"}
+        # Without labels there is nothing to be right about.
+        if self.classes > 1:
+            self.knn_accuracy = MulticlassAccuracy(**metric)
+
+    def setup(self, stage: str) -> None:
+        self.bank.to(self.device)
+
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
+        """The posterior q(z|x); its mean is the code."""
+        return self.encoder(image)
+
+    def on_fit_start(self) -> None:
+        # Here and not at the first step: minutes of set-up may lie in between.
+        self.bank.require_neighbours()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        posterior = self.encoder(batch.image)
+        prior = self.prior(self.bank.draw(batch.index))
+        z = posterior.rsample()
+        rate = objective.rate(posterior, prior, z).mean()
+        distortion = objective.distortion(self.decoder(z), batch.image).mean()
+        self.bank.write(batch.index, posterior.mean)
+        total = rate + distortion
+        costs = {"rate": rate, "distortion": distortion, "total": total}
+        self.log_dict(
+            {f"train/{name}": cost.detach() for name, cost in costs.items()},
+            on_step=False, on_epoch=True, batch_size=len(z), sync_dist=True,
+        )  # fmt: skip
+        self.log("cost", total.detach(), prog_bar=True, logger=False)
+        return total
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Any, part: str) -> None:
+        posterior = self.encoder(batch.image)
+        rows = self.index.search(posterior.mean)
+        # Neighbours first, (K, B, D): a batch of posteriors then pairs with each of the K.
+        priors = self.prior(self.bank.codes[rows.T])
+        z = posterior.sample()
+        rate = objective.rate(posterior, priors, z).mean()
+        distortion = objective.distortion(self.decoder(z), batch.image).mean()
+        costs = {"rate": rate, "distortion": distortion, "total": rate + distortion}
+        self.log_dict(
+            {f"{part}/{name}": cost for name, cost in costs.items()},
+            batch_size=len(z), sync_dist=True,
+        )  # fmt: skip
+        self.log("val_cost", costs["total"], prog_bar=part == "val", logger=False, batch_size=len(z))
+        if self.classes > 1:
+            self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
+            self.log(f"{part}/knn_accuracy", self.knn_accuracy, batch_size=len(z))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["code_bank"] = self.bank.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.bank.load_state_dict(checkpoint["code_bank"])

@@ -1,0 +1,61 @@
+"""Reconstructions and neighbours, as PNG in the run folder and in whatever logger takes images."""
+
+from pathlib import Path
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from acn_lightning.errors import UsageError
+from acn_lightning.pictures import grid
+
+
+class DrawPictures(Callback):
+    """Draws `reconstructions.png` (held-out images in the upper row of each pair, what the decoder
+    makes of a sampled code in the lower) and `neighbours.png` (a held-out image and its K nearest
+    stored neighbours a row).
+
+    Args:
+        folder: where to.
+        every_n_epochs: how often while training; 0 for never. After a test they are drawn always.
+        images: how many held-out images.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
+
+    def __init__(self, folder: Path, *, every_n_epochs: int = 5, images: int = 10) -> None:
+        if every_n_epochs < 0:
+            raise UsageError(f"pictures.every_n_epochs: {every_n_epochs} is below 0.")
+        if images < 1:
+            raise UsageError(f"pictures.images: {images} is below 1.")
+        self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if not trainer.sanity_checking and self.every_n_epochs and epoch % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module, trainer.datamodule.validation_set)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, trainer.datamodule.test_set)
+
+    @rank_zero_only
+    @torch.no_grad()
+    def _draw(self, trainer: Trainer, module: LightningModule, images: object) -> None:
+        if trainer.fast_dev_run:
+            return
+        data = trainer.datamodule
+        batch = trainer.strategy.batch_to_device(images.__getitems__(range(self.images)))
+        posterior = module(batch.image)
+        decoded = module.decoder(posterior.sample()).mean
+        stored = data.fixed_set.images[module.index.search(posterior.mean).cpu()] / 255
+        originals = batch.image.cpu()
+        self._publish(trainer, "reconstructions", grid(torch.stack([originals, decoded.cpu()])))
+        self._publish(trainer, "neighbours", grid(torch.cat([originals[:, None], stored], 1), apart=1))
+
+    def _publish(self, trainer: Trainer, name: str, picture: object) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        picture.save(self.folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(f"images/{name}", [picture], step=trainer.global_step)

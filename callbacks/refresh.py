@@ -1,0 +1,99 @@
+"""The neighbour table, rebuilt at each epoch boundary."""
+
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from acn_lightning.code_bank import Refresh
+
+
+class RefreshNeighbours(Callback):
+    """Rebuilds the FAISS index from the stored posterior means at each epoch boundary and writes
+    the table that the next epoch draws neighbours from.
+
+    The paper searches at every step; once an epoch has the same fixed point (codes that no longer
+    move have the same neighbours whenever they are asked for) at a small part of the price.
+
+    Before a test, the training images are encoded anew with the final weights: codes stored while
+    the encoder was moving give worse figures.
+
+    Logs `bank/refreshed` (codes written since the boundary before), `bank/unseen` (training images
+    never encoded) and `bank/rebuild_seconds`.
+
+    Attributes:
+        rebuilds: how often, the one at the start of training included.
+        seconds: all of them together.
+        last: what the last boundary found.
+    """
+
+    def __init__(self) -> None:
+        self.rebuilds = 0
+        self.seconds = 0.0
+        self.last: Refresh | None = None
+        self.stale = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        bank, index = pl_module.bank, pl_module.index
+        if bank.neighbours is None or bank.neighbours.shape[1] != index.k:
+            self._refresh(pl_module)
+        else:  # from a checkpoint
+            bank.rebuild(index)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.stale = True
+        # Lightning validates before `on_train_epoch_end`, and validation asks the new index.
+        if trainer.is_last_batch:
+            self._refresh_and_log(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # An epoch that was cut short had no last batch.
+        if self.stale:
+            self._refresh_and_log(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        encode_all(trainer, pl_module)
+        pl_module.bank.rebuild(pl_module.index)
+
+    def _refresh_and_log(self, module: LightningModule) -> None:
+        found = self._refresh(module)
+        module.log_dict(
+            {
+                "bank/refreshed": float(found.refreshed),
+                "bank/unseen": float(found.unseen),
+                "bank/rebuild_seconds": found.seconds,
+            },
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+        )
+        total = len(module.bank.rows)
+        if found.refreshed < total:
+            rank_zero_warn(
+                f"Only {found.refreshed:,} of {total:,} codes were refreshed in this epoch; "
+                f"{found.unseen:,} never were."
+            )
+
+    def _refresh(self, module: LightningModule) -> Refresh:
+        self.last = module.bank.refresh(module.index)
+        self.rebuilds += 1
+        self.seconds += self.last.seconds
+        self.stale = False
+        return self.last
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rebuilds": self.rebuilds, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rebuilds, self.seconds = state_dict["rebuilds"], state_dict["seconds"]
+
+
+@torch.no_grad()
+def encode_all(trainer: Trainer, module: LightningModule) -> None:
+    """Writes the code of every training image, by the weights as they are, to the bank."""
+    for batch in trainer.datamodule.encoding_dataloader():
+        batch = trainer.strategy.batch_to_device(batch)
+        with trainer.precision_plugin.forward_context():
+            module.bank.write(batch.index, module(batch.image).mean)
+    module.bank.synchronise()
