@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acn_lightning.errors import Interrupted, TrainingError, UsageError
+from acn_lightning.errors import InterruptionError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from acn_lightning.experiment import Outcome
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, TrainingError) as error:
         print(f"acn: {error}", file=sys.stderr)
         return 2
-    except Interrupted as stop:
+    except InterruptionError as stop:
         way_on = f" Go on with: acn fit resume={stop.checkpoint}" if stop.checkpoint else ""
         print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
         return stop.status
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command line; nothing heavy is imported for it."""
     names = sorted(path.stem for path in (Path(__file__).parent / "conf").glob("*.yaml"))
-    known = f"one of {', '.join(names)}"
     parser = argparse.ArgumentParser(
         prog="acn",
         description=DESCRIPTION,
@@ -70,22 +70,29 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run_fit(parsed: argparse.Namespace) -> int:
+    """`acn fit [NAME|FILE.yaml] [key=value ...]`."""
     experiment, overrides = split(parsed)
     from acn_lightning import experiment as experiments
+    from acn_lightning.console import hush
 
+    hush()
     return tell(experiments.fit(experiment, overrides))
 
 
 def run_test(parsed: argparse.Namespace) -> int:
+    """`acn test CHECKPOINT [key=value ...]`."""
     checkpoint, overrides = split(parsed)
     if checkpoint is None:
         raise UsageError("say which checkpoint: acn test CHECKPOINT.")
     from acn_lightning import experiment as experiments
+    from acn_lightning.console import hush
 
+    hush()
     return tell(experiments.test(checkpoint, overrides))
 
 
 def run_show(parsed: argparse.Namespace) -> int:
+    """`acn show NAME [key=value ...]`."""
     experiment, overrides = split(parsed)
     from acn_lightning.config import compose, to_yaml
 
@@ -94,9 +101,10 @@ def run_show(parsed: argparse.Namespace) -> int:
 
 
 def tell(outcome: "Outcome") -> int:
+    """Prints what came of a run, once for all its processes."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    from acn_lightning.report import table
+    from acn_lightning.console import table
 
     rank_zero_only(print)(f"\n{table(outcome)}")
     return 0
@@ -108,4 +116,3 @@ def split(parsed: argparse.Namespace) -> tuple[str | None, list[str]]:
     if first is not None and "=" in first and not Path(first).exists():
         return None, [first, *parsed.overrides]
     return first, parsed.overrides
-

@@ -139,7 +139,7 @@ class CodeBank:
         )
         if not same_data or state["codes"].shape != self.codes.shape:
             raise UsageError(
-                f"The checkpoint's code bank is of other data: {tuple(state['codes'].shape)} codes, "
+                f"The checkpoint's bank is of other data: codes {tuple(state['codes'].shape)}, "
                 f"{len(state['rows'])} of them trained on; here {tuple(self.codes.shape)} and "
                 f"{len(self.rows)}, or other labels."
             )

@@ -70,10 +70,10 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
         if kind is not None and kind != OmegaConf.select(chosen, f"model.{name}.kind"):
             OmegaConf.update(chosen, f"model.{name}", {}, merge=False)
     try:
-        chosen = OmegaConf.merge(chosen, changes)
-        schema = make_schema(chosen)
-        check_keys(chosen, schema)
-        config = OmegaConf.merge(OmegaConf.structured(schema), chosen)
+        asked = typing.cast(DictConfig, OmegaConf.merge(chosen, changes))
+        schema = make_schema(asked)
+        check_keys(asked, schema)
+        config = OmegaConf.merge(OmegaConf.structured(schema), asked)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
@@ -93,7 +93,7 @@ def parse_overrides(overrides: Sequence[str]) -> DictConfig:
     UsageError: one of them is no `key=value`, or its value no YAML.
     """
     for override in overrides:
-        key, equals, value = override.partition("=")
+        key, equals, _ = override.partition("=")
         if not equals or not key.strip("-"):
             raise UsageError(f"'{override}' is no key=value.")
         if key.startswith("-"):
@@ -118,6 +118,7 @@ def read_yaml(path: Path) -> Plain:
 
 
 def to_yaml(config: Plain) -> str:
+    """As a file that `acn fit` takes."""
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
@@ -132,6 +133,7 @@ def differences(one: Plain, other: Plain) -> dict[str, tuple[Any, Any]]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -159,7 +161,7 @@ class Wandb:
     mode: str = "${oc.env:WANDB_MODE,offline}"
 
 
-TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs", "log_every_n_steps": 50}
+TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs"}
 """Where we differ from Lightning."""
 
 TRAINER_OURS = ("callbacks", "logger")
@@ -176,7 +178,7 @@ def make_schema(chosen: DictConfig) -> type:
     from acn_lightning.neighbours import NeighbourIndex
     from acn_lightning.priors import Prior
 
-    components = {}
+    components: dict[str, Option | type] = {}
     for name, family, default in [
         ("encoder", Encoder, "conv"),
         ("prior", Prior, "mixture"),
@@ -185,22 +187,21 @@ def make_schema(chosen: DictConfig) -> type:
         kind = OmegaConf.select(chosen, f"model.{name}.kind", default=default)
         check_choice(f"model.{name}.kind", kind, family.kinds)
         components[name] = section(name, {"kind": (str, kind)} | options(family.kinds[kind]))
-    data = options(ImageData) | {"seed": (int, "${seed}")}
-    sections = {
-        "data": section("data", data),
-        "model": section("model", {"code_size": (int, 16)} | options(ACN) | components),
-        "neighbours": section("neighbours", options(NeighbourIndex)),
-        "pictures": section("pictures", options(DrawPictures)),
-        "trainer": section("trainer", trainer_schema()),
-        "wandb": Wandb,
-    }
-    top = {
-        "experiment": (str, dataclasses.MISSING),
-        "seed": (int, 0),
-        "logger": (str, "csv"),
-        "resume": (str | None, None),
-    }
-    return section("config", top | sections)
+    return section(
+        "config",
+        {
+            "experiment": (str, dataclasses.MISSING),
+            "seed": (int, 0),
+            "logger": (str, "csv"),
+            "resume": (str | None, None),
+            "data": section("data", options(ImageData) | {"seed": (int, "${seed}")}),
+            "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
+            "neighbours": section("neighbours", options(NeighbourIndex)),
+            "pictures": section("pictures", options(DrawPictures)),
+            "trainer": section("trainer", trainer_schema()),
+            "wandb": Wandb,
+        },
+    )
 
 
 Option = tuple[Any, Any]
@@ -238,6 +239,7 @@ def trainer_options() -> dict[str, inspect.Parameter]:
 
 
 def trainer_schema() -> dict[str, Option]:
+    """The same as options, with our defaults."""
     return {
         name: (plain_type(parameter.annotation), TRAINER_DEFAULTS.get(name, parameter.default))
         for name, parameter in trainer_options().items()
@@ -247,16 +249,12 @@ def trainer_schema() -> dict[str, Option]:
 def plain_type(annotation: Any) -> Any:
     """What OmegaConf can check of a type: numbers, strings, None and unions of them. Anything
     else is left to the Trainer to refuse."""
-    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    members = typing.get_args(annotation) if is_union else (annotation,)
     known = (int, float, bool, str, type(None))
     if not all(member in known for member in members):
         return Any
-    # A whole number is a float too, as everywhere in Python.
     return typing.Union[members]  # noqa: UP007
-
-
-def is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 # ---------------------------------------------------------------- saying what is wrong
@@ -280,16 +278,12 @@ def check_keys(config: DictConfig, schema: type) -> None:
                 )
                 raise UsageError(f"{full}: there is no such key.{guess or ' acn show lists all.'}")
             if known[full] is not None:
-                child = config_node(node, key)
+                child = OmegaConf.select(node, str(key), throw_on_resolution_failure=False)
                 if not isinstance(child, DictConfig):
                     raise UsageError(f"{full} is a section: set its keys, {full}.KEY=VALUE.")
                 check(child, f"{full}.")
 
     check(config, "")
-
-
-def config_node(node: DictConfig, key: Any) -> Any:
-    return OmegaConf.select(node, str(key), throw_on_resolution_failure=False)
 
 
 def schema_keys(schema: type, prefix: str = "") -> Iterable[tuple[str, type | None]]:
@@ -302,9 +296,11 @@ def schema_keys(schema: type, prefix: str = "") -> Iterable[tuple[str, type | No
 
 
 def explain(error: OmegaConfBaseException) -> str:
+    """One line, with the key that it is about."""
     key = getattr(error, "full_key", None)
     return f"{key}: {first_line(error)}" if key else first_line(error)
 
 
 def first_line(error: Exception) -> str:
+    """OmegaConf explains itself over several."""
     return (str(error).splitlines() or [type(error).__name__])[0]

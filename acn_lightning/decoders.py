@@ -29,7 +29,9 @@ class ConvDecoder(Decoder, kind="conv"):
         UsageError: `channels` is no positive multiple of 8.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], code_size: int, *, channels: int = 32) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], code_size: int, *, channels: int = 32
+    ) -> None:
         super().__init__()
         check_channels("model.decoder.channels", channels)
         pixels, *size = image_shape

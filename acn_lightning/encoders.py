@@ -38,7 +38,9 @@ class ConvEncoder(Encoder, kind="conv"):
         UsageError: `channels` is no positive multiple of 8.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], code_size: int, *, channels: int = 32) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], code_size: int, *, channels: int = 32
+    ) -> None:
         super().__init__()
         check_channels("model.encoder.channels", channels)
         width, height, wide = image_shape[0], image_shape[1], image_shape[2]

@@ -13,7 +13,7 @@ class TrainingError(RuntimeError):
     """A run that cannot go on, through no wrong input. Also one line and exit status 2."""
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """Ctrl-C or SIGTERM ended a run.
 
     Attributes:

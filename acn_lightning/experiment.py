@@ -3,6 +3,8 @@
 import json
 import os
 import secrets
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -18,11 +20,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import KEY, config_of, read_checkpoint
 from acn_lightning.code_bank import CodeBank
-from acn_lightning.config import Plain, complete, compose, differences, to_yaml
+from acn_lightning.config import Plain, complete, compose, differences, parse_overrides, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
-from acn_lightning.errors import Interrupted, UsageError, check_choice
+from acn_lightning.errors import InterruptionError, TrainingError, UsageError, check_choice
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import Component
@@ -57,14 +59,14 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         UsageError: something in the config, the data or the checkpoint to resume from is wrong;
             nothing has been written then.
         TrainingError: the loss is no number any more.
-        Interrupted: Ctrl-C or SIGTERM.
+        InterruptionError: Ctrl-C or SIGTERM.
     """
     start = time.perf_counter()
-    config = fit_config(experiment, overrides)
+    config, checkpoint = fit_config(experiment, overrides)
     data, module = build(config)
-    if config["resume"]:
+    if checkpoint:
         # Lightning loads it again; what does not fit is to be known before anything is written.
-        load(module, read_checkpoint(config["resume"]), bank=True)
+        load(module, checkpoint, bank=True)
     folder = run_folder(config)
     refresh = cb.RefreshNeighbours()
     last = cb.LastCheckpoint(folder / "checkpoints")
@@ -79,17 +81,14 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         *([best, last] if config["trainer"].get("enable_checkpointing") is not False else []),
     ]
     trainer = make_trainer(config, callbacks, folder)
-    write_config(config, folder)
-    with interruptible(folder):
+    with writing(folder, config):
         trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
-    checkpoint = best.best_model_path or last.best_model_path or None
-    results = evaluate(trainer, module, data, config, checkpoint, start)
-    return Outcome(
-        results,
-        write_results(results, folder),
-        (refresh.rebuilds, refresh.seconds),
-        (refresh.last.refreshed, len(data.rows)) if refresh.last else None,
-    )
+        # Noted now: the test loads a checkpoint, counts of its day included.
+        rebuilds = refresh.rebuilds, refresh.seconds
+        kept = best.best_model_path or last.best_model_path or None
+        results = evaluate(trainer, module, data, config, kept, start)
+    refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
+    return Outcome(results, write_results(results, folder), rebuilds, refreshed)
 
 
 def test(path: str, overrides: list[str]) -> Outcome:
@@ -103,7 +102,7 @@ def test(path: str, overrides: list[str]) -> Outcome:
     checkpoint = read_checkpoint(path)
     kept = config_of(checkpoint)
     config = complete(kept | {"resume": None}, overrides)
-    refuse_changes(kept, config, lambda key: key.startswith("model."), "the networks of")
+    refuse_changes(kept, config, lambda key: key.startswith("model."))
     shape = tuple(checkpoint["hyper_parameters"]["image_shape"])
     data, module = build(config, shape)
     load(module, checkpoint, bank=False)
@@ -114,42 +113,47 @@ def test(path: str, overrides: list[str]) -> Outcome:
         cb.DrawPictures(folder / "images", **config["pictures"]),
     ]
     trainer = make_trainer(config | {"logger": None}, callbacks, folder)
-    write_config(config, folder)
-    results = evaluate(trainer, module, data, config, None, start) | {"checkpoint": str(path)}
+    with writing(folder, config):
+        results = evaluate(trainer, module, data, config, None, start) | {"checkpoint": str(path)}
     return Outcome(results, write_results(results, folder))
 
 
 # ---------------------------------------------------------------- configs and checkpoints
 
 
-def fit_config(experiment: str | None, overrides: list[str]) -> Plain:
-    """The config to train with. With `resume` it is the checkpoint's, and what is given besides
-    has to agree with it in all that a resumed run cannot change.
+def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, dict[str, Any] | None]:
+    """The config to train with, and the checkpoint to go on from where there is one.
+
+    With `resume` and no experiment named the config is the checkpoint's; what is given besides has
+    to agree with it in all that a resumed run cannot change.
 
     Raises:
         UsageError: it does not agree, or is wrong in itself.
     """
-    asked = compose(experiment or "digits", overrides)
-    if not asked["resume"]:
-        return asked
-    kept = config_of(read_checkpoint(asked["resume"]))
-    config = asked if experiment else complete(kept, overrides)
+    resume = parse_overrides(overrides).get("resume")
+    if experiment or not resume:
+        config = compose(experiment or "digits", overrides)
+        resume = config["resume"]
+    if not resume:
+        return config, None
+    checkpoint = read_checkpoint(resume)
+    kept = config_of(checkpoint)
+    if not experiment:
+        config = complete(kept, overrides)
     free = ("trainer.", "pictures.", "wandb.", "logger", "resume", "data.root", "data.download")
-    refuse_changes(kept, config, lambda key: not key.startswith(free), "what was trained in")
-    return config
+    refuse_changes(kept, config, lambda key: not key.startswith(free))
+    return config, checkpoint
 
 
-def refuse_changes(
-    kept: Plain, config: Plain, fixed: Callable[[str], bool], what: str
-) -> None:
+def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> None:
     """Raises:
     UsageError: the config differs from the checkpoint's in a `fixed` key.
     """
     for key, (old, new) in differences(kept, config).items():
         if fixed(key):
             raise UsageError(
-                f"{key}: the command says {new}, {what} the checkpoint say {old}. Leave it out, or "
-                "train anew."
+                f"{key}: the checkpoint was trained with {old}, the command says {new}. Leave it "
+                "out, or train anew."
             )
 
 
@@ -191,8 +195,8 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
     shape = image_shape or data.image_shape
     if shape != data.image_shape:
         raise UsageError(
-            f"The checkpoint's networks take images of {by(shape)}, the data's are {by(data.image_shape)} "
-            "(channels x height x width)."
+            f"The checkpoint's networks take images of {by(shape)}, the data's are "
+            f"{by(data.image_shape)} (channels x height x width)."
         )
     model = dict(config["model"])
     code_size = model.pop("code_size")
@@ -223,14 +227,22 @@ def component(family: type[Component], options: Mapping[str, Any], *wiring: Any)
 
 
 def by(shape: Iterable[int]) -> str:
+    """(1, 28, 28) in words."""
     return " x ".join(map(str, shape))
 
 
 def make_trainer(config: Plain, callbacks: list[Callback], folder: Path) -> Trainer:
-    """Raises:
-    UsageError: the Trainer refuses an argument.
+    """Progress is a bar on a terminal, else a line an epoch.
+
+    Raises:
+        UsageError: the Trainer refuses an argument, or would test nothing.
     """
     arguments = config["trainer"] | {"default_root_dir": str(folder)}
+    if "enable_progress_bar" not in arguments and not sys.stderr.isatty():
+        arguments["enable_progress_bar"] = False
+        callbacks = [*callbacks, cb.PrintEpochs()]
+    if arguments.get("limit_test_batches") == 0:
+        raise UsageError("trainer.limit_test_batches: with 0 there would be nothing to report.")
     try:
         return Trainer(callbacks=callbacks, logger=make_logger(config, folder), **arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -238,14 +250,13 @@ def make_trainer(config: Plain, callbacks: list[Callback], folder: Path) -> Trai
 
 
 def make_logger(config: Plain, folder: Path) -> Logger | bool:
+    """What `logger` names; writing to the run's folder."""
     match config["logger"]:
         case "csv":
             # Written at each call: a killed run keeps its figures.
             return CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
         case "wandb":
-            told = dict(config["wandb"])
-            folder.mkdir(parents=True, exist_ok=True)
-            return WandbLogger(save_dir=folder, dir=folder, config=config, **told)
+            return WandbLogger(save_dir=folder, config=config, **config["wandb"])
         case _:
             return False
 
@@ -254,23 +265,32 @@ def make_logger(config: Plain, folder: Path) -> Logger | bool:
 
 
 @contextmanager
-def interruptible(folder: Path) -> Iterator[None]:
-    """Lightning answers Ctrl-C and SIGTERM by tidying up and SystemExit: told apart here.
+def writing(folder: Path, config: Plain) -> Iterator[None]:
+    """Makes the run's folder for the work inside, and says how that ended.
 
     Raises:
-        Interrupted: in place of that.
+        UsageError: as the work did; a folder that holds no checkpoint is gone again.
+        TrainingError: as the work did, with the checkpoint that is left.
+        InterruptionError: in place of the SystemExit with which Lightning answers Ctrl-C and SIGTERM.
     """
+    write_config(config, folder)
+    last = folder / "checkpoints" / "last.ckpt"
     try:
         yield
-    except SystemExit as exit:
-        last = folder / "checkpoints" / "last.ckpt"
-        status = 143 if isinstance(exit, SIGTERMException) else 130
-        raise Interrupted(last if last.is_file() else None, status) from exit
+    except UsageError:
+        if not last.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except TrainingError as error:
+        raise TrainingError(f"{error} The last good checkpoint is {last}.") from error
+    except SystemExit as stop:
+        status = 143 if isinstance(stop, SIGTERMException) else 130
+        raise InterruptionError(last if last.is_file() else None, status) from stop
 
 
 def evaluate(
     trainer: Trainer,
-    module: LightningModule,
+    module: ACN,
     data: ImageData,
     config: Plain,
     checkpoint: str | None,
@@ -283,7 +303,7 @@ def evaluate(
     return {
         "data": data.source,
         "split": "test",
-        "images": len(data.test_set),
+        "images": min(len(data.test_set), sum(trainer.num_test_batches) * data.batch_size),
         "seed": config["seed"],
         "binarisation": data.binarisation,
         "nats_per_image": {
@@ -309,18 +329,19 @@ def run_folder(config: Plain) -> Path:
     if "LOCAL_RANK" in os.environ:
         name = os.environ.get("ACN_RUN", name)
     os.environ["ACN_RUN"] = name
-    return Path(config["trainer"]["default_root_dir"]) / config["experiment"] / name
+    return Path(config["trainer"]["default_root_dir"] or "runs") / config["experiment"] / name
 
 
 @rank_zero_only
 def write_config(config: Plain, folder: Path) -> None:
+    """Makes the folder; `acn fit` takes what it writes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(to_yaml(config))
 
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
     """Writes `results.json`; returns all that lies in the run's folder, in reading order."""
-    if rank_zero_only.rank in (None, 0):
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    text = json.dumps(results, indent=2) + "\n"
+    rank_zero_only((folder / "results.json").write_text)(text)
     names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
     return [path for name in names for path in sorted(folder.glob(name))]

@@ -58,10 +58,9 @@ class ACN(LightningModule):
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
         self.classes = int(bank.labels.max()) + 1
-        metric = {"num_classes": self.classes, "average": "micro"}
         # Without labels there is nothing to be right about.
         if self.classes > 1:
-            self.knn_accuracy = MulticlassAccuracy(**metric)
+            self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
 
     def setup(self, stage: str) -> None:
         self.bank.to(self.device)
@@ -109,7 +108,9 @@ class ACN(LightningModule):
             {f"{part}/{name}": cost for name, cost in costs.items()},
             batch_size=len(z), sync_dist=True,
         )  # fmt: skip
-        self.log("val_cost", costs["total"], prog_bar=part == "val", logger=False, batch_size=len(z))
+        self.log(
+            "val_cost", costs["total"], prog_bar=part == "val", logger=False, batch_size=len(z)
+        )
         if self.classes > 1:
             self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
             self.log(f"{part}/knn_accuracy", self.knn_accuracy, batch_size=len(z))

@@ -153,7 +153,9 @@ class NeighbourIndex:
         for number, query in enumerate(queries.to(self.codes.device)):
             distances = torch.linalg.vector_norm(self.codes - query, dim=1)
             if exclude is not None:
-                distances[self.rows.to(distances.device) == exclude[number].to(distances.device)] = torch.inf
+                distances[
+                    self.rows.to(distances.device) == exclude[number].to(distances.device)
+                ] = torch.inf
             answers.append(distances.topk(self.k, largest=False).indices)
         return self.rows.to(queries.device)[torch.stack(answers).to(queries.device)]
 

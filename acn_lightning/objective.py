@@ -32,7 +32,9 @@ def rate(posterior: Distribution, prior: Distribution, z: Float[Tensor, "..."]) 
         return posterior.log_prob(z) - prior.log_prob(z)
 
 
-def distortion(likelihood: Distribution, image: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+def distortion(
+    likelihood: Distribution, image: Float[Tensor, "batch ..."]
+) -> Float[Tensor, " batch"]:
     """Cost of the image given its code: -log r(x|z), in nats, summed over pixels.
 
     Summed and not averaged, so that it has the unit of the rate.

@@ -1,11 +1,14 @@
 """Callbacks: hooks only. The work is done by the plain objects of `acn_lightning`."""
 
 if __name__ == "callbacks":
-    raise ImportError("import acn_lightning.callbacks: by its bare name there would be two of each class")
+    raise ImportError(
+        "import acn_lightning.callbacks: under the bare name there would be two of each class"
+    )
 
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
 from acn_lightning.callbacks.pictures import DrawPictures
+from acn_lightning.callbacks.progress import PrintEpochs
 from acn_lightning.callbacks.refresh import RefreshNeighbours
 from acn_lightning.callbacks.seeds import SeedEpochs
 
@@ -13,6 +16,7 @@ __all__ = [
     "BestCheckpoint",
     "DrawPictures",
     "LastCheckpoint",
+    "PrintEpochs",
     "RefreshNeighbours",
     "SeedEpochs",
     "StopOnNonFiniteLoss",

@@ -18,8 +18,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if not trainer.fast_dev_run:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+        trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -11,13 +11,17 @@ from acn_lightning.errors import TrainingError
 class StopOnNonFiniteLoss(Callback):
     """Ends the run when the loss turned NaN or infinite, and says at which step.
 
-    Looked up every `log_every_n_steps` steps and at the epoch's end only, as each look makes the
-    host wait for the device; the step is noted on the device. The look at the epoch's end comes
-    before the bank is searched and a checkpoint is saved, so what was saved is good.
+    The step is noted on the device and looked up now and then, as each look makes the host wait
+    for the device. One look is at the epoch's end, before the bank is searched and a checkpoint
+    saved: what was saved is good. So this callback stands before those that do.
+
+    Args:
+        every_n_steps: how often to look.
     """
 
-    def __init__(self) -> None:
-        self.first_bad: torch.Tensor | None = None
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+        self.first_bad = torch.tensor(-1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.first_bad = torch.full((), -1, device=pl_module.device)
@@ -28,14 +32,14 @@ class StopOnNonFiniteLoss(Callback):
         step = trainer.global_step
         fresh = ~torch.isfinite(outputs["loss"]) & (self.first_bad < 0)
         self.first_bad = torch.where(fresh, step, self.first_bad)
-        if trainer.is_last_batch or step % trainer.log_every_n_steps == 0:
+        if trainer.is_last_batch or step % self.every_n_steps == 0:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)  # an epoch cut short
 
     def _look(self, trainer: Trainer) -> None:
-        if self.first_bad is not None and (step := int(self.first_bad)) >= 0:
+        if (step := int(self.first_bad)) >= 0:
             raise TrainingError(
                 f"The loss turned NaN or infinite at step {step} (epoch {trainer.current_epoch}). "
                 "Try a lower model.learning_rate or trainer.gradient_clip_val=1."

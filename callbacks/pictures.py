@@ -5,15 +5,20 @@ from pathlib import Path
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image
 
+from acn_lightning.callbacks.parts import acn_of, data_of
+from acn_lightning.data import IndexedImages
 from acn_lightning.errors import UsageError
+from acn_lightning.module import ACN
 from acn_lightning.pictures import grid
 
 
 class DrawPictures(Callback):
-    """Draws `reconstructions.png` (held-out images in the upper row of each pair, what the decoder
-    makes of a sampled code in the lower) and `neighbours.png` (a held-out image and its K nearest
-    stored neighbours a row).
+    """Draws `reconstructions.png` (held-out images above, what the decoder makes of a sampled code
+    of each below) and `neighbours.png` (a held-out image and its K nearest stored neighbours a
+    row).
 
     Args:
         folder: where to.
@@ -34,26 +39,28 @@ class DrawPictures(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if not trainer.sanity_checking and self.every_n_epochs and epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, trainer.datamodule.validation_set)
+            self._draw(trainer, acn_of(pl_module), data_of(trainer).validation_set)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, trainer.datamodule.test_set)
+        self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set)
 
     @rank_zero_only
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, module: LightningModule, images: object) -> None:
-        if trainer.fast_dev_run:
-            return
-        data = trainer.datamodule
-        batch = trainer.strategy.batch_to_device(images.__getitems__(range(self.images)))
-        posterior = module(batch.image)
-        decoded = module.decoder(posterior.sample()).mean
-        stored = data.fixed_set.images[module.index.search(posterior.mean).cpu()] / 255
+    def _draw(self, trainer: Trainer, module: ACN, images: IndexedImages) -> None:
+        shown = range(min(self.images, len(images)))
+        batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
+        # A picture must not change what training draws next.
+        with isolate_rng(), trainer.precision_plugin.forward_context():
+            posterior = module(batch.image)
+            decoded = module.decoder(posterior.sample()).mean
         originals = batch.image.cpu()
+        rows = module.index.search(posterior.mean).cpu()
+        stored = data_of(trainer).fixed_set.images[rows] / 255
         self._publish(trainer, "reconstructions", grid(torch.stack([originals, decoded.cpu()])))
-        self._publish(trainer, "neighbours", grid(torch.cat([originals[:, None], stored], 1), apart=1))
+        neighbours = grid(torch.cat([originals[:, None], stored], dim=1), apart=1)
+        self._publish(trainer, "neighbours", neighbours)
 
-    def _publish(self, trainer: Trainer, name: str, picture: object) -> None:
+    def _publish(self, trainer: Trainer, name: str, picture: Image.Image) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         picture.save(self.folder / f"{name}.png")
         for logger in trainer.loggers:

@@ -6,7 +6,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.code_bank import Refresh
+from acn_lightning.module import ACN
 
 
 class RefreshNeighbours(Callback):
@@ -35,39 +37,36 @@ class RefreshNeighbours(Callback):
         self.stale = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        bank, index = pl_module.bank, pl_module.index
-        if bank.neighbours is None or bank.neighbours.shape[1] != index.k:
-            self._refresh(pl_module)
-        else:  # from a checkpoint
-            bank.rebuild(index)
+        module = acn_of(pl_module)
+        if module.bank.neighbours is None:
+            self._refresh(module)
+        else:  # a checkpoint brought the table; the index is not in it
+            module.bank.rebuild(module.index)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.stale = True
         # Lightning validates before `on_train_epoch_end`, and validation asks the new index.
         if trainer.is_last_batch:
-            self._refresh_and_log(pl_module)
+            self._refresh_and_log(acn_of(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that was cut short had no last batch.
         if self.stale:
-            self._refresh_and_log(pl_module)
+            self._refresh_and_log(acn_of(pl_module))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        encode_all(trainer, pl_module)
-        pl_module.bank.rebuild(pl_module.index)
+        module = acn_of(pl_module)
+        encode_all(trainer, module)
+        module.bank.rebuild(module.index)
 
-    def _refresh_and_log(self, module: LightningModule) -> None:
+    def _refresh_and_log(self, module: ACN) -> None:
         found = self._refresh(module)
-        module.log_dict(
-            {
-                "bank/refreshed": float(found.refreshed),
-                "bank/unseen": float(found.unseen),
-                "bank/rebuild_seconds": found.seconds,
-            },
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-        )
+        figures = {
+            "bank/refreshed": float(found.refreshed),
+            "bank/unseen": float(found.unseen),
+            "bank/rebuild_seconds": found.seconds,
+        }
+        module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1)
         total = len(module.bank.rows)
         if found.refreshed < total:
             rank_zero_warn(
@@ -75,7 +74,7 @@ class RefreshNeighbours(Callback):
                 f"{found.unseen:,} never were."
             )
 
-    def _refresh(self, module: LightningModule) -> Refresh:
+    def _refresh(self, module: ACN) -> Refresh:
         self.last = module.bank.refresh(module.index)
         self.rebuilds += 1
         self.seconds += self.last.seconds
@@ -90,9 +89,10 @@ class RefreshNeighbours(Callback):
 
 
 @torch.no_grad()
-def encode_all(trainer: Trainer, module: LightningModule) -> None:
+def encode_all(trainer: Trainer, module: ACN) -> None:
     """Writes the code of every training image, by the weights as they are, to the bank."""
-    for batch in trainer.datamodule.encoding_dataloader():
+    for batch in data_of(trainer).encoding_dataloader():
+        # The data module's hook has made floats of the images when this returns.
         batch = trainer.strategy.batch_to_device(batch)
         with trainer.precision_plugin.forward_context():
             module.bank.write(batch.index, module(batch.image).mean)

@@ -1,0 +1,1 @@
+"""Experiments, one YAML file each; `acn_lightning.config` reads them."""

@@ -8,7 +8,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
 from acn_lightning.data.download import PUBLISHED, download
-from acn_lightning.data.images import BINARISATIONS, Batch, IndexedImages, binarise, draw_binary, whole
+from acn_lightning.data.images import (
+    BINARISATIONS,
+    Batch,
+    IndexedImages,
+    binarise,
+    draw_binary,
+    whole,
+)
 from acn_lightning.data.sources import (
     Source,
     held_out_rows,
@@ -65,7 +72,9 @@ class ImageData(LightningDataModule):
         check_choice("data.source", source, SOURCES)
         check_choice("data.binarisation", binarisation, BINARISATIONS)
         if source != "digits" and root is None:
-            raise UsageError(f"data.root: say where the data of source '{source}' lie: data.root=DIR.")
+            raise UsageError(
+                f"data.root: say where the data of source '{source}' lie: data.root=DIR."
+            )
         if source != "folder" and (image_size is not None or channels is not None):
             raise UsageError("data.image_size and data.channels are for data.source=folder only.")
         if channels not in (None, 1, 3):
@@ -74,7 +83,7 @@ class ImageData(LightningDataModule):
             raise UsageError(f"data.batch_size: {batch_size} is below 1.")
         if validation < 0 or (validation >= 1 and validation != int(validation)):
             raise UsageError(
-                f"data.validation: {validation} is neither a fraction below 1 nor a number of images."
+                f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
             )
         self.source, self.download = source, download
         self.root = Path(root).expanduser() if root is not None else Path()
@@ -97,7 +106,8 @@ class ImageData(LightningDataModule):
         count = self.validation if self.validation >= 1 else round(self.validation * size)
         if count > size - 2:
             raise UsageError(
-                f"data.validation: {self.validation} leaves none of the {size} training images to train on."
+                f"data.validation: {self.validation} of {size} training images leave none to "
+                "train on."
             )
         # Where each training image is drawn afresh, this one draw serves whatever must compare.
         fixed = binarise(content.train.images, self.binarisation, self.seed)
@@ -141,7 +151,9 @@ class ImageData(LightningDataModule):
     def _loader(self, images: IndexedImages, shuffle: bool = False) -> DataLoader[Batch]:
         # The distributed sampler in a single process also: its order is a function of the seed and
         # the epoch, so a resumed run goes on in the order that an undisturbed one has.
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        )
         sampler: DistributedSampler[Batch] = DistributedSampler(
             images, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed
         )
@@ -171,7 +183,13 @@ def parse_size(value: Any) -> tuple[int, int] | None:
     """
     if value is None:
         return None
-    sides = [value, value] if isinstance(value, int) else list(value) if isinstance(value, list | tuple) else []
+    sides = (
+        [value, value]
+        if isinstance(value, int)
+        else list(value)
+        if isinstance(value, list | tuple)
+        else []
+    )
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise UsageError(f"data.image_size: {value!r} is neither a number nor [height,width].")
     return sides[0], sides[1]

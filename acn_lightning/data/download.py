@@ -57,7 +57,11 @@ def download(published: Published, root: Path) -> None:
     # The processes of a distributed run start side by side: one fetches, the others find it done.
     with FileLock(root / ".download.lock"):
         for name in missing(published, root):
-            fetch([address + name for address in published.addresses], published.files[name], root / name)
+            fetch(
+                [address + name for address in published.addresses],
+                published.files[name],
+                root / name,
+            )
 
 
 def missing(published: Published, root: Path) -> list[str]:
@@ -84,7 +88,10 @@ def fetch(urls: list[str], md5: str, path: Path, stall_seconds: float = STALL_SE
         downloader = pooch.HTTPDownloader(timeout=stall_seconds, progressbar=True)
         try:
             pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=downloader)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong sum is a ValueError
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' errors are OSErrors; a wrong sum is a ValueError
             reasons.append(f"{url}: {' '.join(str(error).split())[:200]}")
         else:
             return

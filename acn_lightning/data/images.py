@@ -1,7 +1,7 @@
 """Images in memory, gathered a batch at a time."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -22,8 +22,8 @@ class Batch(NamedTuple):
         label: class, (B,); -1 where there is none.
     """
 
-    index: Int[Tensor, " batch"]
-    image: Float[Tensor, "batch channel height width"] | UInt8[Tensor, "batch channel height width"]
+    index: Int[Tensor, " batch"]  # type: ignore[assignment]  # hides tuple.index
+    image: Float[Tensor, "batch channel height width"]
     label: Int[Tensor, " batch"]
 
 
@@ -60,7 +60,7 @@ class IndexedImages(Dataset[Batch]):
         return Batch(rows, self.images[rows], self.labels[rows])
 
 
-def whole(batch: Batch) -> Batch:
+def whole(batch: Any) -> Any:
     """Collates nothing: `IndexedImages` hands over batches that are whole."""
     return batch
 

@@ -49,7 +49,10 @@ def divide(part: Part, classes: tuple[str, ...], fraction: float, name: str) -> 
         raise UsageError(
             f"data.root: {name} has {len(part.images)} images, too few to hold any out for testing."
         )
-    train, test = (Part(part.images[rows], part.labels[rows]) for rows in held_out_rows(len(part.images), count))
+    train, test = (
+        Part(part.images[rows], part.labels[rows])
+        for rows in held_out_rows(len(part.images), count)
+    )
     return Source(train, test, classes)
 
 
@@ -87,6 +90,7 @@ def read_idx(root: Path) -> Source:
 
 
 def read_idx_part(root: Path, prefix: str) -> Part:
+    """The images and labels of one part: `prefix` is train or t10k."""
     images_path, labels_path = (
         find_idx(root, f"{prefix}-{what}") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")
     )
@@ -157,7 +161,9 @@ def read_folder(root: Path, image_size: Sequence[int] | None, channels: int | No
         listings = [list_images(root / part) for part in ("train", "test")]
     else:
         listings = [list_images(root)]
-    classes = sorted({path.parent.name for paths, labelled in listings if labelled for path in paths})
+    classes = sorted(
+        {path.parent.name for paths, labelled in listings if labelled for path in paths}
+    )
     files = [path for paths, _ in listings for path in paths]
     images = read_images(files, image_size, channels)
     labels = torch.tensor(
@@ -176,12 +182,12 @@ def read_folder(root: Path, image_size: Sequence[int] | None, channels: int | No
 
 def list_images(root: Path) -> tuple[list[Path], bool]:
     """(files, whether their folders are classes)."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path))
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
     files = [
         path
         for folder in (folders or [root])
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and not is_hidden(path)
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "."
     ]
     if not files:
         raise UsageError(
@@ -191,13 +197,14 @@ def list_images(root: Path) -> tuple[list[Path], bool]:
     return files, bool(folders)
 
 
-def is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
-
-
 def read_images(
     files: Sequence[Path], image_size: Sequence[int] | None, channels: int | None
 ) -> UInt8[Tensor, "size channel height width"]:
+    """All of them, of one size and one number of channels; a bar where it takes long.
+
+    Raises:
+        UsageError: one cannot be read, or sizes differ.
+    """
     from tqdm import tqdm
 
     with ThreadPoolExecutor() as pool:
@@ -228,9 +235,9 @@ def read_image(path: Path, image_size: Sequence[int] | None, channels: int | Non
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            grey = channels == 1 or (channels is None and image.mode in ("1", "L", "LA", "I;16"))
-            image = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
+        with Image.open(path) as file:
+            grey = channels == 1 or (channels is None and file.mode in ("1", "L", "LA"))
+            image = ImageOps.exif_transpose(file).convert("L" if grey else "RGB")
             if image_size is not None:
                 height, width = image_size
                 image = ImageOps.fit(image, (width, height))
@@ -240,6 +247,7 @@ def read_image(path: Path, image_size: Sequence[int] | None, channels: int | Non
 
 
 def pixels(array: np.ndarray) -> str:
+    """Width x height, as programs for pictures say it."""
     return f"{array.shape[1]} x {array.shape[0]}"
 
 
@@ -259,7 +267,15 @@ def read_npz(path: Path) -> Source:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise UsageError(f"data.root: {path} is no readable .npz file ({error}).") from error
     train = npz_part(content, "", path)
     labels = [train.labels]
@@ -276,6 +292,7 @@ def read_npz(path: Path) -> Source:
 
 
 def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
+    """The arrays `{prefix}images` and `{prefix}labels`, checked."""
     name = f"{prefix}images"
     if name not in content:
         raise UsageError(
@@ -290,7 +307,7 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
         )
     if images.ndim == 4 and images.shape[3] not in (1, 3):
         raise UsageError(
-            f"data.root: '{name}' in {path} has {images.shape[3]} channels, not 1 or 3 (channels last)."
+            f"data.root: '{name}' in {path} has {images.shape[3]} channels (last), not 1 or 3."
         )
     labels = content.get(f"{prefix}labels")
     if labels is None:
@@ -307,16 +324,24 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
 
 
 def require_folder(root: Path) -> None:
+    """Raises:
+    UsageError: there is none.
+    """
     if not root.is_dir():
         raise UsageError(f"data.root: there is no folder {root}.")
 
 
 def check_counts(images: int, images_name: object, labels: int, labels_name: object) -> None:
+    """Raises:
+    UsageError: they differ.
+    """
     if images != labels:
         raise UsageError(
-            f"data.root: {images:,} images in {images_name}, but {labels:,} labels in {labels_name}."
+            f"data.root: {images:,} images in {images_name}, but {labels:,} labels in "
+            f"{labels_name}."
         )
 
 
 def size_words(images: Tensor) -> str:
+    """Channels x height x width."""
     return " x ".join(str(side) for side in images.shape[1:])

@@ -1,9 +1,35 @@
 """What a finished run has to tell a person."""
 
+import logging
+import warnings
 from collections.abc import Iterable
-from pathlib import Path
 
 from acn_lightning.experiment import Outcome
+
+UNNEEDED = (
+    ".*does not have many workers.*",  # batches are gathered in memory: a worker would slow it down
+    ".*smaller than the logging interval.*",  # we log per epoch
+    ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
+    ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*`isinstance\\(treespec.*",
+    ".*The dirpath has changed.*",
+)
+"""Warnings that would send a user looking for what is not wrong."""
+
+ADVERTS = ("litlogger", "`weights_only` was not set")  # the second is about saving, not loading
+
+
+def hush() -> None:
+    """Keeps from the terminal what a user of `acn` can do nothing with."""
+    for message in UNNEEDED:
+        warnings.filterwarnings("ignore", message)
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    ):
+        logging.getLogger(name).addFilter(
+            lambda record: not any(word in record.getMessage() for word in ADVERTS)
+        )
 
 
 def table(outcome: Outcome) -> str:
@@ -20,9 +46,7 @@ def table(outcome: Outcome) -> str:
     if (accuracy := results["accuracy"]["knn"]) is not None:
         rows.append((f"KNN accuracy of codes, K = {k}", f"{100 * accuracy:.2f} %"))
     if outcome.rebuilds:
-        rows.append(
-            ("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s")
-        )
+        rows.append(("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s"))
     if outcome.refreshed:
         rows.append(("codes refreshed, last epoch", "{:,} of {:,}".format(*outcome.refreshed)))
     rows.append(("seconds", f"{results['seconds']:.1f}"))
@@ -34,6 +58,7 @@ def table(outcome: Outcome) -> str:
 
 
 def align(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Names to the left, values to the right."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
     return [f"  {name:<{width}}  {value:>18}" for name, value in rows]

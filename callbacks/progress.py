@@ -1,0 +1,28 @@
+"""Progress for a log file, where a bar would leave thousands of lines."""
+
+import time
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+class PrintEpochs(Callback):
+    """One line an epoch: costs in nats per image, seconds."""
+
+    def __init__(self) -> None:
+        self.start = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        costs = ", ".join(
+            f"{name} {metrics[name]:.2f}"
+            for name in ("train/total", "val/rate", "val/distortion", "val/total")
+            if name in metrics
+        )
+        seconds = time.perf_counter() - self.start
+        last = trainer.max_epochs
+        print(f"epoch {trainer.current_epoch + 1}/{last}: {costs}, {seconds:.1f} s", flush=True)
