@@ -47,8 +47,8 @@ class ConvDecoder(Decoder, kind="conv"):
         ]
         while sizes:
             layers += [
-                nn.Upsample(size=sizes.pop()),
                 *conv(width, width // 2),
+                nn.Upsample(size=sizes.pop()),
                 *conv(width // 2, width // 2),
             ]
             width //= 2

@@ -271,7 +271,7 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     Raises:
         UsageError: as the work did; a folder that holds no checkpoint is gone again.
         TrainingError: as the work did, with the checkpoint that is left.
-        InterruptionError: in place of the SystemExit with which Lightning answers Ctrl-C and SIGTERM.
+        InterruptionError: in place of Lightning's SystemExit at Ctrl-C and SIGTERM.
     """
     write_config(config, folder)
     last = folder / "checkpoints" / "last.ckpt"

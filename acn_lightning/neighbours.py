@@ -103,7 +103,7 @@ class NeighbourIndex:
                 f"neighbours.k: {self.k} neighbours of a code need more than {self.k} codes; "
                 f"there are {len(codes)}."
             )
-        self.gpu = self._choose_gpu(codes)
+        self.gpu = self._choose_gpu(codes.device)
         self.codes = codes.contiguous() if self.gpu is not None else codes.cpu().contiguous()
         self.rows = rows.to(codes.device)
         self.index = self._empty_index()
@@ -159,15 +159,15 @@ class NeighbourIndex:
             answers.append(distances.topk(self.k, largest=False).indices)
         return self.rows.to(queries.device)[torch.stack(answers).to(queries.device)]
 
-    def _choose_gpu(self, codes: Tensor) -> int | None:
-        """The number of the GPU to search on; None for the CPU."""
-        usable = codes.is_cuda and import_faiss().get_num_gpus() > 0
+    def _choose_gpu(self, device: torch.device) -> int | None:
+        """The number of the GPU to search on, where the codes lie on `device`; None for the CPU."""
+        usable = device.type == "cuda" and import_faiss().get_num_gpus() > 0
         if self.device == "gpu" and not usable:
             raise UsageError(
                 "neighbours.device=gpu: the codes are not on a GPU. Set trainer.accelerator=gpu, "
                 "or neighbours.device=auto."
             )
-        return codes.device.index if usable and self.device != "cpu" else None
+        return device.index if usable and self.device != "cpu" else None
 
     def _empty_index(self) -> Any:
         faiss = import_faiss()
