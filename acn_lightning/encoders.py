@@ -57,7 +57,7 @@ class ConvEncoder(Encoder, kind="conv"):
         self.mean = nn.Linear(features, code_size)
         # Codes of different images begin about as far apart as the posterior's noise is wide. By
         # torch's default they begin seven times closer: drowned in the noise they teach the
-        # decoder nothing, and training stands still for its first 40 epochs on digits.
+        # decoder nothing, and on digits training stands still for its first 30 epochs.
         nn.init.normal_(self.mean.weight, std=4 / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:

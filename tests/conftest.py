@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gzip
 import struct
+from collections import Counter
 from pathlib import Path
 
 import jaxtyping
@@ -65,6 +66,12 @@ def bank_of(size=20, code_size=3, k_rows=None, seed=0):
     """A bank of `size` images of three classes."""
     rows = torch.arange(size) if k_rows is None else torch.as_tensor(k_rows)
     return CodeBank(torch.arange(size) % 3, rows, code_size, seed)
+
+
+def naive_vote(labels):
+    """The most frequent of a list of labels, the first among equals."""
+    counts = Counter(labels)
+    return max(labels, key=lambda label: (counts[label], -labels.index(label)))
 
 
 def write_idx(path, array, compress=True):

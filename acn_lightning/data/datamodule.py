@@ -64,7 +64,7 @@ class ImageData(LightningDataModule):
         image_size: Any = None,
         channels: int | None = None,
         binarisation: str = "static",
-        validation: float = 0.1,
+        validation: float | int = 0.1,
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:

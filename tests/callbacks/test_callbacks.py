@@ -1,0 +1,159 @@
+"""What each callback promises, seen from a run."""
+
+import logging
+
+import pytest
+import torch
+from lightning import Callback
+
+from acn_lightning.callbacks import (
+    DrawPictures,
+    PrintEpochs,
+    RefreshNeighbours,
+    SeedEpochs,
+    StopOnNonFiniteLoss,
+)
+from acn_lightning.errors import TrainingError, UsageError
+from tests.test_module import digits, trainer
+
+
+class Diary(Callback):
+    """Notes the order of events around the epoch boundary."""
+
+    def __init__(self, refresh):
+        self.refresh, self.events = refresh, []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.events.append(("train", self.refresh.rebuilds))
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.events.append(("validate", self.refresh.rebuilds))
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.events.append(("end", self.refresh.rebuilds))
+
+
+def test_index_is_rebuilt_once_an_epoch_before_validation():
+    data, module = digits()
+    refresh = RefreshNeighbours()
+    diary = Diary(refresh)
+    run = trainer(refresh, diary, max_epochs=2, num_sanity_val_steps=0)
+    run.fit(module, datamodule=data)
+    assert diary.events == [
+        ("train", 1), ("validate", 2), ("end", 2), ("train", 2), ("validate", 3), ("end", 3),
+    ]  # fmt: skip
+    assert refresh.last.refreshed == len(data.rows)
+    assert run.callback_metrics["bank/refreshed"] == len(data.rows)
+    assert run.callback_metrics["bank/unseen"] == 0
+
+
+def test_an_epoch_cut_short_still_ends_with_a_rebuild():
+    data, module = digits()
+    refresh = RefreshNeighbours()
+    trainer(refresh, max_epochs=3, max_steps=30).fit(module, datamodule=data)
+    assert refresh.rebuilds == 3  # start, epoch of 21 steps, 9 steps
+    assert refresh.last.refreshed == 9 * 64
+
+
+def test_validation_in_the_middle_of_an_epoch_does_not_rebuild():
+    data, module = digits()
+    refresh = RefreshNeighbours()
+    trainer(refresh, max_epochs=1, val_check_interval=0.25).fit(module, datamodule=data)
+    assert refresh.rebuilds == 2
+
+
+def test_a_bank_that_does_not_fill_is_said():
+    data, module = digits()
+    run = trainer(RefreshNeighbours(), max_epochs=1, limit_train_batches=5)
+    with pytest.warns(UserWarning, match=r"Only 320 of 1,294 codes were refreshed.* 974 never"):
+        run.fit(module, datamodule=data)
+
+
+def test_callbacks_refuse_other_modules():
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    with pytest.raises(TypeError, match="for an ACN, not for a BoringModel"):
+        trainer(RefreshNeighbours(), max_epochs=1).fit(BoringModel())
+
+
+class Draws(Callback):
+    """A random number per training batch."""
+
+    def __init__(self):
+        self.numbers = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.numbers.append((trainer.current_epoch, batch_idx, torch.rand(()).item()))
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 0.25}, {"limit_val_batches": 0}])
+def test_validation_does_not_change_what_training_draws(options, tmp_path):
+    data, module = digits("data.binarisation=dynamic")
+    draws = Draws()
+    pictures = DrawPictures(tmp_path, every_n_epochs=1)
+    callbacks = [SeedEpochs(3), RefreshNeighbours(), pictures, draws]
+    trainer(*callbacks, max_epochs=2, **options).fit(module, datamodule=data)
+    weights = torch.cat([p.flatten() for p in module.parameters()])
+    again, other = digits("data.binarisation=dynamic")
+    reference = Draws()
+    trainer(SeedEpochs(3), RefreshNeighbours(), reference, max_epochs=2).fit(other, datamodule=again)
+    assert draws.numbers == reference.numbers
+    assert torch.equal(weights, torch.cat([p.flatten() for p in other.parameters()]))
+
+
+def test_held_out_costs_do_not_depend_on_when_they_are_asked_for():
+    data, module = digits()
+    run = trainer(SeedEpochs(3), RefreshNeighbours(), max_epochs=1)
+    run.fit(module, datamodule=data)
+    torch.manual_seed(99)
+    first = run.test(module, datamodule=data, verbose=False)
+    assert run.test(module, datamodule=data, verbose=False) == first
+
+
+class Poison(Callback):
+    """Makes the weights NaN after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                pl_module.encoder.mean.bias.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("every_n_steps", [1, 7, 1000])
+def test_nan_stops_the_run_at_its_first_step_before_the_bank_is_searched(every_n_steps):
+    data, module = digits()
+    refresh = RefreshNeighbours()
+    callbacks = [Poison(25), StopOnNonFiniteLoss(every_n_steps), refresh]
+    run = trainer(*callbacks, max_epochs=3)
+    with pytest.raises(TrainingError, match=r"NaN or infinite at step 26 \(epoch 1\)"):
+        run.fit(module, datamodule=data)
+    assert refresh.rebuilds == 2  # start and the first boundary
+
+
+def test_a_line_an_epoch(capsys):
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    data, module = digits()
+    trainer(RefreshNeighbours(), PrintEpochs(), max_epochs=2).fit(module, datamodule=data)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "train/total" in lines[0]
+    assert "val/total" in lines[0]
+
+
+@pytest.mark.parametrize("options", [{"every_n_epochs": -1}, {"images": 0}])
+def test_wrong_picture_options(options, tmp_path):
+    with pytest.raises(UsageError, match="pictures"):
+        DrawPictures(tmp_path, **options)
+
+
+def test_the_bare_name_is_refused(monkeypatch):
+    import sys
+    from pathlib import Path
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    monkeypatch.delitem(sys.modules, "callbacks", raising=False)
+    with pytest.raises(ImportError, match=r"acn_lightning\.callbacks"):
+        import callbacks  # noqa: F401

@@ -1,0 +1,218 @@
+"""Every source read right, every wrong one refused in a line that names it."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from acn_lightning.data.sources import held_out_rows, read_digits, read_folder, read_idx, read_npz
+from acn_lightning.errors import UsageError
+from tests.conftest import write_idx
+
+
+def test_held_out_rows_divide_all_rows_the_same_way_always():
+    kept, held_out = held_out_rows(100, 20)
+    assert len(held_out) == 20
+    assert sorted(torch.cat([kept, held_out]).tolist()) == list(range(100))
+    assert torch.equal(held_out, held_out_rows(100, 20)[1])
+
+
+def test_digits_are_all_there_and_divided():
+    source = read_digits()
+    assert source.train.images.shape == (1438, 1, 8, 8)
+    assert source.test.images.shape == (359, 1, 8, 8)
+    assert source.train.images.max() == 255
+    assert source.classes == tuple("0123456789")
+    assert set(source.test.labels.tolist()) == set(range(10))
+
+
+# ---------------------------------------------------------------- IDX
+
+
+def test_idx_plain_and_gzipped(idx_folder):
+    source = read_idx(idx_folder)
+    assert source.train.images.shape == (60, 1, 6, 5)
+    expected = np.random.default_rng(0).integers(0, 256, (60, 6, 5))
+    assert (source.train.images[:, 0].numpy() == expected).all()
+    assert source.test.labels.tolist() == [i % 4 for i in range(20)]
+    assert source.classes == ("0", "1", "2", "3")
+
+
+def spoil(folder, name, change):
+    path = next(folder.glob(f"{name}*"))
+    path.write_bytes(change(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("train-images", lambda content: content[:-40], "truncated or damaged"),
+        ("t10k-images", lambda content: content[:-1], "promises 600 bytes of data and has 599"),
+        ("t10k-images", lambda content: content + b"x", "promises 600 bytes of data and has 601"),
+        ("t10k-images", lambda _: b"PK\x03\x04 not this", "no IDX file of 3-dimensional bytes"),
+        ("t10k-labels", lambda _: b"", "no IDX file of 1-dimensional bytes"),
+        ("train-labels", lambda content: gzip.compress(b"\x00\x00\x08"), "no IDX file"),
+        ("train-labels", lambda content: content[:12] + b"\xff\xff" + content[14:], "damaged"),
+    ],
+)
+def test_damaged_idx_files_are_named(idx_folder, name, change, message):
+    path = spoil(idx_folder, name, change)
+    with pytest.raises(UsageError, match=message) as error:
+        read_idx(idx_folder)
+    assert str(path) in str(error.value)
+
+
+def test_idx_counts_that_differ(idx_folder):
+    write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.zeros(59))
+    with pytest.raises(UsageError, match="60 images in .* 59 labels in"):
+        read_idx(idx_folder)
+
+
+def test_idx_sizes_that_differ(idx_folder):
+    write_idx(idx_folder / "t10k-images-idx3-ubyte", np.zeros((20, 7, 5)), compress=False)
+    with pytest.raises(UsageError, match="1 x 6 x 5 and test images 1 x 7 x 5"):
+        read_idx(idx_folder)
+
+
+def test_idx_missing(idx_folder, tmp_path):
+    next(idx_folder.glob("t10k-labels*")).unlink()
+    with pytest.raises(UsageError, match="has no t10k-labels-idx1-ubyte"):
+        read_idx(idx_folder)
+    with pytest.raises(UsageError, match="there is no folder"):
+        read_idx(tmp_path / "nowhere")
+
+
+# ---------------------------------------------------------------- folders
+
+
+def picture(path, size=(8, 6), mode="RGB", colour=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """30 pictures of two classes, told apart by colour."""
+    for i in range(15):
+        picture(tmp_path / "photos" / "cat" / f"{i:02}.png", colour=(200, i, 0))
+        picture(tmp_path / "photos" / "dog" / f"{i:02}.JPG", colour=(0, i, 200))
+    (tmp_path / "photos" / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "photos" / ".cache").mkdir()
+    return tmp_path / "photos"
+
+
+def test_folder_with_classes(photos):
+    source = read_folder(photos, None, None)
+    assert source.classes == ("cat", "dog")
+    assert source.train.images.shape == (27, 3, 6, 8)
+    for part in source.train, source.test:
+        red = part.images[:, 0].float().mean((1, 2)) > 100
+        assert torch.equal(red, part.labels == 0)
+
+
+def test_folder_resized_and_grey(photos):
+    picture(photos / "cat" / "odd.png", size=(31, 9), mode="L", colour=77)
+    source = read_folder(photos, (4, 4), 1)
+    assert source.train.images.shape[1:] == (1, 4, 4)
+
+
+def test_folder_of_grey_images_has_one_channel_and_a_mixed_one_three(tmp_path):
+    for i in range(10):
+        picture(tmp_path / "grey" / "a" / f"{i}.png", mode="L", colour=i)
+    assert read_folder(tmp_path / "grey", None, None).train.images.shape[1:] == (1, 6, 8)
+    picture(tmp_path / "grey" / "a" / "colour.png")
+    assert read_folder(tmp_path / "grey", None, None).train.images.shape[1:] == (3, 6, 8)
+
+
+def test_folder_without_classes(tmp_path):
+    for i in range(20):
+        picture(tmp_path / "flat" / f"{i}.png")
+    source = read_folder(tmp_path / "flat", None, None)
+    assert source.classes == ()
+    assert set(source.train.labels.tolist()) == {-1}
+
+
+def test_folder_with_its_own_test_part(photos, tmp_path):
+    (tmp_path / "divided").mkdir()
+    photos.rename(tmp_path / "divided" / "train")
+    picture(tmp_path / "divided" / "test" / "dog" / "x.png", colour=(0, 0, 200))
+    source = read_folder(tmp_path / "divided", None, None)
+    assert len(source.train.images) == 30
+    assert source.test.labels.tolist() == [1]
+
+
+def test_unreadable_image_is_named(photos):
+    (photos / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbut no more")
+    with pytest.raises(UsageError, match=r"dog/broken\.png cannot be read"):
+        read_folder(photos, None, None)
+    whole = (photos / "cat" / "00.png").read_bytes()
+    (photos / "dog" / "broken.png").write_bytes(whole[: len(whole) - 30])
+    with pytest.raises(UsageError, match=r"dog/broken\.png cannot be read"):
+        read_folder(photos, None, None)
+
+
+def test_sizes_that_differ_are_named_and_the_way_out(photos):
+    picture(photos / "dog" / "wide.png", size=(9, 6))
+    with pytest.raises(UsageError, match=r"8 x 6, .*wide\.png is 9 x 6.*data\.image_size=\[64,64\]"):
+        read_folder(photos, None, None)
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    with pytest.raises(UsageError, match="empty has no images"):
+        read_folder(tmp_path / "empty", None, None)
+
+
+# ---------------------------------------------------------------- .npz
+
+
+def save(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def test_npz(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.npz", images=images, labels=np.arange(40) % 3)
+    source = read_npz(path)
+    assert source.train.images.shape == (36, 3, 5, 6)
+    kept, _ = held_out_rows(40, 4)
+    assert (source.train.images.permute(0, 2, 3, 1).numpy() == images[kept.numpy()]).all()
+    assert source.classes == ("0", "1", "2")
+    grey = save(tmp_path / "b.npz", images=images[..., 0], test_images=images[:7, ..., 0])
+    source = read_npz(grey)
+    assert (len(source.train.images), len(source.test.images)) == (40, 7)
+    assert source.classes == ()
+
+
+ONES = np.ones((20, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"image": ONES}, "no array 'images', only image. Did you mean 'image'"),
+        ({"images": ONES / 2}, "float64"),
+        ({"images": ONES[..., None].repeat(2, 3)}, "2 channels"),
+        ({"images": ONES, "labels": np.zeros(19, int)}, "20 images .* 19 labels"),
+        ({"images": ONES, "labels": np.zeros(20)}, "not integers"),
+        ({"images": ONES, "test_images": ONES[:, 1:]}, "1 x 4 x 4 and test_images 1 x 3 x 4"),
+        ({"images": np.array([{}], object)}, "no readable .npz"),
+        ({"images": ONES[:0]}, "uint8"),
+    ],
+)
+def test_wrong_npz(tmp_path, arrays, message):
+    with pytest.raises(UsageError, match=message):
+        read_npz(save(tmp_path / "wrong.npz", **arrays))
+
+
+def test_npz_missing_or_damaged(tmp_path):
+    with pytest.raises(UsageError, match="there is no file"):
+        read_npz(tmp_path / "none.npz")
+    path = save(tmp_path / "cut.npz", images=ONES)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UsageError, match=r"cut\.npz is no readable"):
+        read_npz(path)

@@ -1,0 +1,133 @@
+"""Rows are data-set indices; the table and what it draws; several processes; state."""
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from acn_lightning.code_bank import CodeBank
+from acn_lightning.errors import UsageError
+from acn_lightning.neighbours import NeighbourIndex
+from tests.conftest import bank_of
+
+
+def test_codes_start_as_standard_normal_noise_that_the_seed_fixes():
+    bank = bank_of(5000, 4)
+    assert abs(bank.codes.mean()) < 0.03
+    assert abs(bank.codes.std() - 1) < 0.03
+    assert torch.equal(bank.codes, bank_of(5000, 4).codes)
+    assert not torch.equal(bank.codes, bank_of(5000, 4, seed=1).codes)
+
+
+def test_write_is_keyed_by_index_in_any_order_and_carries_no_gradient():
+    bank = bank_of(10, 2)
+    means = torch.arange(20.0).reshape(10, 2).requires_grad_()
+    order = torch.randperm(10)
+    for part in order.split(3):
+        bank.write(part, means[part])
+    assert torch.equal(bank.codes, means)
+    assert not bank.codes.requires_grad
+
+
+def test_draw_gives_each_of_the_k_neighbours_equally_often_and_their_present_codes():
+    bank = bank_of(30, 2)
+    bank.refresh(NeighbourIndex(2, k=4))
+    neighbours = bank.require_neighbours()
+    bank.write(neighbours[7], torch.arange(8.0).reshape(4, 2))  # after the table was written
+    drawn = bank.draw(torch.full((8000,), 7))
+    counts = [(drawn == code).all(1).sum().item() for code in torch.arange(8.0).reshape(4, 2)]
+    assert sum(counts) == 8000
+    assert all(abs(count - 2000) < 4 * 2000**0.5 for count in counts)
+
+
+def test_draw_without_a_table_names_the_callback():
+    with pytest.raises(UsageError, match="RefreshNeighbours"):
+        bank_of().draw(torch.tensor([0]))
+
+
+def test_refresh_writes_the_nearest_rows_of_each_and_reports():
+    bank, index = bank_of(20, 3), NeighbourIndex(3, k=2)
+    codes = torch.randn(20, 3)
+    first = bank.refresh(index)
+    assert (first.refreshed, first.unseen) == (0, 20)
+    bank.write(torch.arange(20), codes)
+    second = bank.refresh(index)
+    assert (second.refreshed, second.unseen) == (20, 0)
+    distances = torch.cdist(codes, codes).fill_diagonal_(torch.inf)
+    assert torch.equal(bank.require_neighbours(), distances.topk(2, largest=False).indices)
+    bank.write(torch.tensor([3, 4, 3]), codes[:3])
+    assert bank.refresh(index)[:2] == (2, 0)
+
+
+def test_held_out_rows_are_nobodys_neighbours():
+    rows = torch.tensor([0, 2, 3, 5, 8, 9, 11])
+    bank = bank_of(12, 2, rows)
+    bank.write(torch.arange(12), torch.zeros(12, 2))  # as near as can be
+    bank.refresh(NeighbourIndex(2, k=3))
+    table = bank.require_neighbours()
+    assert set(table[rows].flatten().tolist()) <= set(rows.tolist())
+    assert (table[rows] != rows[:, None]).all()
+    assert (table[[1, 4, 6, 7, 10]] == -1).all()
+
+
+def test_noise_is_nobodys_neighbour_once_enough_codes_are_real():
+    bank, index = bank_of(40, 2), NeighbourIndex(2, k=3)
+    seen = torch.arange(0, 40, 4)
+    bank.write(seen, torch.randn(10, 2) + 100)
+    bank.refresh(index)
+    assert set(bank.require_neighbours().flatten().tolist()) <= set(seen.tolist())
+
+
+def test_state_goes_through_a_checkpoint_that_is_loaded_safely(tmp_path):
+    bank = bank_of()
+    bank.write(torch.arange(20), torch.randn(20, 3))
+    bank.refresh(NeighbourIndex(3, k=4))
+    torch.save(bank.state_dict(), tmp_path / "bank.pt")
+    other = bank_of(seed=5)
+    other.load_state_dict(torch.load(tmp_path / "bank.pt", weights_only=True))
+    for name, value in bank.state_dict().items():
+        assert (value == other.state_dict()[name]).all() if torch.is_tensor(value) else True
+    assert other.boundary == bank.boundary
+    other.codes[:] = 0
+    assert bank.codes.any()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        bank_of(21),
+        bank_of(20, 4),
+        bank_of(20, 3, range(19)),
+        CodeBank(torch.zeros(20).long(), torch.arange(20), 3),
+    ],
+)
+def test_state_of_other_data_is_refused(other):
+    with pytest.raises(UsageError, match="of other data"):
+        other.load_state_dict(bank_of().state_dict())
+
+
+def synchronise(rank, size, folder):
+    """One of several processes: writes its share, the last row of which rank 0 writes also."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
+    )
+    bank = bank_of(11, 2)
+    mine = torch.arange(11)[rank::size]
+    bank.write(mine, torch.stack([mine, torch.full_like(mine, rank)], 1).float())
+    bank.write(torch.tensor([10]), torch.tensor([[10.0, rank]]))  # a sampler's padding
+    refresh = bank.refresh(NeighbourIndex(2, k=2))
+    torch.save((bank.state_dict(), refresh.refreshed), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, size):
+    torch.multiprocessing.spawn(synchronise, (size, str(tmp_path)), nprocs=size)
+    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    for state, refreshed in states:
+        assert refreshed == 11
+        assert torch.equal(state["codes"][:, 0], torch.arange(11.0))
+        # each row from the process that had it; of the row that all had, the lowest rank's
+        expected = torch.arange(11) % size
+        expected[10] = 0
+        assert torch.equal(state["codes"][:, 1].long(), expected)
+        assert torch.equal(state["neighbours"], states[0][0]["neighbours"])

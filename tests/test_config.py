@@ -1,0 +1,169 @@
+"""Composition, types, interpolation; every wrong key in a line that helps."""
+
+import inspect
+
+import pytest
+import yaml
+from lightning import Trainer
+
+from acn_lightning.callbacks import DrawPictures
+from acn_lightning.config import (
+    TRAINER_OURS,
+    complete,
+    compose,
+    differences,
+    experiments,
+    to_yaml,
+    trainer_options,
+)
+from acn_lightning.data import ImageData
+from acn_lightning.decoders import ConvDecoder
+from acn_lightning.encoders import ConvEncoder
+from acn_lightning.errors import UsageError
+from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.networks import Component
+from acn_lightning.priors import MixturePrior, Prior
+
+
+def test_the_experiments_are_found():
+    assert {"digits", "mnist", "fashion_mnist"} <= set(experiments())
+
+
+@pytest.mark.parametrize("name", sorted(experiments()))
+def test_every_experiment_composes_and_is_stable_through_yaml(name, tmp_path):
+    config = compose(name)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert compose(str(path)) == config
+    assert config["experiment"] == name
+
+
+@pytest.mark.parametrize(
+    ("section", "constructor"),
+    [
+        ("data", ImageData),
+        ("neighbours", NeighbourIndex),
+        ("pictures", DrawPictures),
+        ("model.encoder", ConvEncoder),
+        ("model.decoder", ConvDecoder),
+        ("model.prior", MixturePrior),
+    ],
+)
+def test_keys_of_a_section_are_the_constructors_options(section, constructor):
+    config = compose("digits")
+    for part in section.split("."):
+        config = config[part]
+    options = {
+        name
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert set(config) - {"kind"} == options
+
+
+def test_every_trainer_argument_goes_by_its_own_name():
+    arguments = set(inspect.signature(Trainer).parameters)
+    assert set(trainer_options()) == arguments - set(TRAINER_OURS)
+    overrides = ["trainer.limit_train_batches=40", "trainer.precision=bf16-mixed"]
+    trainer = compose("mnist", [*overrides, "trainer.gradient_clip_val=0.5"])["trainer"]
+    assert trainer["limit_train_batches"] == 40
+    assert trainer["precision"] == "bf16-mixed"
+    assert trainer["gradient_clip_val"] == 0.5
+
+
+def test_overrides_win_and_interpolate():
+    config = compose("mnist", ["seed=7", "data.root=DIR", "data.validation=0.2"])
+    assert config["seed"] == config["data"]["seed"] == 7
+    assert config["data"]["root"] == "DIR"
+    assert config["data"]["validation"] == 0.2
+    assert compose("mnist")["data"]["validation"] == 5000
+
+
+def test_another_kind_drops_the_options_of_the_first():
+    config = compose("digits", ["model.prior.width=64"])
+    other = complete(config, ["model.prior.kind=standard_normal"])
+    assert other["model"]["prior"] == {"kind": "standard_normal"}
+    same = complete(config, ["model.prior.kind=mixture"])
+    assert same["model"]["prior"]["width"] == 64
+
+
+def test_a_new_component_needs_no_more_than_its_class():
+    class Shy(Prior, kind="shy"):
+        def __init__(self, code_size: int, *, shyness: float = 0.5) -> None:
+            super().__init__()
+
+    try:
+        config = compose("digits", ["model.prior.kind=shy", "model.prior.shyness=1"])
+        assert config["model"]["prior"] == {"kind": "shy", "shyness": 1.0}
+    finally:
+        del Prior.kinds["shy"]
+    assert "shy" not in Component.__dict__.get("kinds", {})
+
+
+def test_differences_are_dotted():
+    one, other = compose("digits"), compose("digits", ["model.prior.width=64", "seed=1"])
+    assert differences(one, other) == {
+        "data.seed": (0, 1),
+        "model.prior.width": (512, 64),
+        "seed": (0, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batchsize=3", r"data\.batchsize: there is no such key. Did you mean 'data\.batch_s"),
+        ("batch_size=3", r"Did you mean 'data\.batch_size'"),
+        ("trainer.devces=1", r"Did you mean 'trainer\.devices'"),
+        ("model.prior.widht=3", r"Did you mean 'model\.prior\.width'"),
+        ("zzzz=1", "acn show"),
+        ("data.batch_size=abc", r"data\.batch_size: .*'abc'.*Integer"),
+        ("data.batch_size=null", r"data\.batch_size: .*None"),
+        ("trainer.max_epochs=2.5", r"trainer\.max_epochs: .*2\.5"),
+        ("trainer.limit_train_batches=many", r"trainer\.limit_train_batches: .*many"),
+        ("seed=x", "seed: .*'x'"),
+        ("data=3", "data is a section"),
+        ("model.prior.kind=mixtur", "none of .*Did you mean 'mixture'"),
+        ("trainer.logger=csv", "logger=csv or logger=wandb"),
+        ("--seed=1", "without dashes"),
+        ("seed", "no key=value"),
+        ("=1", "no key=value"),
+        ("data.root=[", r"data\.root=\["),
+        ("seed=${sed}", "sed"),
+    ],
+)
+def test_wrong_overrides_take_one_line(override, message):
+    with pytest.raises(UsageError, match=message) as error:
+        compose("digits", [override])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: [1, 2", "no YAML"),
+        ("- 1\n- 2", "no keys and values"),
+        ("data:\n  btch_size: 3", r"Did you mean 'data\.batch_size'"),
+        ("data: 3", "data is a section"),
+        ("model:\n  prior: mixture", r"model\.prior"),
+    ],
+)
+def test_wrong_files_take_one_line(tmp_path, content, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message) as error:
+        compose(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_experiment_lists_the_known():
+    with pytest.raises(UsageError, match=r"digits, .*mnist.*Did you mean 'mnist'"):
+        compose("mnits")
+    with pytest.raises(UsageError, match="no such file"):
+        compose("nowhere.yaml")
+
+
+def test_files_in_conf_say_what_they_are():
+    for path in experiments().values():
+        assert path.read_text().startswith("# ")
+        assert yaml.safe_load(path.read_text())

@@ -1,0 +1,451 @@
+"""Whole runs through the command: what they write, how they resume, how they end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.conftest import QUICK, only_run
+
+FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2")
+
+
+def rows(folder):
+    """metrics.csv by epoch, without what takes time."""
+    by_epoch = {}
+    with (folder / "metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and "seconds" not in name:
+                    by_epoch.setdefault(int(row["epoch"]), {})[name] = value
+    return by_epoch
+
+
+def test_fit_writes_one_complete_folder(acn):
+    status, out, err = acn(*FIT, "trainer.max_epochs=2")
+    assert status == 0, err
+    folder = only_run()
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml", "metrics.csv", "results.json", "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt", "images/reconstructions.png", "images/neighbours.png",
+    }  # fmt: skip
+    for file in files:
+        assert str(folder / file) in out
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results) == {
+        "data", "split", "images", "seed", "binarisation", "nats_per_image", "accuracy", "seconds",
+        "checkpoint",
+    }  # fmt: skip
+    assert set(results["nats_per_image"]) == {"reconstruction", "kl_k5", "total"}
+    assert set(results["accuracy"]) == {"knn"}
+    assert (results["data"], results["split"], results["images"]) == ("digits", "test", 359)
+    assert Path(results["checkpoint"]).is_file()
+    costs = results["nats_per_image"]
+    assert costs["total"] == pytest.approx(costs["reconstruction"] + costs["kl_k5"])
+    for line in ("reconstruction", "KL, K = 5", "KNN accuracy", "index rebuilds", "3 in"):
+        assert line in out
+    assert f"{costs['total']:.2f} nats/image" in out
+    assert "1,294 of 1,294" in out
+    metrics = rows(folder)
+    for name in ("train/rate", "train/total", "val/total", "val/knn_accuracy", "bank/refreshed"):
+        assert name in metrics[0]
+        assert name in metrics[1]
+    # a query and its five neighbours a row; ten rows
+    assert Image.open(folder / "images/neighbours.png").size == (6 * 58 + 12, 10 * 58 + 2)
+
+
+def test_the_written_config_runs_again_to_the_same_end(acn):
+    status, _, err = acn(*FIT, "trainer.max_epochs=1", "seed=3")
+    assert status == 0, err
+    first = only_run()
+    status, _, err = acn("fit", first / "config.yaml", "trainer.default_root_dir=again")
+    assert status == 0, err
+    second = only_run(Path("again"))
+    one, other = (json.loads((run / "results.json").read_text()) for run in (first, second))
+    assert one["nats_per_image"] == other["nats_per_image"]
+    assert rows(first) == rows(second)
+
+
+def same(one, other):
+    """Bit-identical states; paths and times aside."""
+    if torch.is_tensor(one):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        ignored = {"dirpath", "best_model_path", "kth_best_model_path", "best_k_models", "seconds",
+                   "last_model_path"}  # fmt: skip
+        return one.keys() == other.keys() and all(
+            same(one[key], other[key]) for key in one if key not in ignored
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("prior", ["mixture", "standard_normal"])
+def test_resumed_equals_undisturbed_bit_by_bit(acn, prior):
+    fit = [word for word in FIT if prior == "mixture" or "prior" not in word]
+    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic"]
+    assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=whole")[0] == 0
+    assert acn(*fit, "trainer.max_epochs=2", "trainer.default_root_dir=first")[0] == 0
+    whole, first = only_run(Path("whole")), only_run(Path("first"))
+    last = first / "checkpoints/last.ckpt"
+    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}"]
+    assert acn("fit", *second)[0] == 0
+    resumed = only_run(Path("second"))
+    one, other = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, resumed)
+    )
+    for part in ("state_dict", "optimizer_states", "code_bank", "epoch", "global_step", "callbacks"):
+        assert same(one[part], other[part]), part
+    assert one["code_bank"]["neighbours"] is not None
+    expected, found = rows(whole), rows(resumed)
+    assert [found[epoch] for epoch in (2, 3, 4)] == [expected[epoch] for epoch in (2, 3, 4)]
+    results = [json.loads((run / "results.json").read_text()) for run in (whole, resumed)]
+    assert results[0]["nats_per_image"] == results[1]["nats_per_image"]
+    assert results[0]["accuracy"] == results[1]["accuracy"]
+    # the whole command given again is understood as well
+    assert acn(*fit, *second)[0] == 0
+
+
+def test_a_resumed_run_inherits_the_best_checkpoint(acn):
+    assert acn(*FIT, "trainer.max_epochs=2")[0] == 0
+    first = only_run()
+    # A rate at which nothing gets better any more
+    checkpoint = torch.load(first / "checkpoints/last.ckpt", weights_only=True)
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        group["lr"] = -0.1
+    torch.save(checkpoint, "worse.ckpt")
+    status, out, err = acn("fit", "resume=worse.ckpt", "trainer.max_epochs=3", "trainer.default_root_dir=on")
+    assert status == 0, err
+    second = only_run(Path("on"))
+    best = [torch.load(run / "checkpoints/best.ckpt", weights_only=True) for run in (first, second)]
+    assert best[0]["epoch"] == best[1]["epoch"] < 2
+    assert str(second / "checkpoints/best.ckpt") in out
+
+
+def test_acn_test_reports_what_fit_reported(acn):
+    assert acn(*FIT, "trainer.max_epochs=1", "neighbours.k=3")[0] == 0
+    fitted = json.loads((only_run() / "results.json").read_text())
+    status, out, err = acn("test", fitted["checkpoint"], "trainer.default_root_dir=tested")
+    assert status == 0, err
+    folder = only_run(Path("tested"))
+    results = json.loads((folder / "results.json").read_text())
+    for part in ("data", "split", "images", "seed", "binarisation", "nats_per_image", "accuracy"):
+        assert results[part] == fitted[part], part
+    assert results["checkpoint"] == fitted["checkpoint"]
+    assert (folder / "images/neighbours.png").is_file()
+    assert "KL, K = 3" in out
+    # other data settings are welcome, another K too
+    status, out, err = acn("test", fitted["checkpoint"], "neighbours.k=7", "data.batch_size=50")
+    assert status == 0, err
+    assert "KL, K = 7" in out
+
+
+def test_wandb_offline_holds_config_scalars_and_pictures(acn):
+    status, _, err = acn(*FIT, "trainer.max_epochs=2", "logger=wandb", "wandb.tags=[a,b]")
+    assert status == 0, err
+    (run,) = only_run().glob("wandb/offline-run-*")
+    read = subprocess.run(
+        ["wandb", "leet", "inspect", "--json", str(run)],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert read.returncode == 0, read.stderr
+    for name in ("train/rate", "val/total", "val/knn_accuracy", "bank/refreshed", "code_size"):
+        assert name in read.stdout, name
+    images = {path.name.split("_")[0] for path in run.rglob("*.png")}
+    assert images == {"reconstructions", "neighbours"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["trainer.fast_dev_run=true"],
+        ["trainer.enable_checkpointing=false"],
+        ["trainer.limit_val_batches=0"],
+        ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"],
+        ["data.validation=0"],
+        ["trainer.max_steps=7"],
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.accumulate_grad_batches=4"],
+        ["neighbours.factory=IVF8,Flat", "neighbours.k=3"],
+        ["trainer.log_every_n_steps=0"],
+        ["data.binarisation=static", "trainer.limit_test_batches=2"],
+    ],
+)
+def test_trainer_options_work(acn, options):
+    status, out, err = acn(*FIT, "trainer.max_epochs=1", *options)
+    assert status == 0, err
+    assert "nats/image" in out
+
+
+def test_own_images_from_a_folder(acn, tmp_path):
+    for i in range(60):
+        path = tmp_path / "photos" / ("dark" if i % 2 else "light") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + i % 3, 16), (i, 9, 200 * (i % 2))).save(path)
+    own = ["data.root=photos", "data.image_size=12", "neighbours.k=2", "trainer.max_epochs=1"]
+    status, out, err = acn("fit", "folder", *QUICK, *own)
+    assert status == 0, err
+    (results,) = Path("runs/folder").glob("*/results.json")
+    assert json.loads(results.read_text())["images"] == 6
+
+
+# ---------------------------------------------------------------- endings
+
+
+def start(*words):
+    """`acn` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "acn_lightning", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.time() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, process.communicate()
+        assert time.time() < end
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_a_run_that_is_killed_goes_on_from_its_last_epoch_boundary(acn, how, status):
+    whole = [*FIT, "trainer.max_epochs=400"]
+    process = start(*whole)
+
+    def third_epoch():
+        return [path for path in Path("runs").glob("*/*/metrics.csv") if 3 in rows(path.parent)]
+
+    wait_for(third_epoch, process)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    last = only_run() / "checkpoints/last.ckpt"
+    if how != signal.SIGKILL:
+        assert err.strip().splitlines()[-1] == f"acn: interrupted. Go on with: acn fit resume={last}"
+    epochs = torch.load(last, weights_only=True)["epoch"] + 1
+    assert epochs >= 3
+    more = [f"trainer.max_epochs={epochs + 1}", "trainer.enable_model_summary=false"]
+    status, _, err = acn("fit", f"resume={last}", *more, "trainer.default_root_dir=on")
+    assert status == 0, err
+    status, _, err = acn(*FIT, more[0], "trainer.default_root_dir=whole")
+    assert status == 0, err
+    one, other = (
+        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
+        for root in ("on", "whole")
+    )
+    for part in ("state_dict", "optimizer_states", "code_bank"):
+        assert same(one[part], other[part]), part
+
+
+def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
+    from acn_lightning import experiment
+
+    fit = experiment.Trainer.fit
+
+    def stop(self, *arguments, **options):
+        class Stop(experiment.Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                if trainer.global_step == 5:
+                    raise KeyboardInterrupt
+
+        self.callbacks.append(Stop())
+        return fit(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.Trainer, "fit", stop)
+        status, _, err = acn(*FIT, "trainer.max_epochs=2")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning had it ignored
+    assert status == 130
+    assert "acn fit resume=" in err
+    last = only_run() / "checkpoints/last.ckpt"
+    on = "trainer.default_root_dir=on"
+    assert acn("fit", f"resume={last}", on)[0] == 0
+    assert acn(*FIT, "trainer.max_epochs=2", "trainer.default_root_dir=whole")[0] == 0
+    one, other = (
+        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
+        for root in ("on", "whole")
+    )
+    for part in ("state_dict", "optimizer_states", "code_bank"):
+        assert same(one[part], other[part]), part
+
+
+def test_nan_ends_with_one_line_and_the_last_good_checkpoint(acn):
+    nan = ["model.learning_rate=1e20", "trainer.max_epochs=3"]
+    status, _, err = acn(*FIT, *nan)
+    assert status == 2
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("acn: The loss turned NaN or infinite at step ")
+    last = only_run() / "checkpoints/last.ckpt"
+    assert line.endswith(f"The last good checkpoint is {last}.")
+    weights = torch.load(last, weights_only=True)["state_dict"]
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+# ---------------------------------------------------------------- wrong inputs
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint of a digits run."""
+    from acn_lightning.cli import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    assert main([*FIT, "trainer.max_epochs=1", f"trainer.default_root_dir={folder}"]) == 0
+    return only_run(folder) / "checkpoints/last.ckpt"
+
+
+def refused(result, message):
+    """Exit status 2, one line, and nothing written."""
+    status, out, err = result
+    assert status == 2, err
+    assert out == ""
+    (line,) = (line for line in err.splitlines() if line.startswith("acn: "))
+    assert line == err.strip().splitlines()[-1]
+    assert message in line
+    assert not list(Path().glob("runs/**/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "mnits"], "Did you mean 'mnist'"),
+        (["fit", "digits", "data.batchsize=3"], "Did you mean 'data.batch_size'"),
+        (["fit", "data.batch_size=many"], "data.batch_size"),
+        (["fit", "mnist", "data.root=nowhere", "data.download=false"], "no folder nowhere"),
+        (["fit", "digits", "neighbours.k=1294"], "neighbours.k: 1294"),
+        (["fit", "digits", "neighbours.factory=Fleet"], "neighbours.factory"),
+        (["fit", "digits", "neighbours.factory=IVF2000,Flat"], "cannot build 'IVF2000,Flat'"),
+        (["fit", "digits", "neighbours.device=gpu", "trainer.accelerator=cpu"], "GPU"),
+        (["fit", "digits", "trainer.accelerator=abacus"], "trainer: "),
+        (["fit", "digits", "trainer.devices=0"], "trainer: "),
+        (["fit", "digits", "trainer.strategy=ddq"], "trainer: "),
+        (["fit", "digits", "trainer.precision=7"], "trainer: "),
+        (["fit", "digits", "trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
+        (["fit", "digits", "logger=wandbb"], "Did you mean 'wandb'"),
+        (["fit", "digits", "model.code_size=0"], "model.code_size: 0"),
+        (["fit", "digits", "seed=-1"], "seed"),
+        (["fit", "resume=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+        (["test", "nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+        (["test"], "acn test CHECKPOINT"),
+        (["show", "mnits"], "Did you mean 'mnist'"),
+    ],
+)
+def test_wrong_words(acn, words, message):
+    refused(acn(*words), message)
+
+
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_wrong_checkpoints(acn, checkpoint, command, tmp_path):
+    def attempt(path):
+        return acn("test", path) if command == "test" else acn("fit", f"resume={path}")
+
+    content = checkpoint.read_bytes()
+    for size in (0, 10, 1000, len(content) // 2, len(content) - 100):
+        (tmp_path / "cut.ckpt").write_bytes(content[:size])
+        refused(attempt(tmp_path / "cut.ckpt"), "cut.ckpt is")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    refused(attempt(tmp_path / "foreign.ckpt"), "foreign.ckpt is a checkpoint, but not one")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    refused(attempt(tmp_path / "list.ckpt"), "not one that acn fit wrote")
+    (tmp_path / "text.ckpt").write_text("hello")
+    refused(attempt(tmp_path / "text.ckpt"), "text.ckpt is")
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.system, ("touch executed",))
+
+
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_a_pickled_object_in_a_checkpoint_does_not_run(acn, checkpoint, command, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"payload": Payload()}, tmp_path / "bad.ckpt")
+    words = ["test", "bad.ckpt"] if command == "test" else ["fit", "resume=bad.ckpt"]
+    refused(acn(*words), "holds a pickled object")
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["test", "{}", "model.code_size=8"], "model.code_size: the checkpoint was trained with 4"),
+        (["test", "{}", "model.prior.kind=standard_normal"], "model.prior.kind"),
+        (["fit", "resume={}", "model.code_size=8"], "model.code_size"),
+        (["fit", "resume={}", "seed=5"], "seed"),
+        (["fit", "resume={}", "data.batch_size=5"], "data.batch_size"),
+        (["fit", "resume={}", "neighbours.k=9"], "neighbours.k"),
+        (["fit", "mnist", "resume={}"], "trained with"),
+    ],
+)
+def test_overrides_that_contradict_the_checkpoint(acn, checkpoint, words, message):
+    refused(acn(*(word.format(checkpoint) for word in words)), message)
+
+
+def test_images_that_the_networks_cannot_take(acn, checkpoint, idx_folder):
+    other = ["data.source=idx", f"data.root={idx_folder}", "neighbours.k=2"]
+    refused(acn("test", checkpoint, *other), "take images of 1 x 8 x 8, the data's are 1 x 6 x 5")
+
+
+def test_resuming_with_other_data_is_refused(acn, idx_folder, tmp_path):
+    fit = ["fit", "digits", *QUICK, "data.source=idx", f"data.root={idx_folder}", "neighbours.k=2"]
+    status, _, err = acn(*fit, "trainer.max_epochs=1", "trainer.default_root_dir=first")
+    assert status == 0, err
+    last = only_run(Path("first")) / "checkpoints/last.ckpt"
+    import numpy as np
+
+    from tests.conftest import write_idx
+
+    write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.arange(60) % 3)
+    on = ["trainer.max_epochs=2", "trainer.default_root_dir=runs"]
+    refused(acn("fit", f"resume={last}", *on), "of other data")
+
+
+# ---------------------------------------------------------------- the command itself
+
+
+def test_show_prints_what_fit_takes(acn, tmp_path):
+    status, out, _ = acn("show", "mnist", "seed=4")
+    assert status == 0
+    assert yaml.safe_load(out)["data"]["seed"] == 4
+    (tmp_path / "shown.yaml").write_text(out)
+    assert acn("show", "shown.yaml")[1] == out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from acn_lightning.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'faiss', 'numpy', 'omegaconf'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for word in ("digits", "mnist", "fit", "test", "show", "key=value"):
+        assert word in result.stdout
+
+
+def test_help_in_under_half_a_second():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "acn_lightning", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5
