@@ -251,6 +251,7 @@ def plain_type(annotation: Any) -> Any:
     else is left to the Trainer to refuse."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     members = typing.get_args(annotation) if is_union else (annotation,)
+    members = tuple(dict.fromkeys(str if member is Path else member for member in members))
     known = (int, float, bool, str, type(None))
     if not all(member in known for member in members):
         return Any

@@ -7,11 +7,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import wandb
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -80,7 +81,7 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         cb.DrawPictures(folder / "images", **config["pictures"]),
         *([best, last] if config["trainer"].get("enable_checkpointing") is not False else []),
     ]
-    trainer = make_trainer(config, callbacks, folder)
+    trainer = make_trainer(config, callbacks, make_loggers(config, folder), folder)
     with writing(folder, config):
         trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
         # Noted now: the test loads a checkpoint, counts of its day included.
@@ -112,7 +113,7 @@ def test(path: str, overrides: list[str]) -> Outcome:
         cb.RefreshNeighbours(),
         cb.DrawPictures(folder / "images", **config["pictures"]),
     ]
-    trainer = make_trainer(config | {"logger": None}, callbacks, folder)
+    trainer = make_trainer(config, callbacks, [], folder)
     with writing(folder, config):
         results = evaluate(trainer, module, data, config, None, start) | {"checkpoint": str(path)}
     return Outcome(results, write_results(results, folder))
@@ -149,7 +150,10 @@ def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> 
     """Raises:
     UsageError: the config differs from the checkpoint's in a `fixed` key.
     """
-    for key, (old, new) in differences(kept, config).items():
+    changes = differences(kept, config)
+    # Another kind brings other options: the kind is what to name.
+    for key in sorted(changes, key=lambda key: not key.endswith(".kind")):
+        old, new = changes[key]
         if fixed(key):
             raise UsageError(
                 f"{key}: the checkpoint was trained with {old}, the command says {new}. Leave it "
@@ -187,8 +191,10 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
         UsageError: the data cannot be read, an option is out of range, K is too large for the
             data, or the networks are for other images.
     """
-    seed_everything(config["seed"], verbose=False)
     check_choice("logger", config["logger"], LOGGERS)
+    if not 0 <= config["seed"] < 2**32:
+        raise UsageError(f"seed: {config['seed']} is not from 0 to 4294967295.")
+    seed_everything(config["seed"], verbose=False)
     data = ImageData(**config["data"])
     data.prepare_data()
     data.setup()
@@ -231,7 +237,9 @@ def by(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def make_trainer(config: Plain, callbacks: list[Callback], folder: Path) -> Trainer:
+def make_trainer(
+    config: Plain, callbacks: list[Callback], loggers: list[Logger], folder: Path
+) -> Trainer:
     """Progress is a bar on a terminal, else a line an epoch.
 
     Raises:
@@ -244,21 +252,20 @@ def make_trainer(config: Plain, callbacks: list[Callback], folder: Path) -> Trai
     if arguments.get("limit_test_batches") == 0:
         raise UsageError("trainer.limit_test_batches: with 0 there would be nothing to report.")
     try:
-        return Trainer(callbacks=callbacks, logger=make_logger(config, folder), **arguments)
+        return Trainer(callbacks=callbacks, logger=loggers, **arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def make_logger(config: Plain, folder: Path) -> Logger | bool:
-    """What `logger` names; writing to the run's folder."""
-    match config["logger"]:
-        case "csv":
-            # Written at each call: a killed run keeps its figures.
-            return CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
-        case "wandb":
-            return WandbLogger(save_dir=folder, config=config, **config["wandb"])
-        case _:
-            return False
+def make_loggers(config: Plain, folder: Path) -> list[Logger]:
+    """`metrics.csv` in the run's folder always, W&B where `logger` names it."""
+    # Written at each call: a killed run keeps its figures.
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    if config["logger"] == "wandb":
+        told = config["wandb"]
+        named = told | {"name": told["name"] or folder.name}
+        loggers.append(WandbLogger(save_dir=folder, config=config, **named))
+    return loggers
 
 
 # ---------------------------------------------------------------- running
@@ -273,6 +280,7 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         TrainingError: as the work did, with the checkpoint that is left.
         InterruptionError: in place of Lightning's SystemExit at Ctrl-C and SIGTERM.
     """
+    made = [parent for parent in folder.parents if not parent.exists()]
     write_config(config, folder)
     last = folder / "checkpoints" / "last.ckpt"
     try:
@@ -280,12 +288,18 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     except UsageError:
         if not last.is_file():
             shutil.rmtree(folder, ignore_errors=True)
+            for parent in made:
+                with suppress(OSError):  # another run lives there by now
+                    parent.rmdir()
         raise
     except TrainingError as error:
         raise TrainingError(f"{error} The last good checkpoint is {last}.") from error
     except SystemExit as stop:
         status = 143 if isinstance(stop, SIGTERMException) else 130
         raise InterruptionError(last if last.is_file() else None, status) from stop
+    finally:
+        if wandb.run is not None:
+            wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 def evaluate(

@@ -105,7 +105,14 @@ def test_resumed_equals_undisturbed_bit_by_bit(acn, prior):
     one, other = (
         torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, resumed)
     )
-    for part in ("state_dict", "optimizer_states", "code_bank", "epoch", "global_step", "callbacks"):
+    for part in (
+        "state_dict",
+        "optimizer_states",
+        "code_bank",
+        "epoch",
+        "global_step",
+        "callbacks",
+    ):
         assert same(one[part], other[part]), part
     assert one["code_bank"]["neighbours"] is not None
     expected, found = rows(whole), rows(resumed)
@@ -125,9 +132,11 @@ def test_a_resumed_run_inherits_the_best_checkpoint(acn):
     for group in checkpoint["optimizer_states"][0]["param_groups"]:
         group["lr"] = -0.1
     torch.save(checkpoint, "worse.ckpt")
-    status, out, err = acn("fit", "resume=worse.ckpt", "trainer.max_epochs=3", "trainer.default_root_dir=on")
+    status, out, err = acn(
+        "fit", "resume=worse.ckpt", "trainer.max_epochs=3", "trainer.default_root_dir=onward"
+    )
     assert status == 0, err
-    second = only_run(Path("on"))
+    second = only_run(Path("onward"))
     best = [torch.load(run / "checkpoints/best.ckpt", weights_only=True) for run in (first, second)]
     assert best[0]["epoch"] == best[1]["epoch"] < 2
     assert str(second / "checkpoints/best.ckpt") in out
@@ -237,17 +246,19 @@ def test_a_run_that_is_killed_goes_on_from_its_last_epoch_boundary(acn, how, sta
     assert process.returncode == status, err
     last = only_run() / "checkpoints/last.ckpt"
     if how != signal.SIGKILL:
-        assert err.strip().splitlines()[-1] == f"acn: interrupted. Go on with: acn fit resume={last}"
+        assert (
+            err.strip().splitlines()[-1] == f"acn: interrupted. Go on with: acn fit resume={last}"
+        )
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
     assert epochs >= 3
     more = [f"trainer.max_epochs={epochs + 1}", "trainer.enable_model_summary=false"]
-    status, _, err = acn("fit", f"resume={last}", *more, "trainer.default_root_dir=on")
+    status, _, err = acn("fit", f"resume={last}", *more, "trainer.default_root_dir=onward")
     assert status == 0, err
     status, _, err = acn(*FIT, more[0], "trainer.default_root_dir=whole")
     assert status == 0, err
     one, other = (
         torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
-        for root in ("on", "whole")
+        for root in ("onward", "whole")
     )
     for part in ("state_dict", "optimizer_states", "code_bank"):
         assert same(one[part], other[part]), part
@@ -274,12 +285,12 @@ def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
     assert status == 130
     assert "acn fit resume=" in err
     last = only_run() / "checkpoints/last.ckpt"
-    on = "trainer.default_root_dir=on"
+    on = "trainer.default_root_dir=onward"
     assert acn("fit", f"resume={last}", on)[0] == 0
     assert acn(*FIT, "trainer.max_epochs=2", "trainer.default_root_dir=whole")[0] == 0
     one, other = (
         torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
-        for root in ("on", "whole")
+        for root in ("onward", "whole")
     )
     for part in ("state_dict", "optimizer_states", "code_bank"):
         assert same(one[part], other[part]), part
@@ -436,7 +447,9 @@ def test_help_imports_nothing_heavy():
         "heavy = {'torch', 'lightning', 'faiss', 'numpy', 'omegaconf'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     for word in ("digits", "mnist", "fit", "test", "show", "key=value"):
         assert word in result.stdout
@@ -445,7 +458,9 @@ def test_help_imports_nothing_heavy():
 def test_help_in_under_half_a_second():
     def seconds():
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "acn_lightning", "--help"], capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "acn_lightning", "--help"], capture_output=True, check=True
+        )
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(3)) < 0.5

@@ -65,7 +65,9 @@ def test_gradients_reach_every_network_and_not_the_bank(fitted):
     posterior = module(batch.image)
     z = posterior.rsample()
     prior = module.prior(module.bank.draw(rows))
-    (posterior.log_prob(z) - prior.log_prob(z) - module.decoder(z).log_prob(batch.image)).sum().backward()
+    (
+        posterior.log_prob(z) - prior.log_prob(z) - module.decoder(z).log_prob(batch.image)
+    ).sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -121,7 +123,10 @@ def test_a_standard_normal_prior_makes_a_vae_of_the_same_module():
 def test_unlabelled_images_have_no_accuracy(tmp_path):
     import numpy as np
 
-    np.savez(tmp_path / "plain.npz", images=np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8))
+    np.savez(
+        tmp_path / "plain.npz",
+        images=np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8),
+    )
     data, module = digits("data.source=npz", f"data.root={tmp_path}/plain.npz")
     run = trainer(RefreshNeighbours(), max_epochs=1)
     run.fit(module, datamodule=data)

@@ -56,7 +56,9 @@ def test_all_codes_equal():
     index = NeighbourIndex(2, k=29)
     index.build(torch.zeros(30, 2), rows)
     found = index.search(torch.zeros(30, 2), exclude=rows)
-    assert all(sorted(row) == [r for r in range(30) if r != i] for i, row in enumerate(found.tolist()))
+    assert all(
+        sorted(row) == [r for r in range(30) if r != i] for i, row in enumerate(found.tolist())
+    )
 
 
 def test_what_an_approximate_index_does_not_find_is_searched_exactly():
@@ -133,7 +135,9 @@ class TestGpuPath:
         choose = index._choose_gpu
         monkeypatch.setattr(index, "_choose_gpu", lambda _: choose(torch.device("cuda", device)))
 
-    def test_the_index_goes_to_the_gpu_of_the_codes_with_one_resource_object(self, calls, monkeypatch):
+    def test_the_index_goes_to_the_gpu_of_the_codes_with_one_resource_object(
+        self, calls, monkeypatch
+    ):
         for _ in range(2):
             index = NeighbourIndex(3, k=2)
             self.on_gpu(monkeypatch, index)

@@ -39,7 +39,9 @@ def test_each_dimension_of_the_mixture_integrates_to_one():
     prior = MixturePrior(2, mixtures=5, width=16)(torch.randn(2) * 3)
     grid = torch.linspace(-80, 80, 160_001, dtype=torch.float32)
     densities = prior.base_dist.log_prob(grid[:, None]).exp()
-    torch.testing.assert_close(torch.trapezoid(densities, grid, dim=0), torch.ones(2), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        torch.trapezoid(densities, grid, dim=0), torch.ones(2), rtol=1e-3, atol=0
+    )
 
 
 def test_mixture_equals_a_naive_sum_of_gaussians():

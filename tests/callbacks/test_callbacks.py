@@ -96,7 +96,9 @@ def test_validation_does_not_change_what_training_draws(options, tmp_path):
     weights = torch.cat([p.flatten() for p in module.parameters()])
     again, other = digits("data.binarisation=dynamic")
     reference = Draws()
-    trainer(SeedEpochs(3), RefreshNeighbours(), reference, max_epochs=2).fit(other, datamodule=again)
+    trainer(SeedEpochs(3), RefreshNeighbours(), reference, max_epochs=2).fit(
+        other, datamodule=again
+    )
     assert draws.numbers == reference.numbers
     assert torch.equal(weights, torch.cat([p.flatten() for p in other.parameters()]))
 

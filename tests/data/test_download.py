@@ -14,7 +14,7 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.server.asked.append(self.path)
         if self.path.startswith("/gone"):
             self.send_error(404)

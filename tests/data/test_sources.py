@@ -156,7 +156,9 @@ def test_unreadable_image_is_named(photos):
 
 def test_sizes_that_differ_are_named_and_the_way_out(photos):
     picture(photos / "dog" / "wide.png", size=(9, 6))
-    with pytest.raises(UsageError, match=r"8 x 6, .*wide\.png is 9 x 6.*data\.image_size=\[64,64\]"):
+    with pytest.raises(
+        UsageError, match=r"8 x 6, .*wide\.png is 9 x 6.*data\.image_size=\[64,64\]"
+    ):
         read_folder(photos, None, None)
 
 
