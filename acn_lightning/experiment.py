@@ -313,11 +313,12 @@ def evaluate(
     """Runs the test set; the content of `results.json`. Costs in nats per image, accuracies as
     fractions, None where the data has no labels."""
     trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    batches = int(sum(trainer.num_test_batches))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {
         "data": data.source,
         "split": "test",
-        "images": min(len(data.test_set), sum(trainer.num_test_batches) * data.batch_size),
+        "images": min(len(data.test_set), batches * data.batch_size * trainer.world_size),
         "seed": config["seed"],
         "binarisation": data.binarisation,
         "nats_per_image": {

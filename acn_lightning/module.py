@@ -1,5 +1,6 @@
 """The LightningModule: how the parts of an ACN are wired."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from acn_lightning import objective
 from acn_lightning.code_bank import CodeBank
+from acn_lightning.data import Batch
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
 from acn_lightning.errors import UsageError
@@ -73,7 +75,7 @@ class ACN(LightningModule):
         # Here and not at the first step: minutes of set-up may lie in between.
         self.bank.require_neighbours()
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         posterior = self.encoder(batch.image)
         prior = self.prior(self.bank.draw(batch.index))
         z = posterior.rsample()
@@ -81,21 +83,21 @@ class ACN(LightningModule):
         distortion = objective.distortion(self.decoder(z), batch.image).mean()
         self.bank.write(batch.index, posterior.mean)
         total = rate + distortion
-        costs = {"rate": rate, "distortion": distortion, "total": total}
+        costs = {"train/rate": rate, "train/distortion": distortion, "train/total": total}
         self.log_dict(
-            {f"train/{name}": cost.detach() for name, cost in costs.items()},
+            {name: cost.detach() for name, cost in costs.items()},
             on_step=False, on_epoch=True, batch_size=len(z), sync_dist=True,
         )  # fmt: skip
         self.log("cost", total.detach(), prog_bar=True, logger=False)
         return total
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: Any, part: str) -> None:
+    def _evaluate(self, batch: Batch, part: str) -> None:
         posterior = self.encoder(batch.image)
         rows = self.index.search(posterior.mean)
         # Neighbours first, (K, B, D): a batch of posteriors then pairs with each of the K.
@@ -103,17 +105,13 @@ class ACN(LightningModule):
         z = posterior.sample()
         rate = objective.rate(posterior, priors, z).mean()
         distortion = objective.distortion(self.decoder(z), batch.image).mean()
-        costs = {"rate": rate, "distortion": distortion, "total": rate + distortion}
-        self.log_dict(
-            {f"{part}/{name}": cost for name, cost in costs.items()},
-            batch_size=len(z), sync_dist=True,
-        )  # fmt: skip
-        self.log(
-            "val_cost", costs["total"], prog_bar=part == "val", logger=False, batch_size=len(z)
-        )
+        log = partial(self.log, batch_size=len(z), sync_dist=True)
+        log(f"{part}/rate", rate)
+        log(f"{part}/distortion", distortion)
+        log(f"{part}/total", rate + distortion, prog_bar=True)
         if self.classes > 1:
             self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
-            self.log(f"{part}/knn_accuracy", self.knn_accuracy, batch_size=len(z))
+            log(f"{part}/knn_accuracy", self.knn_accuracy)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)

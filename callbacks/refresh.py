@@ -66,7 +66,7 @@ class RefreshNeighbours(Callback):
             "bank/unseen": float(found.unseen),
             "bank/rebuild_seconds": found.seconds,
         }
-        module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1)
+        module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         total = len(module.bank.rows)
         if found.refreshed < total:
             rank_zero_warn(

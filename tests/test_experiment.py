@@ -204,7 +204,7 @@ def test_own_images_from_a_folder(acn, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20 + i % 3, 16), (i, 9, 200 * (i % 2))).save(path)
     own = ["data.root=photos", "data.image_size=12", "neighbours.k=2", "trainer.max_epochs=1"]
-    status, out, err = acn("fit", "folder", *QUICK, *own)
+    status, _, err = acn("fit", "folder", *QUICK, *own)
     assert status == 0, err
     (results,) = Path("runs/folder").glob("*/results.json")
     assert json.loads(results.read_text())["images"] == 6

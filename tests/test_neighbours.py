@@ -108,7 +108,7 @@ def test_no_faiss_names_the_extras(monkeypatch):
 
 
 class TestGpuPath:
-    """All of the GPU path but the GPU: FAISS's part is played by a stand-in that notes the calls."""
+    """All of the GPU path but the GPU: a stand-in plays FAISS's part and notes the calls."""
 
     @pytest.fixture
     def calls(self, monkeypatch):

@@ -67,7 +67,7 @@ def test_damaged_idx_files_are_named(idx_folder, name, change, message):
 
 def test_idx_counts_that_differ(idx_folder):
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.zeros(59))
-    with pytest.raises(UsageError, match="60 images in .* 59 labels in"):
+    with pytest.raises(UsageError, match=r"60 images in .* 59 labels in"):
         read_idx(idx_folder)
 
 
