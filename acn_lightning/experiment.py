@@ -1,35 +1,25 @@
-"""An experiment from its config: build the parts, fit, test, and write the run's folder."""
+"""An experiment from its config: build the parts, fit, test."""
 
-import json
-import os
-import secrets
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import wandb
-from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning import Trainer, seed_everything
 
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import KEY, config_of, read_checkpoint
 from acn_lightning.code_bank import CodeBank
-from acn_lightning.config import Plain, complete, compose, differences, parse_overrides, to_yaml
+from acn_lightning.config import Plain, complete, compose, differences, parse_overrides
 from acn_lightning.data import ImageData
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
-from acn_lightning.errors import InterruptionError, TrainingError, UsageError, check_choice
+from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import Component
 from acn_lightning.priors import Prior
+from acn_lightning.run import make_loggers, make_trainer, run_folder, write_results, writing
 
 LOGGERS = ("csv", "wandb")
 
@@ -237,71 +227,6 @@ def by(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def make_trainer(
-    config: Plain, callbacks: list[Callback], loggers: list[Logger], folder: Path
-) -> Trainer:
-    """Progress is a bar on a terminal, else a line an epoch.
-
-    Raises:
-        UsageError: the Trainer refuses an argument, or would test nothing.
-    """
-    arguments = config["trainer"] | {"default_root_dir": str(folder)}
-    if "enable_progress_bar" not in arguments and not sys.stderr.isatty():
-        arguments["enable_progress_bar"] = False
-        callbacks = [*callbacks, cb.PrintEpochs()]
-    if arguments.get("limit_test_batches") == 0:
-        raise UsageError("trainer.limit_test_batches: with 0 there would be nothing to report.")
-    try:
-        return Trainer(callbacks=callbacks, logger=loggers, **arguments)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def make_loggers(config: Plain, folder: Path) -> list[Logger]:
-    """`metrics.csv` in the run's folder always, W&B where `logger` names it."""
-    # Written at each call: a killed run keeps its figures.
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
-    if config["logger"] == "wandb":
-        told = config["wandb"]
-        named = told | {"name": told["name"] or folder.name}
-        loggers.append(WandbLogger(save_dir=folder, config=config, **named))
-    return loggers
-
-
-# ---------------------------------------------------------------- running
-
-
-@contextmanager
-def writing(folder: Path, config: Plain) -> Iterator[None]:
-    """Makes the run's folder for the work inside, and says how that ended.
-
-    Raises:
-        UsageError: as the work did; a folder that holds no checkpoint is gone again.
-        TrainingError: as the work did, with the checkpoint that is left.
-        InterruptionError: in place of Lightning's SystemExit at Ctrl-C and SIGTERM.
-    """
-    made = [parent for parent in folder.parents if not parent.exists()]
-    write_config(config, folder)
-    last = folder / "checkpoints" / "last.ckpt"
-    try:
-        yield
-    except UsageError:
-        if not last.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            for parent in made:
-                with suppress(OSError):  # another run lives there by now
-                    parent.rmdir()
-        raise
-    except TrainingError as error:
-        raise TrainingError(f"{error} The last good checkpoint is {last}.") from error
-    except SystemExit as stop:
-        status = 143 if isinstance(stop, SIGTERMException) else 130
-        raise InterruptionError(last if last.is_file() else None, status) from stop
-    finally:
-        if wandb.run is not None:
-            wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
-
-
 def evaluate(
     trainer: Trainer,
     module: ACN,
@@ -330,33 +255,3 @@ def evaluate(
         "seconds": time.perf_counter() - start,
         "checkpoint": checkpoint,
     }
-
-
-# ---------------------------------------------------------------- the run's folder
-
-
-def run_folder(config: Plain) -> Path:
-    """`runs/<experiment>/<time>-<short id>`; it is not made yet.
-
-    A process that another one of the same run has started gets that one's folder.
-    """
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
-    if "LOCAL_RANK" in os.environ:
-        name = os.environ.get("ACN_RUN", name)
-    os.environ["ACN_RUN"] = name
-    return Path(config["trainer"]["default_root_dir"] or "runs") / config["experiment"] / name
-
-
-@rank_zero_only
-def write_config(config: Plain, folder: Path) -> None:
-    """Makes the folder; `acn fit` takes what it writes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
-
-
-def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes `results.json`; returns all that lies in the run's folder, in reading order."""
-    text = json.dumps(results, indent=2) + "\n"
-    rank_zero_only((folder / "results.json").write_text)(text)
-    names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
-    return [path for name in names for path in sorted(folder.glob(name))]

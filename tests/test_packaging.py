@@ -1,0 +1,81 @@
+"""What is installed, and what the README promises."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT, source, symlinks=True,
+        ignore=shutil.ignore_patterns(".venv", ".git", "runs", "data", "build", "*.egg-info", ".*cache"),
+    )  # fmt: skip
+    # The package's own data/ is wanted, the checkout's is not.
+    shutil.copytree(ROOT / "acn_lightning/data", source / "acn_lightning/data", dirs_exist_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--quiet",
+         "--wheel-dir", tmp_path],
+        cwd=source, check=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        archive.extractall(tmp_path / "site")
+    expected = {
+        str(path.relative_to(ROOT))
+        for pattern in ("acn_lightning/*.py", "acn_lightning/*/*.py", "acn_lightning/conf/*.yaml")
+        for path in ROOT.glob(pattern)
+    }
+    assert sorted(names) == sorted(expected)
+    code = (
+        "import sys; sys.path.insert(0, 'site')\n"
+        "import acn_lightning.callbacks, acn_lightning.config as config\n"
+        "assert 'site' in acn_lightning.callbacks.__file__, acn_lightning.callbacks.__file__\n"
+        "assert 'digits' in config.experiments()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_readmes_python_runs(number, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    from acn_lightning.priors import Prior
+
+    try:
+        exec("\n".join(blocks[: number + 1]), {})
+    finally:
+        Prior.kinds.pop("wide", None)
+
+
+def test_the_readmes_config_and_links_are_right(tmp_path):
+    from acn_lightning.config import compose, experiments
+
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my.yaml").write_text(block)
+    assert compose(str(tmp_path / "my.yaml"))["model"]["encoder"]["channels"] == 64
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (ROOT / target).exists(), target
+    for name in experiments():
+        assert f"`{name}`" in text
+    for line in re.findall(r"^acn fit (\w+ .*?)(?:  +#.*)?$", text, re.MULTILINE):
+        name, *overrides = line.split()
+        compose(name, overrides)
+
+
+def test_public_names_are_there():
+    import acn_lightning
+
+    for name in acn_lightning.__all__:
+        assert getattr(acn_lightning, name).__name__ == name
+    with pytest.raises(AttributeError):
+        _ = acn_lightning.nothing
