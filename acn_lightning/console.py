@@ -11,7 +11,6 @@ UNNEEDED = (
     ".*smaller than the logging interval.*",  # we log per epoch
     ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
-    ".*`isinstance\\(treespec.*",
     ".*The dirpath has changed.*",
 )
 """Warnings that would send a user looking for what is not wrong."""

@@ -14,14 +14,12 @@ from acn_lightning.config import Plain, complete, compose, differences, parse_ov
 from acn_lightning.data import ImageData
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
-from acn_lightning.errors import UsageError, check_choice
+from acn_lightning.errors import UsageError
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import Component
 from acn_lightning.priors import Prior
 from acn_lightning.run import make_loggers, make_trainer, run_folder, write_results, writing
-
-LOGGERS = ("csv", "wandb")
 
 
 class Outcome(NamedTuple):
@@ -76,7 +74,8 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
         # Noted now: the test loads a checkpoint, counts of its day included.
         rebuilds = refresh.rebuilds, refresh.seconds
-        kept = best.best_model_path or last.best_model_path or None
+        written = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+        kept = next((str(path) for path in written if path.is_file()), None)
         results = evaluate(trainer, module, data, config, kept, start)
     refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
     return Outcome(results, write_results(results, folder), rebuilds, refreshed)
@@ -181,7 +180,6 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
         UsageError: the data cannot be read, an option is out of range, K is too large for the
             data, or the networks are for other images.
     """
-    check_choice("logger", config["logger"], LOGGERS)
     if not 0 <= config["seed"] < 2**32:
         raise UsageError(f"seed: {config['seed']} is not from 0 to 4294967295.")
     seed_everything(config["seed"], verbose=False)

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.callbacks import PrintEpochs
 from acn_lightning.config import Plain, to_yaml
-from acn_lightning.errors import InterruptionError, TrainingError, UsageError
+from acn_lightning.errors import InterruptionError, TrainingError, UsageError, check_choice
 
 
 def run_folder(config: Plain) -> Path:
@@ -55,7 +55,13 @@ def make_trainer(
 
 
 def make_loggers(config: Plain, folder: Path) -> list[Logger]:
-    """`metrics.csv` in the run's folder always, W&B where `logger` names it."""
+    """`metrics.csv` in the run's folder always, W&B where `logger` names it.
+
+    Raises:
+        UsageError: `logger` or `wandb.mode` is none that there is.
+    """
+    check_choice("logger", config["logger"], ("csv", "wandb"))
+    check_choice("wandb.mode", config["wandb"]["mode"], ("online", "offline", "disabled"))
     # Written at each call: a killed run keeps its figures.
     loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     if config["logger"] == "wandb":
@@ -70,15 +76,19 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     """Makes the run's folder for the work inside, and says how that ended.
 
     Raises:
-        UsageError: as the work did; a folder that holds no checkpoint is gone again.
+        UsageError: as the work did, or W&B, or the folder cannot be made; one that holds no
+            checkpoint is gone again.
         TrainingError: as the work did, with the checkpoint that is left.
         InterruptionError: in place of Lightning's SystemExit at Ctrl-C and SIGTERM.
     """
     made = [parent for parent in folder.parents if not parent.exists()]
-    write_config(config, folder)
     last = folder / "checkpoints" / "last.ckpt"
     try:
-        yield
+        write_config(config, folder)
+        try:
+            yield
+        except wandb.Error as error:
+            raise UsageError(f"logger=wandb: {' '.join(str(error).split())}") from error
     except UsageError:
         if not last.is_file():
             shutil.rmtree(folder, ignore_errors=True)
@@ -98,9 +108,16 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
 
 @rank_zero_only
 def write_config(config: Plain, folder: Path) -> None:
-    """Makes the folder; `acn fit` takes what it writes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
+    """Makes the folder; `acn fit` takes what it writes.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(config))
+    except OSError as error:
+        raise UsageError(f"trainer.default_root_dir: cannot write {folder} ({error}).") from error
 
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -18,7 +19,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+        if not getattr(trainer, "fast_dev_run", False):  # which keeps nothing
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -40,8 +42,8 @@ class BestCheckpoint(ModelCheckpoint):
             return
         own = Path(str(self.dirpath)) / inherited.name
         if own != inherited:
-            own.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(inherited, own)
+            rank_zero_only(own.parent.mkdir)(parents=True, exist_ok=True)
+            rank_zero_only(shutil.copy2)(inherited, own)
         super().load_state_dict(
             state_dict
             | {

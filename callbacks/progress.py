@@ -24,5 +24,6 @@ class PrintEpochs(Callback):
             if name in metrics
         )
         seconds = time.perf_counter() - self.start
-        last = trainer.max_epochs
-        print(f"epoch {trainer.current_epoch + 1}/{last}: {costs}, {seconds:.1f} s", flush=True)
+        limit = trainer.max_epochs if trainer.max_epochs is not None else -1
+        epoch = f"{trainer.current_epoch + 1}" + (f"/{limit}" if limit >= 0 else "")
+        print(f"epoch {epoch}: {costs}, {seconds:.1f} s", flush=True)

@@ -179,8 +179,6 @@ def test_wandb_offline_holds_config_scalars_and_pictures(acn):
 @pytest.mark.parametrize(
     "options",
     [
-        ["trainer.fast_dev_run=true"],
-        ["trainer.enable_checkpointing=false"],
         ["trainer.limit_val_batches=0"],
         ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"],
         ["data.validation=0"],
@@ -196,6 +194,14 @@ def test_trainer_options_work(acn, options):
     status, out, err = acn(*FIT, "trainer.max_epochs=1", *options)
     assert status == 0, err
     assert "nats/image" in out
+
+
+@pytest.mark.parametrize("option", ["fast_dev_run=true", "enable_checkpointing=false"])
+def test_without_checkpoints_the_weights_in_memory_are_reported(acn, option):
+    status, _, err = acn(*FIT, "trainer.max_epochs=1", f"trainer.{option}")
+    assert status == 0, err
+    assert not list(Path("runs").rglob("*.ckpt"))
+    assert json.loads((only_run() / "results.json").read_text())["checkpoint"] is None
 
 
 def test_own_images_from_a_folder(acn, tmp_path):
@@ -349,6 +355,13 @@ def refused(result, message):
         (["fit", "digits", "trainer.precision=7"], "trainer: "),
         (["fit", "digits", "trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
         (["fit", "digits", "logger=wandbb"], "Did you mean 'wandb'"),
+        (
+            ["fit", "digits", "wandb.mode=of"],
+            "wandb.mode: 'of' is none of online, offline, disabled",
+        ),
+        (["fit", "digits", "trainer.default_root_dir=/proc/none"], "cannot write /proc/none"),
+        (["fit", "digits", "trainer.default_root_dir=/dev/null"], "cannot write /dev/null"),
+        (["fit", "digits", "logger=wandb", "wandb.mode=online"], "logger=wandb: No API key"),
         (["fit", "digits", "model.code_size=0"], "model.code_size: 0"),
         (["fit", "digits", "seed=-1"], "seed"),
         (["fit", "resume=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
@@ -359,6 +372,12 @@ def refused(result, message):
 )
 def test_wrong_words(acn, words, message):
     refused(acn(*words), message)
+
+
+@pytest.fixture(autouse=True)
+def _no_api_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
 @pytest.mark.parametrize("command", ["test", "fit"])
