@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning import Callback, Trainer
 from PIL import Image
 
 from tests.conftest import QUICK, only_run
@@ -271,12 +272,10 @@ def test_a_run_that_is_killed_goes_on_from_its_last_epoch_boundary(acn, how, sta
 
 
 def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
-    from acn_lightning import experiment
-
-    fit = experiment.Trainer.fit
+    fit = Trainer.fit
 
     def stop(self, *arguments, **options):
-        class Stop(experiment.Callback):
+        class Stop(Callback):
             def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
                 if trainer.global_step == 5:
                     raise KeyboardInterrupt
@@ -285,7 +284,7 @@ def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
         return fit(self, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.Trainer, "fit", stop)
+        patch.setattr(Trainer, "fit", stop)
         status, _, err = acn(*FIT, "trainer.max_epochs=2")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning had it ignored
     assert status == 130
