@@ -43,7 +43,7 @@ def make_trainer(
         UsageError: the Trainer refuses an argument, or would test nothing.
     """
     arguments = config["trainer"] | {"default_root_dir": str(folder)}
-    if "enable_progress_bar" not in arguments and not sys.stderr.isatty():
+    if "enable_progress_bar" not in arguments and not sys.stdout.isatty():
         arguments["enable_progress_bar"] = False
         callbacks = [*callbacks, PrintEpochs()]
     if arguments.get("limit_test_batches") == 0:

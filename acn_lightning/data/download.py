@@ -54,14 +54,18 @@ def download(published: Published, root: Path) -> None:
     from filelock import FileLock
 
     root.mkdir(parents=True, exist_ok=True)
-    # The processes of a distributed run start side by side: one fetches, the others find it done.
-    with FileLock(root / ".download.lock"):
-        for name in missing(published, root):
-            fetch(
-                [address + name for address in published.addresses],
-                published.files[name],
-                root / name,
-            )
+    lock = root / ".download.lock"
+    try:
+        # The processes of a distributed run start side by side: one fetches, the others find it.
+        with FileLock(lock):
+            for name in missing(published, root):
+                urls = [address + name for address in published.addresses]
+                fetch(urls, published.files[name], root / name)
+    finally:
+        # Should another process still wait for it, the worst is a file that is fetched twice.
+        lock.unlink(missing_ok=True)
+        if not any(root.iterdir()):
+            root.rmdir()
 
 
 def missing(published: Published, root: Path) -> list[str]:
@@ -88,11 +92,12 @@ def fetch(urls: list[str], md5: str, path: Path, stall_seconds: float = STALL_SE
         downloader = pooch.HTTPDownloader(timeout=stall_seconds, progressbar=True)
         try:
             pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=downloader)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors; a wrong sum is a ValueError
-            reasons.append(f"{url}: {' '.join(str(error).split())[:200]}")
+        except ValueError:  # pooch's answer to a wrong sum
+            reasons.append(f"{url}: not the published content")
+        except OSError as error:  # what requests raises; their names say more than their texts
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            what = f"HTTP status {status}" if status else type(error).__name__
+            reasons.append(f"{url}: {what}")
         else:
             return
     raise UsageError(

@@ -61,14 +61,28 @@ def test_fetches_what_is_missing_and_only_that(server, tmp_path, capsys):
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("fault", ["gone", "cut", "stall", "other"])
-def test_a_fault_leaves_no_file_and_names_the_address(server, tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("gone", "HTTP status 404"),
+        ("cut", "Error|not the published content"),
+        ("stall", "ConnectionError|Timeout"),
+        ("other", "not the published content"),
+    ],
+)
+def test_a_fault_leaves_no_file_and_names_the_address(server, tmp_path, fault, reason):
     start = time.perf_counter()
-    with pytest.raises(UsageError, match=f"{fault}/a.gz") as error:
+    with pytest.raises(UsageError, match=f"{fault}/a.gz: .*({reason})") as error:
         fetch([f"{server.url}{fault}/a.gz"], MD5, tmp_path / "a.gz", stall_seconds=0.5)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
     assert time.perf_counter() - start < 2.5
+
+
+def test_a_folder_that_nothing_came_to_is_gone_again(server, tmp_path):
+    with pytest.raises(UsageError):
+        download(Published((f"{server.url}gone/",), {"a.gz": MD5}), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_next_address_is_tried(server, tmp_path):
