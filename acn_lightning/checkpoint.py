@@ -33,9 +33,10 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
                 "acn writes tensors, numbers and strings only."
             ) from error
         raise UsageError(f"{path} is no checkpoint of acn, or a damaged one.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # its parser meets a wrong file with any kind of error
         raise UsageError(f"{path} is truncated, or no checkpoint at all.") from error
-    if not isinstance(content, dict) or KEY not in content.get("hyper_parameters", {}):
+    parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(parameters, dict) or KEY not in parameters:
         raise UsageError(f"{path} is a checkpoint, but not one that acn fit wrote.")
     return content
 
@@ -44,3 +45,9 @@ def config_of(checkpoint: dict[str, Any]) -> Plain:
     """The config that a checkpoint was trained with."""
     config: Plain = checkpoint["hyper_parameters"][KEY]
     return config
+
+
+def is_unfinished(checkpoint: dict[str, Any]) -> bool:
+    """Whether it was saved within an epoch, and not at an epoch boundary."""
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    return batches["current"]["ready"] > 0 and not batches["is_last_batch"]

@@ -31,7 +31,8 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0; 2 with one line on wrong input or a run that
     failed; 130 or 143 when Ctrl-C or SIGTERM ended it."""
-    parsed = make_parser().parse_args(arguments)
+    parsed, unknown = make_parser().parse_known_args(arguments)
+    parsed.overrides += unknown  # --key=value: to be told apart from key=value by its own line
     try:
         status: int = parsed.run(parsed)
         return status
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
-        print("\nacn: interrupted before training began.", file=sys.stderr)
+        print("\nacn: interrupted.", file=sys.stderr)
         return 130
 
 

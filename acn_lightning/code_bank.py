@@ -144,6 +144,7 @@ class CodeBank:
                 f"{len(self.rows)}, or other labels."
             )
         device = self.codes.device
-        for name, value in state.items():
+        for name in vars(self):
+            value = state[name]
             # A copy: what is loaded belongs to the caller.
             setattr(self, name, value.to(device, copy=True) if isinstance(value, Tensor) else value)

@@ -65,11 +65,11 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
     """
     changes = parse_overrides(overrides)
     chosen = OmegaConf.create(dict(base))
-    for name in ("encoder", "prior", "decoder"):
-        kind = OmegaConf.select(changes, f"model.{name}.kind")
-        if kind is not None and kind != OmegaConf.select(chosen, f"model.{name}.kind"):
-            OmegaConf.update(chosen, f"model.{name}", {}, merge=False)
     try:
+        for name in ("encoder", "prior", "decoder"):
+            kind = OmegaConf.select(changes, f"model.{name}.kind")
+            if kind is not None and kind != OmegaConf.select(chosen, f"model.{name}.kind"):
+                OmegaConf.update(chosen, f"model.{name}", {}, merge=False)
         asked = typing.cast(DictConfig, OmegaConf.merge(chosen, changes))
         schema = make_schema(asked)
         check_keys(asked, schema)
@@ -150,7 +150,8 @@ class Wandb:
 
     Attributes:
         project, entity, group, name, tags: as in `wandb.init`.
-        mode: "offline" unless the environment's WANDB_MODE says otherwise.
+        mode: "online", "offline" or "disabled"; null takes the environment's WANDB_MODE, and
+            "offline" where there is none.
     """
 
     project: str = "acn_lightning"
@@ -158,7 +159,7 @@ class Wandb:
     group: str | None = None
     name: str | None = None
     tags: list[str] = dataclasses.field(default_factory=list)
-    mode: str = "${oc.env:WANDB_MODE,offline}"
+    mode: str | None = None
 
 
 TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs"}
@@ -194,7 +195,7 @@ def make_schema(chosen: DictConfig) -> type:
             "seed": (int, 0),
             "logger": (str, "csv"),
             "resume": (str | None, None),
-            "data": section("data", options(ImageData) | {"seed": (int, "${seed}")}),
+            "data": section("data", options(ImageData)),
             "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
             "neighbours": section("neighbours", options(NeighbourIndex)),
             "pictures": section("pictures", options(DrawPictures)),

@@ -1,5 +1,6 @@
 """An experiment from its config: build the parts, fit, test."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -8,18 +9,25 @@ from typing import Any, NamedTuple
 from lightning import Trainer, seed_everything
 
 from acn_lightning import callbacks as cb
-from acn_lightning.checkpoint import KEY, config_of, read_checkpoint
+from acn_lightning.checkpoint import KEY, config_of, is_unfinished, read_checkpoint
 from acn_lightning.code_bank import CodeBank
-from acn_lightning.config import Plain, complete, compose, differences, parse_overrides
+from acn_lightning.config import Plain, complete, compose, differences
 from acn_lightning.data import ImageData
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
-from acn_lightning.errors import UsageError
+from acn_lightning.errors import TrainingError, UsageError
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import Component
 from acn_lightning.priors import Prior
-from acn_lightning.run import make_loggers, make_trainer, run_folder, write_results, writing
+from acn_lightning.run import (
+    check_limits,
+    make_loggers,
+    make_trainer,
+    run_folder,
+    write_results,
+    writing,
+)
 
 
 class Outcome(NamedTuple):
@@ -70,11 +78,13 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         *([best, last] if config["trainer"].get("enable_checkpointing") is not False else []),
     ]
     trainer = make_trainer(config, callbacks, make_loggers(config, folder), folder)
+    check_limits(trainer, data)
     with writing(folder, config):
-        trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
+        train(trainer, module, data, config["resume"], folder)
         # Noted now: the test loads a checkpoint, counts of its day included.
         rebuilds = refresh.rebuilds, refresh.seconds
-        written = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+        names = ("best.ckpt", "unfinished.ckpt", "last.ckpt")
+        written = [folder / "checkpoints" / name for name in names]
         kept = next((str(path) for path in written if path.is_file()), None)
         results = evaluate(trainer, module, data, config, kept, start)
     refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
@@ -103,6 +113,7 @@ def test(path: str, overrides: list[str]) -> Outcome:
         cb.DrawPictures(folder / "images", **config["pictures"]),
     ]
     trainer = make_trainer(config, callbacks, [], folder)
+    check_limits(trainer, data)
     with writing(folder, config):
         results = evaluate(trainer, module, data, config, None, start) | {"checkpoint": str(path)}
     return Outcome(results, write_results(results, folder))
@@ -120,13 +131,20 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, dic
     Raises:
         UsageError: it does not agree, or is wrong in itself.
     """
-    resume = parse_overrides(overrides).get("resume")
-    if experiment or not resume:
+    resume = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
+    if experiment or not any(resume):
         config = compose(experiment or "digits", overrides)
-        resume = config["resume"]
-    if not resume:
+        resume = [config["resume"]]
+    path = resume[-1]
+    if not path:
         return config, None
-    checkpoint = read_checkpoint(resume)
+    checkpoint = read_checkpoint(path)
+    if is_unfinished(checkpoint):
+        raise UsageError(
+            f"{path} was saved within an epoch that trainer.max_steps or max_time cut short: it "
+            "can be tested, but training goes on from an epoch's end only. See the last.ckpt "
+            "beside it."
+        )
     kept = config_of(checkpoint)
     if not experiment:
         config = complete(kept, overrides)
@@ -183,7 +201,7 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
     if not 0 <= config["seed"] < 2**32:
         raise UsageError(f"seed: {config['seed']} is not from 0 to 4294967295.")
     seed_everything(config["seed"], verbose=False)
-    data = ImageData(**config["data"])
+    data = ImageData(config["seed"], **config["data"])
     data.prepare_data()
     data.setup()
     shape = image_shape or data.image_shape
@@ -208,6 +226,7 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
         component(Decoder, model.pop("decoder"), shape, code_size),
         CodeBank(data.labels, data.rows, code_size, config["seed"]),
         index,
+        len(data.classes),
         **model,
     )
     module.save_hyperparameters({KEY: config, "image_shape": list(shape)}, logger=False)
@@ -225,6 +244,20 @@ def by(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
+def train(trainer: Trainer, module: ACN, data: ImageData, resume: str | None, folder: Path) -> None:
+    """`Trainer.fit`, from a checkpoint where there is one.
+
+    Raises:
+        TrainingError: the loss is no number any more; the checkpoint that is left is named.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except TrainingError as error:
+        last = folder / "checkpoints" / "last.ckpt"
+        left = f" The last good checkpoint is {last}." if last.is_file() else ""
+        raise TrainingError(f"{error}{left}") from error
+
+
 def evaluate(
     trainer: Trainer,
     module: ACN,
@@ -234,10 +267,18 @@ def evaluate(
     start: float,
 ) -> dict[str, Any]:
     """Runs the test set; the content of `results.json`. Costs in nats per image, accuracies as
-    fractions, None where the data has no labels."""
+    fractions, None where the data has no labels.
+
+    Raises:
+        TrainingError: the cost is no number.
+    """
     trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     batches = int(sum(trainer.num_test_batches))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if not math.isfinite(metrics["test/total"]):
+        raise TrainingError(
+            f"The cost of the test images is NaN or infinite, by {checkpoint or 'these weights'}."
+        )
     return {
         "data": data.source,
         "split": "test",

@@ -37,6 +37,7 @@ class ACN(LightningModule):
         decoder: codes (B, D) to r(x|z).
         bank: stored posterior means of the training images.
         index: answers which of them are nearest. The callback `RefreshNeighbours` rebuilds it.
+        classes: number of classes; below 2 there is no KNN accuracy.
         learning_rate: of Adam.
 
     Raises:
@@ -51,6 +52,7 @@ class ACN(LightningModule):
         decoder: Decoder,
         bank: CodeBank,
         index: NeighbourIndex,
+        classes: int,
         *,
         learning_rate: float = 1e-3,
     ) -> None:
@@ -59,9 +61,8 @@ class ACN(LightningModule):
             raise UsageError(f"model.learning_rate: {learning_rate} is not above 0.")
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
-        self.classes = int(bank.labels.max()) + 1
-        # Without labels there is nothing to be right about.
-        if self.classes > 1:
+        self.classes = classes
+        if classes > 1:
             self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
 
     def setup(self, stage: str) -> None:
@@ -73,7 +74,12 @@ class ACN(LightningModule):
 
     def on_fit_start(self) -> None:
         # Here and not at the first step: minutes of set-up may lie in between.
-        self.bank.require_neighbours()
+        callbacks = getattr(self.trainer, "callbacks", [])
+        if not any(getattr(one, "refreshes_neighbours", False) for one in callbacks):
+            raise UsageError(
+                "Nothing would refresh the neighbours: give the Trainer the callback "
+                "acn_lightning.callbacks.RefreshNeighbours()."
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         posterior = self.encoder(batch.image)

@@ -32,6 +32,10 @@ def import_faiss() -> Any:
     return faiss
 
 
+MOST_ON_GPU = 2048
+"""FAISS's limit to the answers for a query on the GPU; one is spent on the query itself."""
+
+
 @functools.cache
 def gpu_resources() -> Any:
     """FAISS's scratch memory and streams on the GPUs: one object a process.
@@ -114,7 +118,7 @@ class NeighbourIndex:
         except RuntimeError as error:
             raise UsageError(
                 f"neighbours.factory: FAISS cannot build '{self.factory}' from {len(codes)} codes: "
-                f"{str(error).splitlines()[0].split(' at /')[0]}"
+                f"{str(error).splitlines()[0].rpartition('failed: ')[2]}"
             ) from error
 
     def search(
@@ -125,8 +129,15 @@ class NeighbourIndex:
         Args:
             queries: codes, on any device; the answer comes on the same one.
             exclude: a row for each query that may not be among its answers.
+
+        Raises:
+            UsageError: nothing was built yet.
         """
-        assert self.index is not None, "search before build"
+        if self.index is None:
+            raise UsageError(
+                "The neighbour index is empty: fit or test with the callback "
+                "acn_lightning.callbacks.RefreshNeighbours(), which builds it."
+            )
         wanted = self.k if exclude is None else self.k + 1
         found = self.index.search(queries.to(self.codes.device).contiguous(), wanted)[1]
         found = found.to(queries.device)
@@ -175,15 +186,18 @@ class NeighbourIndex:
         if self.gpu is None:
             return index
         try:
-            return faiss.index_cpu_to_gpu(gpu_resources(), self.gpu, index)
-        except RuntimeError as error:  # a kind of index that FAISS has for the CPU only
-            if self.device == "gpu":
-                raise UsageError(
-                    f"neighbours.factory: FAISS has no '{self.factory}' for the GPU. Use "
-                    "neighbours.device=auto to search it on the CPU."
-                ) from error
-            warnings.warn(
-                f"FAISS has no '{self.factory}' for the GPU: searching on the CPU.", stacklevel=2
+            on_gpu = faiss.index_cpu_to_gpu(gpu_resources(), self.gpu, index)
+        except RuntimeError:  # a kind of index that FAISS has for the CPU only
+            on_gpu = None
+        # One that is wrapped (PCA16,Flat) does not take tensors of the GPU; K is limited there.
+        if hasattr(on_gpu, "getDevice") and self.k < MOST_ON_GPU:
+            return on_gpu
+        what = f"'{self.factory}' with K = {self.k}"
+        if self.device == "gpu":
+            raise UsageError(
+                f"neighbours.factory: FAISS does not search {what} on the GPU. Use "
+                "neighbours.device=auto to search on the CPU."
             )
-            self.gpu, self.codes = None, self.codes.cpu()
-            return index
+        warnings.warn(f"FAISS does not search {what} on the GPU: using the CPU.", stacklevel=2)
+        self.gpu, self.codes = None, self.codes.cpu()
+        return index

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -19,7 +20,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.callbacks import PrintEpochs
 from acn_lightning.config import Plain, to_yaml
-from acn_lightning.errors import InterruptionError, TrainingError, UsageError, check_choice
+from acn_lightning.data import ImageData
+from acn_lightning.errors import InterruptionError, UsageError, check_choice
 
 
 def run_folder(config: Plain) -> Path:
@@ -46,12 +48,36 @@ def make_trainer(
     if "enable_progress_bar" not in arguments and not sys.stdout.isatty():
         arguments["enable_progress_bar"] = False
         callbacks = [*callbacks, PrintEpochs()]
-    if arguments.get("limit_test_batches") == 0:
-        raise UsageError("trainer.limit_test_batches: with 0 there would be nothing to report.")
+    strategy = str(arguments.get("strategy", "auto"))
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise UsageError(
+            f"trainer.strategy: '{strategy}' would copy a process that has begun already. Use ddp."
+        )
     try:
-        return Trainer(callbacks=callbacks, logger=loggers, **arguments)
+        trainer = Trainer(callbacks=callbacks, logger=loggers, **arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+        raise UsageError(f"trainer: {in_one_line(error)}") from error
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        raise UsageError(
+            f"trainer.precision: with {trainer.precision} the codes would not be float32, as the "
+            "search needs them. Use 32-true, bf16-mixed or 16-mixed."
+        )
+    return trainer
+
+
+def check_limits(trainer: Trainer, data: ImageData) -> None:
+    """Raises:
+    UsageError: nothing would be trained on, or nothing tested.
+    """
+    for part, loader in [("train", data.train_dataloader()), ("test", data.test_dataloader())]:
+        limit = getattr(trainer, f"limit_{part}_batches")
+        if (int(limit * len(loader)) if isinstance(limit, float) else limit) < 1:
+            raise UsageError(f"trainer.limit_{part}_batches: {limit} of {len(loader)} is no batch.")
+
+
+def in_one_line(error: Exception) -> str:
+    """Its message."""
+    return " ".join(str(error).split())
 
 
 def make_loggers(config: Plain, folder: Path) -> list[Logger]:
@@ -61,12 +87,13 @@ def make_loggers(config: Plain, folder: Path) -> list[Logger]:
         UsageError: `logger` or `wandb.mode` is none that there is.
     """
     check_choice("logger", config["logger"], ("csv", "wandb"))
-    check_choice("wandb.mode", config["wandb"]["mode"], ("online", "offline", "disabled"))
     # Written at each call: a killed run keeps its figures.
     loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     if config["logger"] == "wandb":
         told = config["wandb"]
-        named = told | {"name": told["name"] or folder.name}
+        mode = told["mode"] or os.environ.get("WANDB_MODE", "offline")
+        check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
+        named = told | {"name": told["name"] or folder.name, "mode": mode}
         loggers.append(WandbLogger(save_dir=folder, config=config, **named))
     return loggers
 
@@ -78,7 +105,6 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     Raises:
         UsageError: as the work did, or W&B, or the folder cannot be made; one that holds no
             checkpoint is gone again.
-        TrainingError: as the work did, with the checkpoint that is left.
         InterruptionError: in place of Lightning's SystemExit at Ctrl-C and SIGTERM.
     """
     made = [parent for parent in folder.parents if not parent.exists()]
@@ -88,7 +114,15 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         try:
             yield
         except wandb.Error as error:
-            raise UsageError(f"logger=wandb: {' '.join(str(error).split())}") from error
+            raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
+        except (MisconfigurationException, ValueError) as error:
+            # Some arguments Lightning looks at only now. An error of our own is no wrong input.
+            if (
+                "lightning"
+                not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+            ):
+                raise
+            raise UsageError(f"trainer: {in_one_line(error)}") from error
     except UsageError:
         if not last.is_file():
             shutil.rmtree(folder, ignore_errors=True)
@@ -96,8 +130,6 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
                 with suppress(OSError):  # another run lives there by now
                     parent.rmdir()
         raise
-    except TrainingError as error:
-        raise TrainingError(f"{error} The last good checkpoint is {last}.") from error
     except SystemExit as stop:
         status = 143 if isinstance(stop, SIGTERMException) else 130
         raise InterruptionError(last if last.is_file() else None, status) from stop
@@ -122,7 +154,7 @@ def write_config(config: Plain, folder: Path) -> None:
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
     """Writes `results.json`; returns all that lies in the run's folder, in reading order."""
-    text = json.dumps(results, indent=2) + "\n"
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     rank_zero_only((folder / "results.json").write_text)(text)
     names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
     return [path for name in names for path in sorted(folder.glob(name))]

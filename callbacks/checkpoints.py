@@ -10,7 +10,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: the newest epoch boundary, the start of training being the first of them."""
+    """`last.ckpt`: the newest epoch boundary, the start of training being the first of them.
+
+    Of an epoch that `max_steps` or `max_time` cut short it keeps `unfinished.ckpt` beside it:
+    weights to test and use. Training goes on exactly from a boundary only.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -21,6 +25,12 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         if not getattr(trainer, "fast_dev_run", False):  # which keeps nothing
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
+        elif not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "unfinished.ckpt")
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -1,4 +1,4 @@
-"""A loss that is no number ends the run before it is kept."""
+"""A loss that is no number ends the run before anything of it is kept."""
 
 from typing import Any
 
@@ -13,7 +13,8 @@ class StopOnNonFiniteLoss(Callback):
 
     The step is noted on the device and looked up now and then, as each look makes the host wait
     for the device. One look is at the epoch's end, before the bank is searched and a checkpoint
-    saved: what was saved is good. So this callback stands before those that do.
+    saved, and takes in the weights: the epoch's last step may have spoilt them after its loss was
+    computed. So what was saved is good, provided that this callback stands before those that save.
 
     Args:
         every_n_steps: how often to look.
@@ -32,15 +33,24 @@ class StopOnNonFiniteLoss(Callback):
         step = trainer.global_step
         fresh = ~torch.isfinite(outputs["loss"]) & (self.first_bad < 0)
         self.first_bad = torch.where(fresh, step, self.first_bad)
+        if trainer.is_last_batch:
+            weights = [weight.isfinite().all() for weight in pl_module.parameters()]
+            fresh = ~torch.stack(weights).all() & (self.first_bad < 0)
+            self.first_bad = torch.where(fresh, step, self.first_bad)
         if trainer.is_last_batch or step % self.every_n_steps == 0:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)  # an epoch cut short
+        # Weights may be numbers, and yet so large that no cost is.
+        if not torch.isfinite(trainer.callback_metrics.get("val/total", self.first_bad)):
+            self.first_bad = torch.full_like(self.first_bad, trainer.global_step)
+            self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
         if (step := int(self.first_bad)) >= 0:
             raise TrainingError(
-                f"The loss turned NaN or infinite at step {step} (epoch {trainer.current_epoch}). "
-                "Try a lower model.learning_rate or trainer.gradient_clip_val=1."
+                f"The loss or the weights turned NaN or infinite at step {step} (epoch "
+                f"{trainer.current_epoch}). Try a lower model.learning_rate or "
+                "trainer.gradient_clip_val=1."
             )

@@ -36,10 +36,11 @@ class DrawPictures(Callback):
             raise UsageError(f"pictures.images: {images} is below 1.")
         self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if not trainer.sanity_checking and self.every_n_epochs and epoch % self.every_n_epochs == 0:
-            self._draw(trainer, acn_of(pl_module), data_of(trainer).validation_set)
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            data = data_of(trainer)
+            held_out = data.validation_set if len(data.validation_set) else data.test_set
+            self._draw(trainer, acn_of(pl_module), held_out)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set)

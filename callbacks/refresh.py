@@ -30,6 +30,8 @@ class RefreshNeighbours(Callback):
         last: what the last boundary found.
     """
 
+    refreshes_neighbours = True  # what an ACN looks for before it trains
+
     def __init__(self) -> None:
         self.rebuilds = 0
         self.seconds = 0.0

@@ -73,7 +73,7 @@ def test_every_trainer_argument_goes_by_its_own_name():
 
 def test_overrides_win_and_interpolate():
     config = compose("mnist", ["seed=7", "data.root=DIR", "data.validation=0.2"])
-    assert config["seed"] == config["data"]["seed"] == 7
+    assert config["seed"] == 7
     assert config["data"]["root"] == "DIR"
     assert config["data"]["validation"] == 0.2
     assert compose("mnist")["data"]["validation"] == 5000
@@ -100,10 +100,26 @@ def test_a_new_component_needs_no_more_than_its_class():
     assert "shy" not in Component.__dict__.get("kinds", {})
 
 
+def test_interpolations_resolve(monkeypatch):
+    monkeypatch.setenv("DIGITS", "/somewhere")
+    config = compose("mnist", ["data.root=${oc.env:DIGITS}", "data.batch_size=${model.code_size}"])
+    assert config["data"]["root"] == "/somewhere"
+    assert config["data"]["batch_size"] == 16
+
+
+def test_a_saved_config_leaves_wandbs_mode_to_the_environment(monkeypatch, tmp_path):
+    from acn_lightning.run import make_loggers
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "saved.yaml").write_text(to_yaml(compose("digits", ["logger=wandb"])))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    (_, logger) = make_loggers(compose(str(tmp_path / "saved.yaml")), tmp_path)
+    assert logger._wandb_init["mode"] == "disabled"
+
+
 def test_differences_are_dotted():
     one, other = compose("digits"), compose("digits", ["model.prior.width=64", "seed=1"])
     assert differences(one, other) == {
-        "data.seed": (0, 1),
         "model.prior.width": (512, 64),
         "seed": (0, 1),
     }
@@ -130,6 +146,9 @@ def test_differences_are_dotted():
         ("=1", "no key=value"),
         ("data.root=[", r"data\.root=\["),
         ("seed=${sed}", "sed"),
+        ("resume=[1,2]", "resume"),
+        ("model.prior.kind=${x}", "x"),
+        ("model.encoder.kind=${seed}", "seed"),
     ],
 )
 def test_wrong_overrides_take_one_line(override, message):

@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning import Callback, Trainer
 from PIL import Image
 
-from tests.conftest import QUICK, only_run
+from tests.conftest import QUICK, only_run, write_idx
 
 FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2")
 
@@ -306,11 +307,78 @@ def test_nan_ends_with_one_line_and_the_last_good_checkpoint(acn):
     status, _, err = acn(*FIT, *nan)
     assert status == 2
     line = err.strip().splitlines()[-1]
-    assert line.startswith("acn: The loss turned NaN or infinite at step ")
+    assert line.startswith("acn: The loss or the weights turned NaN or infinite at step ")
     last = only_run() / "checkpoints/last.ckpt"
     assert line.endswith(f"The last good checkpoint is {last}.")
     weights = torch.load(last, weights_only=True)["state_dict"]
     assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+def test_weights_spoilt_by_an_epochs_last_step_are_not_kept(acn):
+    one_step = ["data.batch_size=2000", "model.learning_rate=1e20", "trainer.max_epochs=1"]
+    status, _, err = acn(*FIT, *one_step)
+    assert status == 2
+    assert "at step " in err.strip().splitlines()[-1]
+    for path in Path("runs").rglob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(weight).all() for weight in weights.values()), path
+    status, _, err = acn(*FIT, *one_step, "trainer.enable_checkpointing=false")
+    assert status == 2
+    assert "last good checkpoint" not in err
+
+
+def test_an_epoch_cut_short_leaves_the_boundary_before_it_to_go_on_from(acn):
+    status, out, err = acn(*FIT, "trainer.max_steps=30")
+    assert status == 0, err
+    folder = only_run()
+    assert f"{folder}/checkpoints/unfinished.ckpt" in out
+    on = ["trainer.max_epochs=3", "trainer.max_steps=-1"]
+    status, _, err = acn("fit", f"resume={folder}/checkpoints/unfinished.ckpt", *on)
+    assert status == 2
+    assert "training goes on from an epoch's end only. See the last.ckpt" in err
+    last = f"resume={folder}/checkpoints/last.ckpt"
+    assert acn("fit", last, *on, "trainer.default_root_dir=onward")[0] == 0
+    assert acn(*FIT, *on, "trainer.default_root_dir=whole")[0] == 0
+    one, other = (
+        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
+        for root in ("onward", "whole")
+    )
+    for part in ("state_dict", "optimizer_states", "code_bank"):
+        assert same(one[part], other[part]), part
+
+
+def test_two_processes_count_each_image_once_and_fill_one_bank(acn):
+    two = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    process = start(*FIT, *two, "trainer.max_epochs=2")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.count("codes refreshed, last epoch") == 1
+    assert "1,294 of 1,294" in out
+    folder = only_run()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["images"] == 359
+    one = ["trainer.devices=1", "trainer.strategy=auto", "trainer.default_root_dir=tested"]
+    assert acn("test", results["checkpoint"], *one)[0] == 0
+    again = json.loads((only_run(Path("tested")) / "results.json").read_text())
+    assert again["accuracy"]["knn"] == pytest.approx(results["accuracy"]["knn"], abs=1e-6)
+    costs = [run["nats_per_image"]["total"] for run in (results, again)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.02)  # other noise in z
+    metrics = rows(folder)
+    assert [float(metrics[epoch]["bank/refreshed"]) for epoch in (0, 1)] == [1294, 1294]
+
+
+def test_a_class_that_only_the_test_images_have(acn):
+    np.savez(
+        "odd.npz",
+        images=np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8),
+        labels=np.arange(40) % 2,
+        test_images=np.zeros((5, 8, 8), np.uint8),
+        test_labels=np.arange(5),
+    )
+    source = ["data.source=npz", "data.root=odd.npz", "trainer.max_epochs=1"]
+    status, out, err = acn(*FIT, *source)
+    assert status == 0, err
+    assert "KNN accuracy" in out
 
 
 # ---------------------------------------------------------------- wrong inputs
@@ -353,9 +421,18 @@ def refused(result, message):
         (["fit", "digits", "trainer.strategy=ddq"], "trainer: "),
         (["fit", "digits", "trainer.precision=7"], "trainer: "),
         (["fit", "digits", "trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
+        (["fit", "digits", "trainer.limit_test_batches=0.01"], "trainer.limit_test_batches"),
+        (["fit", "digits", "trainer.limit_train_batches=0"], "trainer.limit_train_batches"),
+        (["fit", "digits", "trainer.limit_val_batches=0.01"], "trainer: "),
+        (["fit", "digits", "trainer.val_check_interval=1000"], "trainer: "),
+        (["fit", "digits", "trainer.precision=bf16-true"], "trainer.precision"),
+        (["fit", "digits", "trainer.strategy=ddp_spawn"], "trainer.strategy"),
+        (["fit", "digits", "--seed=1"], "write seed=1, without dashes"),
+        (["fit", "resume=${oc.env:NOPE}"], "NOPE"),
+        (["fit", "resume=[1,2]"], "no checkpoint [1,2]"),
         (["fit", "digits", "logger=wandbb"], "Did you mean 'wandb'"),
         (
-            ["fit", "digits", "wandb.mode=of"],
+            ["fit", "logger=wandb", "wandb.mode=of"],
             "wandb.mode: 'of' is none of online, offline, disabled",
         ),
         (["fit", "digits", "trainer.default_root_dir=/proc/none"], "cannot write /proc/none"),
@@ -392,8 +469,11 @@ def test_wrong_checkpoints(acn, checkpoint, command, tmp_path):
     refused(attempt(tmp_path / "foreign.ckpt"), "foreign.ckpt is a checkpoint, but not one")
     torch.save([1, 2], tmp_path / "list.ckpt")
     refused(attempt(tmp_path / "list.ckpt"), "not one that acn fit wrote")
-    (tmp_path / "text.ckpt").write_text("hello")
-    refused(attempt(tmp_path / "text.ckpt"), "text.ckpt is")
+    for text in ("hello", "acn", "e", "root:x:0:0"):
+        (tmp_path / "text.ckpt").write_text(text)
+        refused(attempt(tmp_path / "text.ckpt"), "text.ckpt is")
+    torch.save({"hyper_parameters": None}, tmp_path / "none.ckpt")
+    refused(attempt(tmp_path / "none.ckpt"), "not one that acn fit wrote")
 
 
 class Payload:
@@ -436,10 +516,6 @@ def test_resuming_with_other_data_is_refused(acn, idx_folder, tmp_path):
     status, _, err = acn(*fit, "trainer.max_epochs=1", "trainer.default_root_dir=first")
     assert status == 0, err
     last = only_run(Path("first")) / "checkpoints/last.ckpt"
-    import numpy as np
-
-    from tests.conftest import write_idx
-
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.arange(60) % 3)
     on = ["trainer.max_epochs=2", "trainer.default_root_dir=runs"]
     refused(acn("fit", f"resume={last}", *on), "of other data")
@@ -451,7 +527,7 @@ def test_resuming_with_other_data_is_refused(acn, idx_folder, tmp_path):
 def test_show_prints_what_fit_takes(acn, tmp_path):
     status, out, _ = acn("show", "mnist", "seed=4")
     assert status == 0
-    assert yaml.safe_load(out)["data"]["seed"] == 4
+    assert yaml.safe_load(out)["seed"] == 4
     (tmp_path / "shown.yaml").write_text(out)
     assert acn("show", "shown.yaml")[1] == out
 

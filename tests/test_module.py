@@ -57,17 +57,25 @@ def test_loss_is_rate_plus_distortion_of_a_drawn_neighbours_prior(fitted, monkey
     assert torch.equal(module.bank.codes[others], before[others])
 
 
-def test_gradients_reach_every_network_and_not_the_bank(fitted):
+def test_gradients_reach_every_network_and_not_the_bank(fitted, monkeypatch):
     data, module, _ = fitted
-    module.zero_grad()
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
     rows = data.rows[:9]
     batch = Batch(rows, data.fixed_set.images[rows] / 255, data.labels[rows])
-    posterior = module(batch.image)
-    z = posterior.rsample()
-    prior = module.prior(module.bank.draw(rows))
-    (
-        posterior.log_prob(z) - prior.log_prob(z) - module.decoder(z).log_prob(batch.image)
-    ).sum().backward()
+    c, table = module.bank.codes.clone(), module.bank.require_neighbours()[rows]
+    module.zero_grad()
+    torch.manual_seed(5)
+    module.training_step(batch, 0).backward()
+    gradient = module.encoder.mean.weight.grad.clone()
+    # through the sample z = mean + noise into the encoder, from rate and distortion both
+    module.zero_grad()
+    torch.manual_seed(5)
+    prior = module.prior(c[table[range(9), torch.randint(3, (9,))]])
+    z = module(batch.image).mean + torch.randn(9, 4)
+    log_r = module.decoder(z).log_prob(batch.image)
+    (-prior.log_prob(z) - log_r).mean().backward()  # log q(z|x) is that of the noise: constant
+    torch.testing.assert_close(gradient, module.encoder.mean.weight.grad)
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -108,6 +116,18 @@ def test_fitting_without_the_callback_is_refused_before_the_first_step():
     data, module = digits()
     with pytest.raises(UsageError, match="RefreshNeighbours"):
         trainer(max_epochs=1).fit(module, datamodule=data)
+
+
+def test_fitting_again_without_the_callback_is_refused_too(fitted):
+    data, module, _ = fitted
+    with pytest.raises(UsageError, match="RefreshNeighbours"):
+        trainer(max_epochs=2).fit(module, datamodule=data)
+
+
+def test_validating_what_was_never_fitted_is_refused():
+    data, module = digits()
+    with pytest.raises(UsageError, match="index is empty"):
+        trainer(RefreshNeighbours()).validate(module, datamodule=data, verbose=False)
 
 
 def test_a_standard_normal_prior_makes_a_vae_of_the_same_module():

@@ -88,12 +88,18 @@ def test_wrong_options_are_refused(options, message):
         NeighbourIndex(3, **options)
 
 
+def test_search_before_build_is_refused():
+    with pytest.raises(UsageError, match="RefreshNeighbours"):
+        NeighbourIndex(3).search(torch.randn(2, 3))
+
+
 def test_too_few_codes_are_refused():
     index = NeighbourIndex(3, k=5)
     with pytest.raises(UsageError, match=r"neighbours\.k: 5 .* there are 5"):
         index.build(torch.randn(5, 3), torch.arange(5))
     clustered = NeighbourIndex(3, k=5, factory="IVF64,Flat")
-    with pytest.raises(UsageError, match=r"neighbours\.factory: FAISS cannot build 'IVF64,Flat'"):
+    message = r"FAISS cannot build 'IVF64,Flat' from 20 codes: Number of training points"
+    with pytest.raises(UsageError, match=message):
         clustered.build(torch.randn(20, 3), torch.arange(20))
 
 
@@ -107,8 +113,22 @@ def test_no_faiss_names_the_extras(monkeypatch):
         neighbours.import_faiss.cache_clear()
 
 
+class OnGpu:
+    """An index that says where it is, as FAISS's for the GPU do."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def getDevice(self):  # noqa: N802
+        return 3
+
+    def __getattr__(self, name):
+        return getattr(self.index, name)
+
+
 class TestGpuPath:
-    """All of the GPU path but the GPU: a stand-in plays FAISS's part and notes the calls."""
+    """The choices of the GPU path: a stand-in plays FAISS's part and notes the calls. Tensors stay
+    on the CPU, so a mix-up of host and device is not found here, but by the test below."""
 
     @pytest.fixture
     def calls(self, monkeypatch):
@@ -122,7 +142,7 @@ class TestGpuPath:
 
         def to_gpu(resources, device, index):
             calls.append(("to_gpu", resources, device))
-            return index
+            return index if isinstance(index, faiss.IndexPreTransform) else OnGpu(index)
 
         stand_in.StandardGpuResources, stand_in.index_cpu_to_gpu = Resources, to_gpu
         monkeypatch.setattr(neighbours, "import_faiss", lambda: stand_in)
@@ -154,6 +174,15 @@ class TestGpuPath:
         index.build(torch.randn(10, 3), torch.arange(10))
         assert calls == []
 
+    @pytest.mark.parametrize(("factory", "k"), [("PCA2,Flat", 2), ("Flat", 2048)])
+    def test_what_the_gpu_cannot_search_falls_back(self, calls, monkeypatch, factory, k):
+        index = NeighbourIndex(3, k=k, factory=factory)
+        self.on_gpu(monkeypatch, index)
+        with pytest.warns(UserWarning, match="using the CPU"):
+            index.build(torch.randn(2100, 3), torch.arange(2100))
+        assert index.gpu is None
+        assert index.search(torch.randn(4, 3)).shape == (4, k)
+
     def test_what_faiss_has_for_the_cpu_only_falls_back_with_a_warning(self, calls, monkeypatch):
         def refuse(resources, device, index):
             raise RuntimeError("This index type is not implemented on GPU")
@@ -161,13 +190,13 @@ class TestGpuPath:
         monkeypatch.setattr(neighbours.import_faiss(), "index_cpu_to_gpu", refuse)
         index = NeighbourIndex(3, k=2, factory="HNSW8")
         self.on_gpu(monkeypatch, index)
-        with pytest.warns(UserWarning, match="searching on the CPU"):
+        with pytest.warns(UserWarning, match="using the CPU"):
             index.build(torch.randn(10, 3), torch.arange(10))
         assert index.search(torch.randn(4, 3)).shape == (4, 2)
 
         strict = NeighbourIndex(3, k=2, factory="HNSW8", device="gpu")
         self.on_gpu(monkeypatch, strict)
-        with pytest.raises(UsageError, match=r"no 'HNSW8' for the GPU"):
+        with pytest.raises(UsageError, match=r"does not search 'HNSW8' .* on the GPU"):
             strict.build(torch.randn(10, 3), torch.arange(10))
 
     def test_gpu_asked_for_and_codes_on_the_cpu(self, calls):
@@ -177,7 +206,9 @@ class TestGpuPath:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and faiss.get_num_gpus()), reason="no GPU, or faiss-cpu"
+)
 def test_gpu_agrees_with_cpu():
     codes, rows = torch.randn(5000, 16), torch.arange(5000)
     cpu, gpu = NeighbourIndex(16, device="cpu"), NeighbourIndex(16, device="gpu")

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, DistributedSampler
 
 from acn_lightning.data.download import PUBLISHED, download
@@ -37,6 +38,7 @@ class ImageData(LightningDataModule):
     their device; there they become floats in [0, 1].
 
     Args:
+        seed: of the static draw and the order of the training examples.
         source: "digits" (scikit-learn's, no download), "mnist", "fashion_mnist", "idx" (any files
             in MNIST's layout), "folder" (PNG and JPEG, see `read_folder`) or "npz".
         root: folder of the files, or the .npz file. Not used for digits.
@@ -49,7 +51,6 @@ class ImageData(LightningDataModule):
         validation: how many training images to hold out from training for validation: a
             fraction below 1 or a number of images. 0 for none.
         batch_size: examples a step and process.
-        seed: of the static draw and the order of the training examples.
 
     Raises:
         UsageError: an option is none of these.
@@ -57,6 +58,7 @@ class ImageData(LightningDataModule):
 
     def __init__(
         self,
+        seed: int = 0,
         *,
         source: str = "digits",
         root: str | None = None,
@@ -66,7 +68,6 @@ class ImageData(LightningDataModule):
         binarisation: str = "static",
         validation: float | int = 0.1,
         batch_size: int = 64,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         check_choice("data.source", source, SOURCES)
@@ -109,6 +110,11 @@ class ImageData(LightningDataModule):
                 f"data.validation: {self.validation} of {size} training images leave none to "
                 "train on."
             )
+        if (content.train.labels < 0).any() != (content.test.labels < 0).any():
+            raise UsageError(
+                f"data.root: of {self.root}, either the training or the test images have no "
+                "labels. Give both labels, or neither."
+            )
         # Where each training image is drawn afresh, this one draw serves whatever must compare.
         fixed = binarise(content.train.images, self.binarisation, self.seed)
         drawn = content.train.images if self.binarisation == "dynamic" else fixed
@@ -149,12 +155,14 @@ class ImageData(LightningDataModule):
         return self._loader(self.fixed_set)
 
     def _loader(self, images: IndexedImages, shuffle: bool = False) -> DataLoader[Batch]:
-        # The distributed sampler in a single process also: its order is a function of the seed and
-        # the epoch, so a resumed run goes on in the order that an undisturbed one has.
+        # Distributed samplers in a single process also: the order is a function of the seed and the
+        # epoch, so a resumed run goes on in the order that an undisturbed one has. Training pads to
+        # the same number of steps in each process; what is measured counts no image twice.
         world, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
-        sampler: DistributedSampler[Batch] = DistributedSampler(
+        kind = DistributedSampler if shuffle else UnrepeatedDistributedSampler
+        sampler: DistributedSampler[Batch] = kind(
             images, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed
         )
         return DataLoader(

@@ -183,12 +183,20 @@ def read_folder(root: Path, image_size: Sequence[int] | None, channels: int | No
 def list_images(root: Path) -> tuple[list[Path], bool]:
     """(files, whether their folders are classes)."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    files = [
-        path
-        for folder in (folders or [root])
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-    ]
+    own, files = (
+        [
+            path
+            for folder in places
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
+        ]
+        for places in ([root], folders or [root])
+    )
+    if folders and own:
+        raise UsageError(
+            f"data.root: {root} has images beside its sub-folders ({own[0].name}). Give each "
+            "image a sub-folder, its class, or none."
+        )
     if not files:
         raise UsageError(
             f"data.root: {root} has no images ({', '.join(SUFFIXES)}), neither in it nor in "
@@ -236,8 +244,10 @@ def read_image(path: Path, image_size: Sequence[int] | None, channels: int | Non
 
     try:
         with Image.open(path) as file:
-            grey = channels == 1 or (channels is None and file.mode in ("1", "L", "LA"))
-            image = ImageOps.exif_transpose(file).convert("L" if grey else "RGB")
+            deep = file.mode.startswith("I")  # 16 bits a pixel; Pillow's convert would cut at 255
+            whole = Image.fromarray((np.asarray(file) // 257).astype(np.uint8)) if deep else file
+            grey = channels == 1 or (channels is None and whole.mode in ("1", "L", "LA"))
+            image = ImageOps.exif_transpose(whole).convert("L" if grey else "RGB")
             if image_size is not None:
                 height, width = image_size
                 image = ImageOps.fit(image, (width, height))

@@ -1,5 +1,6 @@
 """Splits, orders and floats of the data module."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,6 +93,13 @@ def test_no_validation():
 def test_wrong_options(options, message):
     with pytest.raises(UsageError, match=message):
         ImageData(**options)
+
+
+def test_labels_on_one_part_only(tmp_path):
+    images = np.zeros((20, 4, 4), np.uint8)
+    np.savez(tmp_path / "half.npz", images=images, labels=np.arange(20) % 2, test_images=images)
+    with pytest.raises(UsageError, match="have no labels"):
+        digits(source="npz", root=str(tmp_path / "half.npz"))
 
 
 def test_validation_that_leaves_nothing():

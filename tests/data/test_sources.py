@@ -162,6 +162,23 @@ def test_sizes_that_differ_are_named_and_the_way_out(photos):
         read_folder(photos, None, None)
 
 
+def test_sixteen_bits_a_pixel_keep_their_grey_values(tmp_path):
+    ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    for i in range(10):
+        path = tmp_path / "deep" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(ramp).save(path)
+    images = read_folder(tmp_path / "deep", None, None).train.images
+    assert images.shape[1:] == (1, 6, 8)
+    assert (images[0, 0].numpy() == ramp // 257).all()
+
+
+def test_images_beside_sub_folders(photos):
+    picture(photos / "lonely.png")
+    with pytest.raises(UsageError, match=r"beside its sub-folders \(lonely\.png\)"):
+        read_folder(photos, None, None)
+
+
 def test_empty_folder(tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     with pytest.raises(UsageError, match="empty has no images"):
