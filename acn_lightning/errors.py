@@ -27,7 +27,12 @@ class InterruptionError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'batch_size'?"`, or nothing where no known word is near."""
+    """A question to add to an error, or nothing where no known word is near.
+
+    Example:
+        >>> nearest("batchsize", ["batch_size", "seed"])
+        " Did you mean 'batch_size'?"
+    """
     matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 

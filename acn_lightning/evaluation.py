@@ -1,5 +1,6 @@
 """What codes are worth: classifiers on them."""
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -14,6 +15,10 @@ def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batc
 
     Returns:
         A class for each query. Among equally frequent ones that of the nearest neighbour.
+
+    Example:
+        >>> knn_vote(torch.tensor([[0, 2, 2], [1, 0, 2]]), classes=3)
+        tensor([2, 1])
     """
     votes = one_hot(labels, classes)
     most = votes.sum(dim=1).gather(1, labels)  # votes for each neighbour's own class
