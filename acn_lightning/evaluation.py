@@ -1,6 +1,5 @@
 """What codes are worth: classifiers on them."""
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -17,6 +16,7 @@ def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batc
         A class for each query. Among equally frequent ones that of the nearest neighbour.
 
     Example:
+        >>> import torch
         >>> knn_vote(torch.tensor([[0, 2, 2], [1, 0, 2]]), classes=3)
         tensor([2, 1])
     """

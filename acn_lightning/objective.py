@@ -6,7 +6,6 @@ Learning*, arXiv 1804.02476. With one sample `z ~ q(z|x)` and a code `c` of a ne
     L(x) = KL( q(z|x) || p(z|c) ) - log r(x|z)  =  rate + distortion
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
@@ -28,6 +27,7 @@ def rate(posterior: Distribution, prior: Distribution, z: Float[Tensor, "..."]) 
         (B,), or (K, B).
 
     Example:
+        >>> import torch
         >>> from acn_lightning.encoders import unit_normal
         >>> z = torch.tensor([[3.0, 4.0]])
         >>> rate(unit_normal(z), unit_normal(torch.zeros(1, 2)), z)  # half the squared distance
