@@ -75,6 +75,12 @@ def check_limits(trainer: Trainer, data: ImageData) -> None:
             raise UsageError(f"trainer.limit_{part}_batches: {limit} of {len(loader)} is no batch.")
 
 
+def raised_by_lightning(error: Exception) -> bool:
+    """Whether its code raised it, and not code that it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("lightning.")
+
+
 def in_one_line(error: Exception) -> str:
     """Its message."""
     return " ".join(str(error).split())
@@ -117,12 +123,9 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
             raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
         except (MisconfigurationException, ValueError) as error:
             # Some arguments Lightning looks at only now. An error of our own is no wrong input.
-            if (
-                "lightning"
-                not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
-            ):
-                raise
-            raise UsageError(f"trainer: {in_one_line(error)}") from error
+            if raised_by_lightning(error):
+                raise UsageError(f"trainer: {in_one_line(error)}") from error
+            raise
     except UsageError:
         if not last.is_file():
             shutil.rmtree(folder, ignore_errors=True)
