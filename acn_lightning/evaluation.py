@@ -22,7 +22,5 @@ def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batc
     """
     votes = one_hot(labels, classes)
     most = votes.sum(dim=1).gather(1, labels)  # votes for each neighbour's own class
-    # argmax takes any of several maxima: the nearer neighbour's count is made the larger one.
-    k = labels.shape[1]
-    nearness = k - votes.new_tensor(range(k))
-    return labels.gather(1, (most * (k + 1) + nearness).argmax(dim=1, keepdim=True)).squeeze(1)
+    # argmax takes the first of equals, which is the nearest.
+    return labels.gather(1, most.argmax(dim=1, keepdim=True)).squeeze(1)

@@ -355,6 +355,8 @@ def test_two_processes_count_each_image_once_and_fill_one_bank(acn):
     assert out.count("codes refreshed, last epoch") == 1
     assert "1,294 of 1,294" in out
     folder = only_run()
+    # each process takes half of the 1,294 images: 11 steps of 64 an epoch
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 22
     results = json.loads((folder / "results.json").read_text())
     assert results["images"] == 359
     one = ["trainer.devices=1", "trainer.strategy=auto", "trainer.default_root_dir=tested"]

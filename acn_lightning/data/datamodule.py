@@ -9,6 +9,8 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, DistributedSampler
 
 from acn_lightning.data.download import PUBLISHED, download
+from acn_lightning.data.folder import read_folder
+from acn_lightning.data.idx import read_idx
 from acn_lightning.data.images import (
     BINARISATIONS,
     Batch,
@@ -17,14 +19,8 @@ from acn_lightning.data.images import (
     draw_binary,
     whole,
 )
-from acn_lightning.data.sources import (
-    Source,
-    held_out_rows,
-    read_digits,
-    read_folder,
-    read_idx,
-    read_npz,
-)
+from acn_lightning.data.npz import read_npz
+from acn_lightning.data.sources import Source, held_out_rows, read_digits
 from acn_lightning.errors import UsageError, check_choice
 
 SOURCES = ("digits", "mnist", "fashion_mnist", "idx", "folder", "npz")

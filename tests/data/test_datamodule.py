@@ -1,5 +1,8 @@
 """Splits, orders and floats of the data module."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,28 @@ def test_order_is_a_function_of_seed_and_epoch():
     torch.manual_seed(2)
     assert order(digits(), 0) == first
     assert order(digits(seed=1), 0) != first
+
+
+def test_processes_share_the_images_and_measure_each_once():
+    data = digits(validation=101)  # 1,337 to train on: not divisible by 2
+
+    def indices(make):
+        shares = []
+        for rank in range(2):
+            data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+            shares.append(torch.cat([batch.index for batch in make()]).tolist())
+        return shares
+
+    first, second = indices(data.train_dataloader)
+    assert len(first) == len(second) == 669
+    assert set(first) | set(second) == set(data.rows.tolist())
+    assert len(set(first) & set(second)) == 1  # the padding
+    for make, expected in [
+        (data.val_dataloader, data.validation_set.rows),
+        (data.test_dataloader, torch.arange(359)),
+        (data.encoding_dataloader, data.rows),
+    ]:
+        assert sorted(itertools.chain(*indices(make))) == expected.tolist()
 
 
 def test_loading_leaves_the_global_random_numbers_alone():

@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from acn_lightning.data.sources import held_out_rows, read_digits, read_folder, read_idx, read_npz
+from acn_lightning.data.folder import read_folder
+from acn_lightning.data.idx import read_idx
+from acn_lightning.data.npz import read_npz
+from acn_lightning.data.sources import held_out_rows, read_digits
 from acn_lightning.errors import UsageError
 from tests.conftest import write_idx
 
