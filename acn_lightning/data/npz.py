@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from acn_lightning.data.sources import Part, Source, check_counts, divide, size_words
-from acn_lightning.errors import UsageError
+from acn_lightning.errors import UsageError, nearest
 
 
 def read_npz(path: Path) -> Source:
