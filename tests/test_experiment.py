@@ -93,19 +93,11 @@ def same(one, other):
     return one == other
 
 
-@pytest.mark.parametrize("prior", ["mixture", "standard_normal"])
-def test_resumed_equals_undisturbed_bit_by_bit(acn, prior):
-    fit = [word for word in FIT if prior == "mixture" or "prior" not in word]
-    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic"]
-    assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=whole")[0] == 0
-    assert acn(*fit, "trainer.max_epochs=2", "trainer.default_root_dir=first")[0] == 0
-    whole, first = only_run(Path("whole")), only_run(Path("first"))
-    last = first / "checkpoints/last.ckpt"
-    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}"]
-    assert acn("fit", *second)[0] == 0
-    resumed = only_run(Path("second"))
+def assert_same_end(one_root, other_root):
+    """The last checkpoints of the only runs below two folders are the same in all that counts."""
     one, other = (
-        torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, resumed)
+        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
+        for root in (one_root, other_root)
     )
     for part in (
         "state_dict",
@@ -117,6 +109,20 @@ def test_resumed_equals_undisturbed_bit_by_bit(acn, prior):
     ):
         assert same(one[part], other[part]), part
     assert one["code_bank"]["neighbours"] is not None
+
+
+@pytest.mark.parametrize("prior", ["mixture", "standard_normal"])
+def test_resumed_equals_undisturbed_bit_by_bit(acn, prior):
+    fit = [word for word in FIT if prior == "mixture" or "prior" not in word]
+    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic"]
+    assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=whole")[0] == 0
+    assert acn(*fit, "trainer.max_epochs=2", "trainer.default_root_dir=first")[0] == 0
+    whole, first = only_run(Path("whole")), only_run(Path("first"))
+    last = first / "checkpoints/last.ckpt"
+    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}"]
+    assert acn("fit", *second)[0] == 0
+    resumed = only_run(Path("second"))
+    assert_same_end("whole", "second")
     expected, found = rows(whole), rows(resumed)
     assert [found[epoch] for epoch in (2, 3, 4)] == [expected[epoch] for epoch in (2, 3, 4)]
     results = [json.loads((run / "results.json").read_text()) for run in (whole, resumed)]
@@ -264,12 +270,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_epoch_boundary(acn, how, sta
     assert status == 0, err
     status, _, err = acn(*FIT, more[0], "trainer.default_root_dir=whole")
     assert status == 0, err
-    one, other = (
-        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
-        for root in ("onward", "whole")
-    )
-    for part in ("state_dict", "optimizer_states", "code_bank"):
-        assert same(one[part], other[part]), part
+    assert_same_end("onward", "whole")
 
 
 def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
@@ -294,12 +295,7 @@ def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
     on = "trainer.default_root_dir=onward"
     assert acn("fit", f"resume={last}", on)[0] == 0
     assert acn(*FIT, "trainer.max_epochs=2", "trainer.default_root_dir=whole")[0] == 0
-    one, other = (
-        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
-        for root in ("onward", "whole")
-    )
-    for part in ("state_dict", "optimizer_states", "code_bank"):
-        assert same(one[part], other[part]), part
+    assert_same_end("onward", "whole")
 
 
 def test_nan_ends_with_one_line_and_the_last_good_checkpoint(acn):
@@ -339,12 +335,7 @@ def test_an_epoch_cut_short_leaves_the_boundary_before_it_to_go_on_from(acn):
     last = f"resume={folder}/checkpoints/last.ckpt"
     assert acn("fit", last, *on, "trainer.default_root_dir=onward")[0] == 0
     assert acn(*FIT, *on, "trainer.default_root_dir=whole")[0] == 0
-    one, other = (
-        torch.load(only_run(Path(root)) / "checkpoints/last.ckpt", weights_only=True)
-        for root in ("onward", "whole")
-    )
-    for part in ("state_dict", "optimizer_states", "code_bank"):
-        assert same(one[part], other[part]), part
+    assert_same_end("onward", "whole")
 
 
 def test_two_processes_count_each_image_once_and_fill_one_bank(acn):
