@@ -22,7 +22,14 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"There is no checkpoint {path}.")
+        what = (
+            f"{path} is a folder, no checkpoint"
+            if path.is_dir()
+            else f"There is no checkpoint {path}"
+        )
+        raise UsageError(f"{what}.")
+    if zipfile.is_zipfile(path):
+        check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -39,6 +46,21 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     if not isinstance(parameters, dict) or KEY not in parameters:
         raise UsageError(f"{path} is a checkpoint, but not one that acn fit wrote.")
     return content
+
+
+def check_sums(path: Path) -> None:
+    """A checkpoint is a zip file, which knows its parts' checksums; torch does not look at them.
+
+    Raises:
+        UsageError: a part is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # its parser meets a wrong file with any kind of error
+        raise UsageError(f"{path} is truncated or damaged.") from error
+    if damaged:
+        raise UsageError(f"{path} is damaged: its part {damaged} is not what was written.")
 
 
 def config_of(checkpoint: dict[str, Any]) -> Plain:

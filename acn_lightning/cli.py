@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, TrainingError) as error:
         print(f"acn: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a file that may not be read, a full disk
+        print(f"acn: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        print(f"acn: not enough memory. {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
     except InterruptionError as stop:
         way_on = f" Go on with: acn fit resume={stop.checkpoint}" if stop.checkpoint else ""
         print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
@@ -57,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=installed_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, first, help in [
         ("fit", run_fit, "NAME", f"train an experiment: {', '.join(names)}, or a YAML file"),
@@ -68,6 +78,14 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("first", nargs="?", metavar=first)
         command.add_argument("overrides", nargs="*", metavar="key=value")
     return parser
+
+
+def installed_version() -> str:
+    """As pip knows it; a checkout also runs without being installed."""
+    try:
+        return version("acn-lightning")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def run_fit(parsed: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The LightningModule: how the parts of an ACN are wired."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -57,8 +58,8 @@ class ACN(LightningModule):
         learning_rate: float = 1e-3,
     ) -> None:
         super().__init__()
-        if learning_rate <= 0:
-            raise UsageError(f"model.learning_rate: {learning_rate} is not above 0.")
+        if not 0 < learning_rate < math.inf:
+            raise UsageError(f"model.learning_rate: {learning_rate} is no number above 0.")
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
         self.classes = classes

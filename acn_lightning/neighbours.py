@@ -75,7 +75,7 @@ class NeighbourIndex:
         faiss = import_faiss()
         try:
             faiss.index_factory(code_size, factory, faiss.METRIC_L2)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise UsageError(
                 f"neighbours.factory: FAISS makes no index of {code_size} dimensions from "
                 f"'{factory}'. Examples: Flat, IVF256,Flat, HNSW32."

@@ -28,12 +28,18 @@ def run_folder(config: Plain) -> Path:
     """`runs/<experiment>/<time>-<short id>`; it is not made yet.
 
     A process that another one of the same run has started gets that one's folder.
+
+    Raises:
+        UsageError: the experiment's name is none for a folder.
     """
+    experiment = config["experiment"]
+    if experiment in ("", ".", "..") or Path(experiment).name != experiment:
+        raise UsageError(f"experiment: '{experiment}' is no name for a folder.")
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
     if "LOCAL_RANK" in os.environ:
         name = os.environ.get("ACN_RUN", name)
     os.environ["ACN_RUN"] = name
-    return Path(config["trainer"]["default_root_dir"] or "runs") / config["experiment"] / name
+    return Path(config["trainer"]["default_root_dir"] or "runs") / experiment / name
 
 
 def make_trainer(
@@ -121,7 +127,7 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
             yield
         except wandb.Error as error:
             raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, ZeroDivisionError) as error:
             # Some arguments Lightning looks at only now. An error of our own is no wrong input.
             if raised_by_lightning(error):
                 raise UsageError(f"trainer: {in_one_line(error)}") from error

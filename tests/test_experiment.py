@@ -432,6 +432,15 @@ def refused(result, message):
         (["fit", "digits", "trainer.default_root_dir=/dev/null"], "cannot write /dev/null"),
         (["fit", "digits", "logger=wandb", "wandb.mode=online"], "logger=wandb: No API key"),
         (["fit", "digits", "model.code_size=0"], "model.code_size: 0"),
+        (["fit", "digits", "model.code_size=1000000000000"], "neighbours.factory"),
+        (["fit", "digits", "model.prior.mixtures=1000000000"], "not enough memory"),
+        (["fit", "digits", "model.learning_rate=.nan"], "model.learning_rate: nan"),
+        (["fit", "digits", "experiment=../up"], "experiment: '../up'"),
+        (["fit", "digits", "trainer.check_val_every_n_epoch=0"], "trainer: "),
+        (["fit", "digits", "data.validation=1.0"], "data.validation: 1.0"),
+        (["fit", "folder", "data.root=/dev/null"], "is a file, no folder"),
+        (["fit", "folder", "data.root=.", "data.image_size=9999999"], "from 1 to 4096"),
+        (["test", "."], ". is a folder"),
         (["fit", "digits", "seed=-1"], "seed"),
         (["fit", "resume=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
         (["test", "nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
@@ -458,6 +467,10 @@ def test_wrong_checkpoints(acn, checkpoint, command, tmp_path):
     for size in (0, 10, 1000, len(content) // 2, len(content) - 100):
         (tmp_path / "cut.ckpt").write_bytes(content[:size])
         refused(attempt(tmp_path / "cut.ckpt"), "cut.ckpt is")
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    (tmp_path / "flipped.ckpt").write_bytes(flipped)
+    refused(attempt(tmp_path / "flipped.ckpt"), "flipped.ckpt is damaged")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     refused(attempt(tmp_path / "foreign.ckpt"), "foreign.ckpt is a checkpoint, but not one")
     torch.save([1, 2], tmp_path / "list.ckpt")

@@ -70,7 +70,7 @@ class ImageData(LightningDataModule):
         check_choice("data.binarisation", binarisation, BINARISATIONS)
         if source != "digits" and root is None:
             raise UsageError(
-                f"data.root: say where the data of source '{source}' lie: data.root=DIR."
+                f"data.root: say where the data of source '{source}' lie: data.root=PATH."
             )
         if source != "folder" and (image_size is not None or channels is not None):
             raise UsageError("data.image_size and data.channels are for data.source=folder only.")
@@ -78,7 +78,7 @@ class ImageData(LightningDataModule):
             raise UsageError(f"data.channels: {channels} is neither 1 (grey) nor 3 (RGB).")
         if batch_size < 1:
             raise UsageError(f"data.batch_size: {batch_size} is below 1.")
-        if validation < 0 or (validation >= 1 and validation != int(validation)):
+        if validation < 0 or (validation >= 1 and isinstance(validation, float)):
             raise UsageError(
                 f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
             )
@@ -194,6 +194,8 @@ def parse_size(value: Any) -> tuple[int, int] | None:
         if isinstance(value, list | tuple)
         else []
     )
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UsageError(f"data.image_size: {value!r} is neither a number nor [height,width].")
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
+        raise UsageError(
+            f"data.image_size: {value!r} is neither a number nor [height,width], from 1 to 4096."
+        )
     return sides[0], sides[1]

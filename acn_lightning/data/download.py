@@ -1,5 +1,6 @@
 """Published data sets, fetched from their publishers where the folder lacks them."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ def download(published: Published, root: Path) -> None:
         return
     from filelock import FileLock
 
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     lock = root / ".download.lock"
     try:
@@ -64,8 +66,9 @@ def download(published: Published, root: Path) -> None:
     finally:
         # Should another process still wait for it, the worst is a file that is fetched twice.
         lock.unlink(missing_ok=True)
-        if not any(root.iterdir()):
-            root.rmdir()
+        for folder in made:
+            with suppress(OSError):  # something came to it
+                folder.rmdir()
 
 
 def missing(published: Published, root: Path) -> list[str]:

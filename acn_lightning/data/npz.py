@@ -20,7 +20,8 @@ def read_npz(path: Path) -> Source:
         UsageError: the file is missing or damaged, an array is missing or not of that form.
     """
     if not path.is_file():
-        raise UsageError(f"data.root: there is no file {path}.")
+        what = f"{path} is a folder, no .npz file" if path.is_dir() else f"there is no file {path}"
+        raise UsageError(f"data.root: {what}.")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
@@ -44,7 +45,13 @@ def read_npz(path: Path) -> Source:
                 f"data.root: in {path} images are {size_words(train.images)} and test_images "
                 f"{size_words(test.images)}."
             )
-    classes = tuple(str(label) for label in range(int(torch.cat(labels).max()) + 1))
+    highest = int(torch.cat(labels).max())
+    if highest >= len(train.images):
+        raise UsageError(
+            f"data.root: labels in {path} go up to {highest}, for {len(train.images)} images. "
+            "Number the classes from 0."
+        )
+    classes = tuple(str(label) for label in range(highest + 1))
     return Source(train, test, classes) if test else divide(train, classes, 0.1, str(path))
 
 
@@ -57,7 +64,9 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
             f"{nearest(name, content)}"
         )
     images = content[name]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+    if not images.size:
+        raise UsageError(f"data.root: '{name}' in {path} has no images.")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise UsageError(
             f"data.root: '{name}' in {path} is {images.dtype} {images.shape}, not uint8 "
             "(N, H, W) or (N, H, W, C)."

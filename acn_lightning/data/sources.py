@@ -66,7 +66,8 @@ def require_folder(root: Path) -> None:
     UsageError: there is none.
     """
     if not root.is_dir():
-        raise UsageError(f"data.root: there is no folder {root}.")
+        what = f"{root} is a file, no folder" if root.exists() else f"there is no folder {root}"
+        raise UsageError(f"data.root: {what}.")
 
 
 def check_counts(images: int, images_name: object, labels: int, labels_name: object) -> None:

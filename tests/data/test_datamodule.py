@@ -104,8 +104,8 @@ def test_no_validation():
     [
         ({"source": "mnits"}, "Did you mean 'mnist'"),
         ({"binarisation": "statics"}, "Did you mean 'static'"),
-        ({"source": "mnist"}, r"data\.root=DIR"),
-        ({"source": "folder"}, r"data\.root=DIR"),
+        ({"source": "mnist"}, r"data\.root=PATH"),
+        ({"source": "folder"}, r"data\.root=PATH"),
         ({"image_size": 32}, r"data\.source=folder only"),
         ({"source": "folder", "root": ".", "channels": 2}, "neither 1"),
         ({"source": "folder", "root": ".", "image_size": [1, 2, 3]}, "neither a number nor"),

@@ -81,7 +81,7 @@ def test_a_fault_leaves_no_file_and_names_the_address(server, tmp_path, fault, r
 
 def test_a_folder_that_nothing_came_to_is_gone_again(server, tmp_path):
     with pytest.raises(UsageError):
-        download(Published((f"{server.url}gone/",), {"a.gz": MD5}), tmp_path / "new")
+        download(Published((f"{server.url}gone/",), {"a.gz": MD5}), tmp_path / "new" / "data")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -223,7 +223,8 @@ ONES = np.ones((20, 4, 4), np.uint8)
         ({"images": ONES, "labels": np.zeros(20)}, "not integers"),
         ({"images": ONES, "test_images": ONES[:, 1:]}, "1 x 4 x 4 and test_images 1 x 3 x 4"),
         ({"images": np.array([{}], object)}, "no readable .npz"),
-        ({"images": ONES[:0]}, "uint8"),
+        ({"images": ONES[:0]}, "has no images"),
+        ({"images": ONES, "labels": np.arange(20) * 2**40}, "Number the classes from 0"),
     ],
 )
 def test_wrong_npz(tmp_path, arrays, message):
