@@ -1,6 +1,5 @@
 """The LightningModule: how the parts of an ACN are wired."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -42,7 +41,7 @@ class ACN(LightningModule):
         learning_rate: of Adam.
 
     Raises:
-        UsageError: the learning rate is not positive; when fitting, the callback
+        UsageError: the learning rate is out of range; when fitting, the callback
             `RefreshNeighbours` is missing.
     """
 
@@ -58,8 +57,8 @@ class ACN(LightningModule):
         learning_rate: float = 1e-3,
     ) -> None:
         super().__init__()
-        if not 0 < learning_rate < math.inf:
-            raise UsageError(f"model.learning_rate: {learning_rate} is no number above 0.")
+        if not 0 < learning_rate < 1e30:  # Adam's step has to be a float32
+            raise UsageError(f"model.learning_rate: {learning_rate} is not above 0 and below 1e30.")
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
         self.classes = classes

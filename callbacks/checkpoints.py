@@ -9,31 +9,44 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: the newest epoch boundary, the start of training being the first of them.
+class BoundaryCheckpoint(ModelCheckpoint):
+    """Saves at epoch boundaries only, not where `max_steps` or `max_time` cut an epoch short:
+    training goes on exactly from a boundary alone."""
 
-    Of an epoch that `max_steps` or `max_time` cut short it keeps `unfinished.ckpt` beside it:
-    weights to test and use. Training goes on exactly from a boundary only.
-    """
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
         super().__init__(
-            folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
-        )  # fmt: skip
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        if not getattr(trainer, "fast_dev_run", False):  # which keeps nothing
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+            folder, name, save_on_train_epoch_end=True, enable_version_counter=False, **options
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_last_batch:
             super().on_train_epoch_end(trainer, pl_module)
-        elif not getattr(trainer, "fast_dev_run", False):
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "unfinished.ckpt")
 
 
-class BestCheckpoint(ModelCheckpoint):
+class LastCheckpoint(BoundaryCheckpoint):
+    """`last.ckpt`: the newest epoch boundary, the start of training being the first of them.
+
+    Of an epoch that was cut short it keeps `unfinished.ckpt` beside it: weights to test and use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "last")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._save_as("last.ckpt", trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_last_batch:
+            self._save_as("unfinished.ckpt", trainer)
+
+    def _save_as(self, name: str, trainer: Trainer) -> None:
+        if not getattr(trainer, "fast_dev_run", False):  # which keeps nothing
+            trainer.save_checkpoint(Path(str(self.dirpath)) / name)
+
+
+class BestCheckpoint(BoundaryCheckpoint):
     """`best.ckpt`: the epoch boundary with the lowest held-out cost.
 
     A resumed run inherits the best one of the run before, file included: what was best is
@@ -41,10 +54,7 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
-        super().__init__(
-            folder, "best", monitor=monitor, mode="min", save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )  # fmt: skip
+        super().__init__(folder, "best", monitor=monitor, mode="min")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         inherited = Path(state_dict["best_model_path"])

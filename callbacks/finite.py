@@ -30,22 +30,26 @@ class StopOnNonFiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        step = trainer.global_step
-        fresh = ~torch.isfinite(outputs["loss"]) & (self.first_bad < 0)
-        self.first_bad = torch.where(fresh, step, self.first_bad)
+        self._note(outputs["loss"], trainer)
         if trainer.is_last_batch:
-            weights = [weight.isfinite().all() for weight in pl_module.parameters()]
-            fresh = ~torch.stack(weights).all() & (self.first_bad < 0)
-            self.first_bad = torch.where(fresh, step, self.first_bad)
-        if trainer.is_last_batch or step % self.every_n_steps == 0:
+            self._look_at_weights(trainer, pl_module)
+        elif trainer.global_step % self.every_n_steps == 0:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look(trainer)  # an epoch cut short
         # Weights may be numbers, and yet so large that no cost is.
-        if not torch.isfinite(trainer.callback_metrics.get("val/total", self.first_bad)):
-            self.first_bad = torch.full_like(self.first_bad, trainer.global_step)
-            self._look(trainer)
+        if "val/total" in trainer.callback_metrics:
+            self._note(trainer.callback_metrics["val/total"].to(self.first_bad.device), trainer)
+        self._look_at_weights(trainer, pl_module)  # an epoch cut short had no last batch
+
+    def _note(self, figures: torch.Tensor, trainer: Trainer) -> None:
+        bad = ~figures.isfinite().all() & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, trainer.global_step, self.first_bad)
+
+    def _look_at_weights(self, trainer: Trainer, module: LightningModule) -> None:
+        for weight in module.parameters():
+            self._note(weight, trainer)
+        self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
         if (step := int(self.first_bad)) >= 0:

@@ -49,9 +49,9 @@ class DrawPictures(Callback):
     @torch.no_grad()
     def _draw(self, trainer: Trainer, module: ACN, images: IndexedImages) -> None:
         shown = range(min(self.images, len(images)))
-        batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
         # A picture must not change what training draws next.
         with isolate_rng(), trainer.precision_plugin.forward_context():
+            batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
             posterior = module(batch.image)
             decoded = module.decoder(posterior.sample()).mean
         originals = batch.image.cpu()

@@ -338,6 +338,16 @@ def test_an_epoch_cut_short_leaves_the_boundary_before_it_to_go_on_from(acn):
     assert_same_end("onward", "whole")
 
 
+def test_without_validation_a_cut_epoch_is_not_taken_for_the_best(acn):
+    assert acn(*FIT, "trainer.max_steps=30", "data.validation=0")[0] == 0
+    checkpoints = only_run() / "checkpoints"
+    steps = {
+        path.stem: torch.load(path, weights_only=True)["global_step"]
+        for path in checkpoints.glob("*.ckpt")
+    }
+    assert steps == {"best": 23, "last": 23, "unfinished": 30}  # 1,438 images: 23 steps
+
+
 def test_two_processes_count_each_image_once_and_fill_one_bank(acn):
     two = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
     process = start(*FIT, *two, "trainer.max_epochs=2")
@@ -435,6 +445,7 @@ def refused(result, message):
         (["fit", "digits", "model.code_size=1000000000000"], "neighbours.factory"),
         (["fit", "digits", "model.prior.mixtures=1000000000"], "not enough memory"),
         (["fit", "digits", "model.learning_rate=.nan"], "model.learning_rate: nan"),
+        (["fit", "digits", "model.learning_rate=1e38"], "model.learning_rate: 1e+38"),
         (["fit", "digits", "experiment=../up"], "experiment: '../up'"),
         (["fit", "digits", "trainer.check_val_every_n_epoch=0"], "trainer: "),
         (["fit", "digits", "data.validation=1.0"], "data.validation: 1.0"),

@@ -30,12 +30,19 @@ def fitted():
     return data, module, run
 
 
-def test_loss_is_rate_plus_distortion_of_a_drawn_neighbours_prior(fitted, monkeypatch):
+@pytest.fixture
+def step(fitted, monkeypatch):
+    """A module after an epoch, its logging off, and a batch for `training_step`."""
     data, module, _ = fitted
-    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    for name in ("log", "log_dict"):
+        monkeypatch.setattr(module, name, lambda *_, **__: None)
     rows = data.rows[:9]
-    batch = Batch(rows, data.fixed_set.images[rows] / 255, data.labels[rows])
+    return module, Batch(rows, data.fixed_set.images[rows] / 255, data.labels[rows])
+
+
+def test_loss_is_rate_plus_distortion_of_a_drawn_neighbours_prior(step):
+    module, batch = step
+    rows = batch.index
     before = module.bank.codes.clone()
     torch.manual_seed(5)
     loss = module.training_step(batch, 0)
@@ -57,12 +64,9 @@ def test_loss_is_rate_plus_distortion_of_a_drawn_neighbours_prior(fitted, monkey
     assert torch.equal(module.bank.codes[others], before[others])
 
 
-def test_gradients_reach_every_network_and_not_the_bank(fitted, monkeypatch):
-    data, module, _ = fitted
-    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)
-    rows = data.rows[:9]
-    batch = Batch(rows, data.fixed_set.images[rows] / 255, data.labels[rows])
+def test_gradients_reach_every_network_and_not_the_bank(step):
+    module, batch = step
+    rows = batch.index
     c, table = module.bank.codes.clone(), module.bank.require_neighbours()[rows]
     module.zero_grad()
     torch.manual_seed(5)

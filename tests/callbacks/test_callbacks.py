@@ -135,6 +135,24 @@ def test_nan_stops_the_run_at_its_first_step_before_the_bank_is_searched(every_n
     assert refresh.rebuilds == 2  # start and the first boundary
 
 
+class Spoil(Callback):
+    """Makes the weights NaN after the last step of a run, when its loss was fine."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == trainer.max_steps:
+            with torch.no_grad():
+                pl_module.encoder.mean.bias.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("steps", [7, 21])  # within the first epoch, and its last
+def test_weights_spoilt_by_the_last_step_of_all_are_found(steps):
+    data, module = digits()
+    callbacks = [Spoil(), StopOnNonFiniteLoss(), RefreshNeighbours()]
+    run = trainer(*callbacks, max_epochs=2, max_steps=steps, limit_val_batches=0)
+    with pytest.raises(TrainingError, match=rf"at step {steps} \(epoch 0\)"):
+        run.fit(module, datamodule=data)
+
+
 def test_a_line_an_epoch(capsys):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data, module = digits()
