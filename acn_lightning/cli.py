@@ -26,6 +26,7 @@ examples:
   acn fit mnist model.prior.kind=standard_normal a plain VAE
   acn fit resume=runs/mnist/RUN/checkpoints/last.ckpt trainer.max_epochs=40
   acn test runs/mnist/RUN/checkpoints/best.ckpt
+  acn sample runs/mnist/RUN/checkpoints/best.ckpt kind=daydream
 """
 
 
@@ -59,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported for it."""
-    names = sorted(path.stem for path in (Path(__file__).parent / "conf").glob("*.yaml"))
+    conf = Path(__file__).parent / "conf"
+    names, layers = (
+        ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        for folder in (conf, conf / "layers")
+    )
+    more = f"with +NAME, {layers} or a YAML file on top"
     parser = argparse.ArgumentParser(
         prog="acn",
         description=DESCRIPTION,
@@ -69,8 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=installed_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, first, help in [
-        ("fit", run_fit, "NAME", f"train an experiment: {', '.join(names)}, or a YAML file"),
+        ("fit", run_fit, "NAME", f"train an experiment: {names}, or a YAML file; {more}"),
         ("test", run_test, "CHECKPOINT", "evaluate a checkpoint on its test set"),
+        ("sample", run_sample, "CHECKPOINT", "draw a grid of images with a checkpoint"),
         ("show", run_show, "NAME", "print the whole config of an experiment"),
     ]:
         command = commands.add_parser(name, help=help, description=f"{help}.")
@@ -108,6 +115,19 @@ def run_test(parsed: argparse.Namespace) -> int:
 
     hush()
     return tell(experiments.test(checkpoint, overrides))
+
+
+def run_sample(parsed: argparse.Namespace) -> int:
+    """`acn sample CHECKPOINT [kind=...] [key=value ...]`."""
+    checkpoint, overrides = split(parsed)
+    if checkpoint is None:
+        raise UsageError("say which checkpoint: acn sample CHECKPOINT.")
+    from acn_lightning import experiment as experiments
+    from acn_lightning.console import hush
+
+    hush()
+    print(experiments.sample(checkpoint, overrides))
+    return 0
 
 
 def run_show(parsed: argparse.Namespace) -> int:

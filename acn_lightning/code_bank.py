@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from acn_lightning.errors import UsageError
 from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.processes import gather
 
 
 class Refresh(NamedTuple):
@@ -112,10 +112,8 @@ class CodeBank:
         Only those rows travel. Where a sampler's padding gave one image to two processes, the
         lowest rank's code counts in all of them.
         """
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        mine = self.rows[self.written[self.rows] == self.boundary]
-        everyones = zip(gather_all_tensors(mine), gather_all_tensors(self.codes[mine]), strict=True)
+        mine = (self.written == self.boundary).nonzero()[:, 0]
+        everyones = zip(gather(mine), gather(self.codes[mine]), strict=True)
         for rows, codes in reversed(list(everyones)):
             self.write(rows, codes)
 

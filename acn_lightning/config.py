@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from acn_lightning.errors import UsageError, check_choice, nearest
 
 FOLDER = Path(__file__).parent / "conf"
+
+COMPONENTS = ("encoder", "prior", "decoder", "likelihood")
+"""Sections of `model` that choose a class by `kind`."""
 
 Plain = dict[str, Any]
 """A config as dicts, lists, strings and numbers: what a checkpoint may hold."""
@@ -33,44 +36,70 @@ def experiments() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
+def layers() -> dict[str, Path]:
+    """What may be laid on top of an experiment, by name."""
+    return {path.stem: path for path in sorted((FOLDER / "layers").glob("*.yaml"))}
+
+
 def compose(experiment: str, overrides: Sequence[str] = ()) -> Plain:
     """The whole, checked config of an experiment.
 
     Args:
-        experiment: a name from `conf/`, or a path of a YAML file.
-        overrides: `section.key=value`, the value in YAML.
+        experiment: a name from `conf/`, or a path of a YAML file; `+NAME` or `+FILE.yaml` behind it
+            lays another on top, from `conf/layers/`: `mnist+small+pixelvae`.
+        overrides: `section.key=value`, the value in YAML; on top of all.
 
     Raises:
-        UsageError: unknown experiment or key, a value of the wrong type.
+        UsageError: unknown experiment, layer or key, a value of the wrong type.
     """
-    known = experiments()
-    path = known.get(experiment, Path(experiment))
+    # A path may have a plus in it as well.
+    first, *rest = [experiment] if Path(experiment).is_file() else experiment.split("+")
+    paths = [find("experiment", first, experiments())]
+    paths += [find("layer", name, layers()) for name in rest]
+    name = "+".join(path.stem for path in paths)
+    base = OmegaConf.create({"experiment": name} | read_yaml(paths[0]))
+    try:
+        for path in paths[1:]:
+            base = lay(base, OmegaConf.create(read_yaml(path)))
+    except OmegaConfBaseException as error:
+        raise UsageError(explain(error)) from error
+    return complete(cast(Plain, OmegaConf.to_container(base)), overrides)
+
+
+def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
+    """The file of that name or path.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = known.get(name, Path(name))
     if not path.is_file():
-        what = "there is no such file" if path.suffix in (".yaml", ".yml") else "unknown experiment"
-        raise UsageError(
-            f"{experiment}: {what}. Known experiments: {', '.join(known)}."
-            f"{nearest(experiment, known)}"
-        )
-    return complete({"experiment": path.stem} | read_yaml(path), overrides)
+        why = "there is no such file" if path.suffix in (".yaml", ".yml") else f"unknown {what}"
+        raise UsageError(f"{name}: {why}. Known {what}s: {', '.join(known)}.{nearest(name, known)}")
+    return path
+
+
+def lay(base: DictConfig, top: DictConfig) -> DictConfig:
+    """One config on top of another. A component of another `kind` than the base's starts from its
+    own defaults."""
+    base = base.copy()
+    for name in COMPONENTS:
+        kind = OmegaConf.select(top, f"model.{name}.kind")
+        if kind is not None and kind != OmegaConf.select(base, f"model.{name}.kind"):
+            OmegaConf.update(base, f"model.{name}", {}, merge=False)
+    return cast(DictConfig, OmegaConf.merge(base, top))
 
 
 def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
     """Overrides on top of a config, held to the schema, with defaults filled in and
     interpolations (`${seed}`) resolved.
 
-    A component of another `kind` than the base's starts from its own defaults.
-
     Raises:
         UsageError: unknown key, value of the wrong type.
     """
     changes = parse_overrides(overrides)
-    chosen = OmegaConf.create(dict(base))
     try:
-        for name in ("encoder", "prior", "decoder"):
-            kind = OmegaConf.select(changes, f"model.{name}.kind")
-            if kind is not None and kind != OmegaConf.select(chosen, f"model.{name}.kind"):
-                OmegaConf.update(chosen, f"model.{name}", {}, merge=False)
-        asked = typing.cast(DictConfig, OmegaConf.merge(chosen, changes))
+        asked = lay(OmegaConf.create(dict(base)), changes)
         schema = make_schema(asked)
         check_keys(asked, schema)
         config = OmegaConf.merge(OmegaConf.structured(schema), asked)
@@ -85,7 +114,7 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
         for key, value in ours.items()
         if key in TRAINER_DEFAULTS or value != defaults[key].default
     }
-    return typing.cast(Plain, plain)
+    return cast(Plain, plain)
 
 
 def parse_overrides(overrides: Sequence[str]) -> DictConfig:
@@ -114,7 +143,7 @@ def read_yaml(path: Path) -> Plain:
         raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no keys and values.")
-    return typing.cast(Plain, content)
+    return cast(Plain, content)
 
 
 def to_yaml(config: Plain) -> str:
@@ -171,20 +200,20 @@ TRAINER_OURS = ("callbacks", "logger")
 
 def make_schema(chosen: DictConfig) -> type:
     """The dataclass that a config of these kinds of components is held to."""
-    from acn_lightning.callbacks import DrawPictures
+    from acn_lightning.callbacks import DrawPictures, MeasureTest, RefreshNeighbours
     from acn_lightning.data import ImageData
     from acn_lightning.decoders import Decoder
     from acn_lightning.encoders import Encoder
+    from acn_lightning.likelihoods import Likelihood
     from acn_lightning.module import ACN
     from acn_lightning.neighbours import NeighbourIndex
     from acn_lightning.priors import Prior
+    from acn_lightning.sampling import draw
 
     components: dict[str, Option | type] = {}
-    for name, family, default in [
-        ("encoder", Encoder, "conv"),
-        ("prior", Prior, "mixture"),
-        ("decoder", Decoder, "conv"),
-    ]:
+    families = (Encoder, Prior, Decoder, Likelihood)
+    defaults = ("conv", "mixture", "conv", "bernoulli")
+    for name, family, default in zip(COMPONENTS, families, defaults, strict=True):
         kind = OmegaConf.select(chosen, f"model.{name}.kind", default=default)
         check_choice(f"model.{name}.kind", kind, family.kinds)
         components[name] = section(name, {"kind": (str, kind)} | options(family.kinds[kind]))
@@ -198,7 +227,10 @@ def make_schema(chosen: DictConfig) -> type:
             "data": section("data", options(ImageData)),
             "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
             "neighbours": section("neighbours", options(NeighbourIndex)),
+            "refresh": section("refresh", options(RefreshNeighbours)),
+            "evaluation": section("evaluation", options(MeasureTest)),
             "pictures": section("pictures", options(DrawPictures)),
+            "sampling": section("sampling", options(draw)),
             "trainer": section("trainer", trainer_schema()),
             "wandb": Wandb,
         },

@@ -18,6 +18,23 @@ UNNEEDED = (
 ADVERTS = ("litlogger", "`weights_only` was not set")  # the second is about saving, not loading
 
 
+COSTS = {
+    "reconstruction": "reconstruction",
+    "kl_k1": "KL, K = 1",
+    "kl_k5": "KL, K = 5",
+    "kl_k10": "KL, K = 10",
+    "kl_tour": "KL, tour of the test set",
+    "kl_unconditional": "KL, unconditional",
+}
+
+ACCURACIES = {
+    "linear": "linear classifier, codes",
+    "knn": "KNN classifier, codes",
+    "linear_pca": "linear classifier, principal components",
+    "linear_pixels": "linear classifier, pixels",
+}
+
+
 def hush() -> None:
     """Keeps from the terminal what a user of `acn` can do nothing with."""
     for message in UNNEEDED:
@@ -34,16 +51,24 @@ def hush() -> None:
 def table(outcome: Outcome) -> str:
     """A short table of an outcome, and the paths of what was written."""
     results = outcome.results
-    costs = results["nats_per_image"]
-    (kl,) = (name for name in costs if name.startswith("kl_k"))
-    k = kl.removeprefix("kl_k")
-    rows = [
-        ("reconstruction", f"{costs['reconstruction']:.2f} nats/image"),
-        (f"KL, K = {k}", f"{costs[kl]:.2f} nats/image"),
-        ("total", f"{costs['total']:.2f} nats/image"),
+    nats, bits = results["nats_per_image"], results["bits_per_dim"]
+    rows = [("cost", "nats/image")]
+    rows += [(label, f"{nats[name]:.2f}") for name, label in COSTS.items()]
+    rows += [
+        (f"{name} = reconstruction + {what}", f"{nats[name]:.2f}")
+        for name, what in [("ordered", "tour"), ("unordered", "unconditional")]
     ]
-    if (accuracy := results["accuracy"]["knn"]) is not None:
-        rows.append((f"KNN accuracy of codes, K = {k}", f"{100 * accuracy:.2f} %"))
+    rows += [(f"{name}, bits/dim", f"{bits[name]:.4f}") for name in ("ordered", "unordered")]
+    if results["accuracy"]["knn"] is not None:
+        rows += [("", ""), ("accuracy", "%")]
+        rows += [
+            (
+                label,
+                f"{100 * found:.2f}" if (found := results["accuracy"][name]) else "not asked for",
+            )
+            for name, label in ACCURACIES.items()
+        ]
+    rows.append(("", ""))
     if outcome.rebuilds:
         rows.append(("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s"))
     if outcome.refreshed:
@@ -60,4 +85,4 @@ def align(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Names to the left, values to the right."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
-    return [f"  {name:<{width}}  {value:>18}" for name, value in rows]
+    return [f"  {name:<{width}}  {value:>16}".rstrip() for name, value in rows]

@@ -1,5 +1,7 @@
 """Encoders: an image to the posterior q(z|x) = N(mu(x), I) over its code."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,16 +35,26 @@ class ConvEncoder(Encoder, kind="conv"):
         image_shape: (C, H, W).
         code_size: D.
         channels: of the first stage; a multiple of 8.
+        spread: standard deviation, about, of the codes of different images before training, in
+            units of the posterior's noise. A decoder that could do without the code needs it well
+            above 1, or it never begins to listen.
 
     Raises:
-        UsageError: `channels` is no positive multiple of 8.
+        UsageError: `channels` is no positive multiple of 8; `spread` is not above 0.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], code_size: int, *, channels: int = 32
+        self,
+        image_shape: tuple[int, int, int],
+        code_size: int,
+        *,
+        channels: int = 32,
+        spread: float = 1.0,
     ) -> None:
         super().__init__()
         check_channels("model.encoder.channels", channels)
+        if not 0 < spread < math.inf:
+            raise UsageError(f"model.encoder.spread: {spread} is not above 0.")
         width, height, wide = image_shape[0], image_shape[1], image_shape[2]
         layers: list[nn.Module] = []
         while True:
@@ -58,11 +70,28 @@ class ConvEncoder(Encoder, kind="conv"):
         # Codes of different images begin about as far apart as the posterior's noise is wide. By
         # torch's default they begin seven times closer: drowned in the noise they teach the
         # decoder nothing, and on digits training stands still for its first 30 epochs.
-        nn.init.normal_(self.mean.weight, std=4 / features**0.5)
+        nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
         # From [0, 1] to [-1, 1].
         return unit_normal(self.mean(self.body(2 * image - 1)))
+
+
+class NoEncoder(Encoder, kind="none"):
+    """The code says nothing: q(z|x) = N(0, I) for every image. With a standard normal prior it
+    costs nothing either, and what remains is the decoder alone, a model without codes.
+
+    Args:
+        image_shape: (C, H, W).
+        code_size: D.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], code_size: int) -> None:
+        super().__init__()
+        self.code_size = code_size
+
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
+        return unit_normal(image.new_zeros(len(image), self.code_size))
 
 
 GROUP = 8

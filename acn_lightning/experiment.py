@@ -6,19 +6,23 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from lightning import Trainer, seed_everything
 
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import KEY, config_of, is_unfinished, read_checkpoint
 from acn_lightning.code_bank import CodeBank
-from acn_lightning.config import Plain, complete, compose, differences
+from acn_lightning.config import Plain, complete, compose, differences, options
 from acn_lightning.data import ImageData
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
 from acn_lightning.errors import TrainingError, UsageError
+from acn_lightning.evaluation import NEIGHBOURS, bits_per_dim
+from acn_lightning.likelihoods import Likelihood
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import Component
+from acn_lightning.pictures import grid
 from acn_lightning.priors import Prior
 from acn_lightning.run import (
     check_limits,
@@ -28,6 +32,7 @@ from acn_lightning.run import (
     write_results,
     writing,
 )
+from acn_lightning.sampling import draw
 
 
 class Outcome(NamedTuple):
@@ -65,15 +70,17 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         # Lightning loads it again; what does not fit is to be known before anything is written.
         load(module, checkpoint, bank=True)
     folder = run_folder(config)
-    refresh = cb.RefreshNeighbours()
+    refresh = cb.RefreshNeighbours(**config["refresh"])
     last = cb.LastCheckpoint(folder / "checkpoints")
     best = cb.BestCheckpoint(
         folder / "checkpoints", "val/total" if data.validation_set else "train/total"
     )
+    measure = cb.MeasureTest(**config["evaluation"])
     callbacks = [
         cb.SeedEpochs(config["seed"]),
         cb.StopOnNonFiniteLoss(),
         refresh,
+        measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
         *([best, last] if config["trainer"].get("enable_checkpointing") is not False else []),
     ]
@@ -86,7 +93,7 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         names = ("best.ckpt", "unfinished.ckpt", "last.ckpt")
         written = [folder / "checkpoints" / name for name in names]
         kept = next((str(path) for path in written if path.is_file()), None)
-        results = evaluate(trainer, module, data, config, kept, start)
+        results = evaluate(trainer, module, data, measure, kept, start)
     refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
     return Outcome(results, write_results(results, folder), rebuilds, refreshed)
 
@@ -99,24 +106,43 @@ def test(path: str, overrides: list[str]) -> Outcome:
             networks cannot take the data.
     """
     start = time.perf_counter()
-    checkpoint = read_checkpoint(path)
-    kept = config_of(checkpoint)
-    config = complete(kept | {"resume": None}, overrides)
-    refuse_changes(kept, config, lambda key: key.startswith("model."))
-    shape = tuple(checkpoint["hyper_parameters"]["image_shape"])
-    data, module = build(config, shape)
-    load(module, checkpoint, bank=False)
+    config, data, module = from_checkpoint(path, overrides, bank=False)
     folder = run_folder(config)
+    measure = cb.MeasureTest(**config["evaluation"])
     callbacks = [
         cb.SeedEpochs(config["seed"]),
         cb.RefreshNeighbours(),
+        measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
     ]
     trainer = make_trainer(config, callbacks, [], folder)
     check_limits(trainer, data)
     with writing(folder, config):
-        results = evaluate(trainer, module, data, config, None, start) | {"checkpoint": str(path)}
+        results = evaluate(trainer, module, data, measure, None, start) | {"checkpoint": str(path)}
     return Outcome(results, write_results(results, folder))
+
+
+def sample(path: str, overrides: list[str]) -> Path:
+    """`acn sample`: draws a grid of images with a checkpoint; returns the PNG.
+
+    Raises:
+        UsageError: as for `test`, or an option of `draw` is out of range.
+    """
+    ours = tuple(f"{name}=" for name in options(draw))
+    overrides = [f"sampling.{word}" if word.startswith(ours) else word for word in overrides]
+    config, data, module = from_checkpoint(path, overrides, bank=True)
+    folder = run_folder(config)
+    device = make_trainer(config, [], [], folder).strategy.root_device
+    module.to(device).eval()
+    module.bank.to(device)
+    seed_everything(config["seed"], verbose=False)
+    images = draw(module, data, **config["sampling"])
+    kind = config["sampling"]["kind"]
+    picture = folder / "images" / f"{kind}.png"
+    with writing(folder, config):
+        picture.parent.mkdir()
+        grid(images, apart=None if kind == "unconditional" else 1).save(picture)
+    return picture
 
 
 # ---------------------------------------------------------------- configs and checkpoints
@@ -168,6 +194,23 @@ def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> 
             )
 
 
+def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain, ImageData, ACN]:
+    """The config that a checkpoint carries, overrides on top, and what it describes, with the
+    checkpoint's weights and, where asked for, its code bank.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, the overrides contradict its networks, or its
+            networks cannot take the data.
+    """
+    checkpoint = read_checkpoint(path)
+    kept = config_of(checkpoint)
+    config = complete(kept | {"resume": None}, overrides)
+    refuse_changes(kept, config, lambda key: key.startswith("model."))
+    data, module = build(config, tuple(checkpoint["hyper_parameters"]["image_shape"]))
+    load(module, checkpoint, bank)
+    return config, data, module
+
+
 def load(module: ACN, checkpoint: Mapping[str, Any], bank: bool) -> None:
     """Weights, and the code bank where asked for.
 
@@ -214,21 +257,35 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
     code_size = model.pop("code_size")
     if code_size < 1:
         raise UsageError(f"model.code_size: {code_size} is below 1.")
+    likelihood = component(Likelihood, model.pop("likelihood"), shape[0])
     index = NeighbourIndex(code_size, **config["neighbours"])
     if index.k >= len(data.rows):
         raise UsageError(
             f"neighbours.k: {index.k} neighbours of an image need more than {index.k} training "
             f"images; there are {len(data.rows)}."
         )
+    if max(NEIGHBOURS) > len(data.rows):
+        raise UsageError(
+            f"data.root: {len(data.rows)} training images are too few: costs are reported with "
+            f"{max(NEIGHBOURS)} neighbours."
+        )
+    if likelihood.binary and not data.binary:
+        raise UsageError(
+            f"model.likelihood.kind: {config['model']['likelihood']['kind']} is for pixels of two "
+            "values, and the images have more. Use categorical or logistic_mixture, or "
+            "data.binarisation=dynamic."
+        )
     module = ACN(
         component(Encoder, model.pop("encoder"), shape, code_size),
         component(Prior, model.pop("prior"), code_size),
-        component(Decoder, model.pop("decoder"), shape, code_size),
+        component(Decoder, model.pop("decoder"), shape, code_size, likelihood),
         CodeBank(data.labels, data.rows, code_size, config["seed"]),
         index,
         len(data.classes),
         **model,
     )
+    # What convolutions on the CPU and on GPUs with tensor cores are quickest at.
+    module.to(memory_format=torch.channels_last)
     module.save_hyperparameters({KEY: config, "image_shape": list(shape)}, logger=False)
     return data, module
 
@@ -262,7 +319,7 @@ def evaluate(
     trainer: Trainer,
     module: ACN,
     data: ImageData,
-    config: Plain,
+    measure: cb.MeasureTest,
     checkpoint: str | None,
     start: float,
 ) -> dict[str, Any]:
@@ -273,24 +330,26 @@ def evaluate(
         TrainingError: the cost is no number.
     """
     trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
-    batches = int(sum(trainer.num_test_batches))
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if not math.isfinite(metrics["test/total"]):
+    costs, accuracy = measure.figures["costs"], measure.figures["accuracies"]
+    if not all(map(math.isfinite, costs.values())):
         raise TrainingError(
             f"The cost of the test images is NaN or infinite, by {checkpoint or 'these weights'}."
         )
+    dims = math.prod(data.image_shape)
     return {
         "data": data.source,
         "split": "test",
-        "images": min(len(data.test_set), batches * data.batch_size * trainer.world_size),
-        "seed": config["seed"],
+        "images": measure.figures["images"],
+        "seed": data.seed,
         "binarisation": data.binarisation,
-        "nats_per_image": {
-            "reconstruction": metrics["test/distortion"],
-            f"kl_k{module.index.k}": metrics["test/rate"],
-            "total": metrics["test/total"],
+        "nats_per_image": costs,
+        "bits_per_dim": {
+            name: bits_per_dim(costs[name], dims) for name in ("ordered", "unordered")
         },
-        "accuracy": {"knn": metrics.get("test/knn_accuracy")},
+        "accuracy": {
+            name: accuracy[name] for name in ("linear", "knn", "linear_pca", "linear_pixels")
+        },
+        "posterior_samples": measure.posterior_samples,
         "seconds": time.perf_counter() - start,
         "checkpoint": checkpoint,
     }

@@ -1,5 +1,6 @@
 """The LightningModule: how the parts of an ACN are wired."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,8 @@ from acn_lightning.code_bank import CodeBank
 from acn_lightning.data import Batch
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
-from acn_lightning.errors import UsageError
-from acn_lightning.evaluation import knn_vote
+from acn_lightning.errors import UsageError, check_choice
+from acn_lightning.evaluation import Coded, knn_vote
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.priors import Prior
 
@@ -39,10 +40,17 @@ class ACN(LightningModule):
         index: answers which of them are nearest. The callback `RefreshNeighbours` rebuilds it.
         classes: number of classes; below 2 there is no KNN accuracy.
         learning_rate: of Adam.
+        schedule: "constant", or "cosine": down to 0 over the steps of the run along half a cosine
+            (Loshchilov and Hutter, arXiv 1608.03983).
+        warmup_epochs: over these the weight of the rate in the loss grows from 0 to 1 (Bowman et
+            al., arXiv 1511.06349), a means of VAEs against empty codes. What is logged is never
+            weighted.
+        free_nats: a rate below this many nats per image costs nothing in the loss ("free bits",
+            Kingma et al., arXiv 1606.04934, with the whole code as one group); another such means.
 
     Raises:
-        UsageError: the learning rate is out of range; when fitting, the callback
-            `RefreshNeighbours` is missing.
+        UsageError: an option is out of range; when fitting, the callback `RefreshNeighbours` is
+            missing, or a cosine has no end to go to.
     """
 
     def __init__(
@@ -55,13 +63,22 @@ class ACN(LightningModule):
         classes: int,
         *,
         learning_rate: float = 1e-3,
+        schedule: str = "constant",
+        warmup_epochs: float = 0.0,
+        free_nats: float = 0.0,
     ) -> None:
         super().__init__()
+        check_choice("model.schedule", schedule, ("constant", "cosine"))
+        for name, value in [("warmup_epochs", warmup_epochs), ("free_nats", free_nats)]:
+            if not 0 <= value < math.inf:
+                raise UsageError(f"model.{name}: {value} is not from 0 on.")
         if not 0 < learning_rate < 1e30:  # Adam's step has to be a float32
             raise UsageError(f"model.learning_rate: {learning_rate} is not above 0 and below 1e30.")
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
+        self.schedule, self.warmup_epochs, self.free_nats = schedule, warmup_epochs, free_nats
         self.classes = classes
+        self.posterior_samples = 1  # z for each test image; `MeasureTest` sets it
         if classes > 1:
             self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
 
@@ -95,32 +112,56 @@ class ACN(LightningModule):
             on_step=False, on_epoch=True, batch_size=len(z), sync_dist=True,
         )  # fmt: skip
         self.log("cost", total.detach(), prog_bar=True, logger=False)
-        return total
+        return self.rate_weight() * rate.clamp(min=self.free_nats) + distortion
+
+    def rate_weight(self) -> float:
+        """The weight of the rate in the loss, by how far training has come."""
+        if not self.warmup_epochs:
+            return 1.0
+        epochs = self.trainer.global_step / self.trainer.num_training_batches
+        return min(1.0, epochs / self.warmup_epochs)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test", self.posterior_samples)._asdict()
 
-    def _evaluate(self, batch: Batch, part: str) -> None:
+    def _evaluate(self, batch: Batch, part: str, samples: int = 1) -> Coded:
         posterior = self.encoder(batch.image)
         rows = self.index.search(posterior.mean)
         # Neighbours first, (K, B, D): a batch of posteriors then pairs with each of the K.
         priors = self.prior(self.bank.codes[rows.T])
-        z = posterior.sample()
-        rate = objective.rate(posterior, priors, z).mean()
-        distortion = objective.distortion(self.decoder(z), batch.image).mean()
-        log = partial(self.log, batch_size=len(z), sync_dist=True)
+        z = posterior.sample((samples,))
+        rate = torch.stack([objective.rate(posterior, priors, one) for one in z]).mean()
+        each = [objective.distortion(self.decoder(one), batch.image) for one in z]
+        distortion = torch.stack(each).mean(0)
+        log = partial(self.log, batch_size=len(batch.index), sync_dist=True)
         log(f"{part}/rate", rate)
-        log(f"{part}/distortion", distortion)
-        log(f"{part}/total", rate + distortion, prog_bar=True)
+        log(f"{part}/distortion", distortion.mean())
+        log(f"{part}/total", rate + distortion.mean(), prog_bar=True)
         if self.classes > 1:
             self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
             log(f"{part}/knn_accuracy", self.knn_accuracy)
+        return Coded(batch.index, posterior.mean, z, distortion)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        if self.schedule == "constant":
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise UsageError("model.schedule=cosine needs an end: set trainer.max_epochs.")
+        # By the step and not by the epoch: Lightning saves an epoch's checkpoint before it steps
+        # schedules that go by epochs. The length is not in the checkpoint, so that a run that is
+        # resumed with more epochs takes its time.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (1 + math.cos(math.pi * min(1, step / steps))) / 2
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["code_bank"] = self.bank.state_dict()

@@ -122,23 +122,32 @@ class NeighbourIndex:
             ) from error
 
     def search(
-        self, queries: Float[Tensor, "n code"], exclude: Int[Tensor, " n"] | None = None
+        self,
+        queries: Float[Tensor, "n code"],
+        exclude: Int[Tensor, " n"] | None = None,
+        k: int | None = None,
     ) -> Int[Tensor, "n k"]:
         """The data-set rows of the K stored codes nearest to each query, nearest first.
 
         Args:
             queries: codes, on any device; the answer comes on the same one.
             exclude: a row for each query that may not be among its answers.
+            k: another K than the index's own.
 
         Raises:
-            UsageError: nothing was built yet.
+            UsageError: nothing was built yet; `k` is more than there are codes to answer with.
         """
         if self.index is None:
             raise UsageError(
                 "The neighbour index is empty: fit or test with the callback "
                 "acn_lightning.callbacks.RefreshNeighbours(), which builds it."
             )
-        wanted = self.k if exclude is None else self.k + 1
+        k = k or self.k
+        wanted = k if exclude is None else k + 1
+        if wanted > len(self.codes):
+            raise UsageError(
+                f"{k} neighbours of a code are asked for, of {len(self.codes)} stored codes."
+            )
         found = self.index.search(queries.to(self.codes.device).contiguous(), wanted)[1]
         found = found.to(queries.device)
         # An approximate index may find too few: FAISS then fills up with -1.
@@ -148,16 +157,16 @@ class NeighbourIndex:
             unusable |= rows == exclude[:, None]
         # The usable ones to the front, still nearest first. Where the excluded row was not among
         # the K + 1, the farthest drops out.
-        order = unusable.byte().argsort(dim=1, stable=True)[:, : self.k]
+        order = unusable.byte().argsort(dim=1, stable=True)[:, :k]
         rows, unusable = rows.gather(1, order), unusable.gather(1, order)
         if (short := unusable.any(dim=1)).any():
             rows[short] = self._search_exactly(
-                queries[short], exclude[short] if exclude is not None else None
+                queries[short], exclude[short] if exclude is not None else None, k
             )
         return rows
 
     def _search_exactly(
-        self, queries: Float[Tensor, "n code"], exclude: Int[Tensor, " n"] | None
+        self, queries: Float[Tensor, "n code"], exclude: Int[Tensor, " n"] | None, k: int
     ) -> Int[Tensor, "n k"]:
         """For the queries of which an approximate index found too few."""
         answers = []
@@ -167,7 +176,7 @@ class NeighbourIndex:
                 distances[
                     self.rows.to(distances.device) == exclude[number].to(distances.device)
                 ] = torch.inf
-            answers.append(distances.topk(self.k, largest=False).indices)
+            answers.append(distances.topk(k, largest=False).indices)
         return self.rows.to(queries.device)[torch.stack(answers).to(queries.device)]
 
     def _choose_gpu(self, device: torch.device) -> int | None:

@@ -4,6 +4,15 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.distributions import Distribution
+
+
+def expected(images: Distribution) -> Tensor:
+    """Their mean where it is known, else a sample."""
+    try:
+        return images.mean
+    except NotImplementedError:
+        return images.sample()
 
 
 def grid(

@@ -1,5 +1,8 @@
 """Priors: a neighbour's code c to the distribution p(z|c) that a code is coded with."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +16,15 @@ from acn_lightning.networks import Component
 class Prior(Component):
     """Maps codes (..., D) to p(z|c): batch shape (...), event shape (D,)."""
 
+    def marginal(self, codes: Float[Tensor, "n code"], nearest: int) -> Distribution:
+        """What a code costs when nothing is known of its neighbours: p(z) = 1/N sum_j p(z|c_j).
+
+        Args:
+            codes: c_j, all N of them.
+            nearest: how many terms of the sum to take for each z, those of the nearest codes.
+        """
+        raise NotImplementedError
+
 
 class StandardNormalPrior(Prior, kind="standard_normal"):
     """p(z|c) = N(0, I), whatever c is: the same module is then a plain VAE."""
@@ -22,6 +34,9 @@ class StandardNormalPrior(Prior, kind="standard_normal"):
 
     def forward(self, code: Float[Tensor, "... code"]) -> Distribution:
         return unit_normal(torch.zeros_like(code))
+
+    def marginal(self, codes: Float[Tensor, "n code"], nearest: int) -> Distribution:
+        return self(codes[0])
 
 
 class MixturePrior(Prior, kind="mixture"):
@@ -52,20 +67,74 @@ class MixturePrior(Prior, kind="mixture"):
         self.output = nn.Linear(depth * width, code_size * mixtures * 3)
 
     def forward(self, code: Float[Tensor, "... code"]) -> Distribution:
+        return self.distribution(self.describe(code))
+
+    def describe(self, code: Float[Tensor, "... code"]) -> Float[Tensor, "... code mixture 3"]:
+        """A logit, a mean and the logarithm of a width for each Gaussian."""
         features: list[Tensor] = []
         for layer in self.hidden:
             features.append(torch.tanh(layer(torch.cat([code, *features[-1:]], dim=-1))))
-        parameters = self.output(torch.cat(features, dim=-1))
+        parameters: Tensor = self.output(torch.cat(features, dim=-1))
         # float32, also where autocast runs the layers in less: log-ratios of codes are summed.
-        parameters = parameters.float().unflatten(-1, (code.shape[-1], self.mixtures, 3))
-        logits, means, log_scales = parameters.unbind(-1)
+        return parameters.float().unflatten(-1, (code.shape[-1], self.mixtures, 3))
+
+    def distribution(self, description: Float[Tensor, "... code mixture 3"]) -> Distribution:
+        """p(z|c) of what `describe` returned."""
+        logits, means, log_widths = description.unbind(-1)
         # What is coded is a mean plus the posterior's unit noise, so no Gaussian narrower than that
-        # noise describes it: exp(log_scale) is the width of the mixture of the means alone. It
+        # noise describes it: exp(log_width) is the width of the mixture of the means alone. It
         # costs no generality, and a prior that is too sure of itself cannot charge without bound.
-        scales = torch.sqrt(1 + torch.exp(2 * log_scales.clamp(max=10)))
+        gaussians = Normal(
+            means, torch.sqrt(1 + torch.exp(2 * log_widths.clamp(max=10))), validate_args=False
+        )
+        if self.mixtures == 1:  # the KL then has a closed form
+            one = Normal(means[..., 0], gaussians.scale[..., 0], validate_args=False)
+            return Independent(one, 1, validate_args=False)
         mixture = MixtureSameFamily(
-            Categorical(logits=logits, validate_args=False),
-            Normal(means, scales, validate_args=False),
-            validate_args=False,
+            Categorical(logits=logits, validate_args=False), gaussians, validate_args=False
         )
         return Independent(mixture, 1, validate_args=False)
+
+    def marginal(self, codes: Float[Tensor, "n code"], nearest: int) -> Distribution:
+        descriptions = torch.cat([self.describe(piece) for piece in codes.split(4096)])
+        return CodeMixture(self, codes, descriptions, nearest)
+
+
+class CodeMixture(Distribution):
+    """p(z) = 1/N sum_j p(z|c_j), over all stored codes: batch shape (), event shape (D,).
+
+    `log_prob` sums the terms of the nearest codes only, and divides by N all the same. What is left
+    out is positive, so -log p(z) is never less than that of the whole sum: a cost computed with it
+    is an upper bound whichever terms are taken.
+
+    Args:
+        prior: makes a distribution of a description.
+        codes: c_j, (N, D).
+        descriptions: what the prior says of each, (N, ...).
+        nearest: how many terms to take for each z.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  # torch's name and type for it
+
+    def __init__(
+        self, prior: MixturePrior, codes: Tensor, descriptions: Tensor, nearest: int
+    ) -> None:
+        self.prior, self.codes, self.descriptions = prior, codes, descriptions
+        self.nearest = min(nearest, len(codes))
+        super().__init__(torch.Size(), codes.shape[1:], validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(z), in nats: (..., D) to (...)."""
+        pieces = [self._log_prob(piece) for piece in value.flatten(0, -2).split(16)]
+        return torch.cat(pieces).reshape(value.shape[:-1])
+
+    def _log_prob(self, z: Float[Tensor, "batch code"]) -> Float[Tensor, " batch"]:
+        rows = torch.cdist(z, self.codes).topk(self.nearest, largest=False).indices
+        terms = self.prior.distribution(self.descriptions[rows]).log_prob(z[:, None])
+        return torch.logsumexp(terms, dim=1) - math.log(len(self.codes))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """A stored code, then a code that may follow it."""
+        rows = torch.randint(len(self.codes), tuple(sample_shape), device=self.codes.device)
+        return self.prior.distribution(self.descriptions[rows]).sample()

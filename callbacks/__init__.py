@@ -7,6 +7,7 @@ if __name__ == "callbacks":
 
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
+from acn_lightning.callbacks.measure import MeasureTest
 from acn_lightning.callbacks.pictures import DrawPictures
 from acn_lightning.callbacks.progress import PrintEpochs
 from acn_lightning.callbacks.refresh import RefreshNeighbours
@@ -16,6 +17,7 @@ __all__ = [
     "BestCheckpoint",
     "DrawPictures",
     "LastCheckpoint",
+    "MeasureTest",
     "PrintEpochs",
     "RefreshNeighbours",
     "SeedEpochs",

@@ -12,7 +12,7 @@ from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.data import IndexedImages
 from acn_lightning.errors import UsageError
 from acn_lightning.module import ACN
-from acn_lightning.pictures import grid
+from acn_lightning.pictures import expected, grid
 
 
 class DrawPictures(Callback):
@@ -53,7 +53,7 @@ class DrawPictures(Callback):
         with isolate_rng(), trainer.precision_plugin.forward_context():
             batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
             posterior = module(batch.image)
-            decoded = module.decoder(posterior.sample()).mean
+            decoded = expected(module.decoder(posterior.sample()))
         originals = batch.image.cpu()
         rows = module.index.search(posterior.mean).cpu()
         stored = data_of(trainer).fixed_set.images[rows] / 255

@@ -21,6 +21,11 @@ class RefreshNeighbours(Callback):
     Before a test, the training images are encoded anew with the final weights: codes stored while
     the encoder was moving give worse figures.
 
+    Args:
+        encode: whether to encode all training images anew at each boundary, by the weights as they
+            are then, in place of what was stored along the epoch: a forward pass of the encoder
+            over the data, for a table in which all codes are of one age.
+
     Logs `bank/refreshed` (codes written since the boundary before), `bank/unseen` (training images
     never encoded) and `bank/rebuild_seconds`.
 
@@ -32,7 +37,8 @@ class RefreshNeighbours(Callback):
 
     refreshes_neighbours = True  # what an ACN looks for before it trains
 
-    def __init__(self) -> None:
+    def __init__(self, *, encode: bool = False) -> None:
+        self.encode = encode
         self.rebuilds = 0
         self.seconds = 0.0
         self.last: Refresh | None = None
@@ -49,19 +55,21 @@ class RefreshNeighbours(Callback):
         self.stale = True
         # Lightning validates before `on_train_epoch_end`, and validation asks the new index.
         if trainer.is_last_batch:
-            self._refresh_and_log(acn_of(pl_module))
+            self._refresh_and_log(trainer, acn_of(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that was cut short had no last batch.
         if self.stale:
-            self._refresh_and_log(acn_of(pl_module))
+            self._refresh_and_log(trainer, acn_of(pl_module))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         encode_all(trainer, module)
         module.bank.rebuild(module.index)
 
-    def _refresh_and_log(self, module: ACN) -> None:
+    def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
+        if self.encode:
+            encode_all(trainer, module)
         found = self._refresh(module)
         figures = {
             "bank/refreshed": float(found.refreshed),

@@ -45,18 +45,28 @@ def test_fit_writes_one_complete_folder(acn):
         assert str(folder / file) in out
     results = json.loads((folder / "results.json").read_text())
     assert set(results) == {
-        "data", "split", "images", "seed", "binarisation", "nats_per_image", "accuracy", "seconds",
-        "checkpoint",
+        "data", "split", "images", "seed", "binarisation", "nats_per_image", "bits_per_dim",
+        "accuracy", "posterior_samples", "seconds", "checkpoint",
     }  # fmt: skip
-    assert set(results["nats_per_image"]) == {"reconstruction", "kl_k5", "total"}
-    assert set(results["accuracy"]) == {"knn"}
+    assert set(results["nats_per_image"]) == {
+        "reconstruction", "kl_k1", "kl_k5", "kl_k10", "kl_tour", "kl_unconditional", "ordered",
+        "unordered",
+    }  # fmt: skip
+    assert set(results["bits_per_dim"]) == {"ordered", "unordered"}
+    assert set(results["accuracy"]) == {"linear", "knn", "linear_pca", "linear_pixels"}
     assert (results["data"], results["split"], results["images"]) == ("digits", "test", 359)
     assert Path(results["checkpoint"]).is_file()
     costs = results["nats_per_image"]
-    assert costs["total"] == pytest.approx(costs["reconstruction"] + costs["kl_k5"])
-    for line in ("reconstruction", "KL, K = 5", "KNN accuracy", "index rebuilds", "3 in"):
+    assert costs["ordered"] == pytest.approx(costs["reconstruction"] + costs["kl_tour"])
+    assert costs["unordered"] == pytest.approx(costs["reconstruction"] + costs["kl_unconditional"])
+    for name in ("ordered", "unordered"):  # of 64 pixels
+        bits = costs[name] / 64 / np.log(2)
+        assert results["bits_per_dim"][name] == pytest.approx(bits)
+        assert f"{costs[name]:.2f}" in out
+        assert f"{bits:.4f}" in out
+    for line in ("reconstruction", "KL, K = 5", "KNN classifier", "index rebuilds", "3 in"):
         assert line in out
-    assert f"{costs['total']:.2f} nats/image" in out
+    assert all(0 < accuracy <= 1 for accuracy in results["accuracy"].values())
     assert "1,294 of 1,294" in out
     metrics = rows(folder)
     for name in ("train/rate", "train/total", "val/total", "val/knn_accuracy", "bank/refreshed"):
@@ -161,11 +171,11 @@ def test_acn_test_reports_what_fit_reported(acn):
         assert results[part] == fitted[part], part
     assert results["checkpoint"] == fitted["checkpoint"]
     assert (folder / "images/neighbours.png").is_file()
-    assert "KL, K = 3" in out
-    # other data settings are welcome, another K too
-    status, out, err = acn("test", fitted["checkpoint"], "neighbours.k=7", "data.batch_size=50")
+    # other data settings are welcome, another K too: the tables have K of their own
+    other = ["neighbours.k=7", "data.batch_size=50", "evaluation.pixels=false"]
+    status, out, err = acn("test", fitted["checkpoint"], *other)
     assert status == 0, err
-    assert "KL, K = 7" in out
+    assert "not asked for" in out
 
 
 def test_wandb_offline_holds_config_scalars_and_pictures(acn):
@@ -202,6 +212,7 @@ def test_trainer_options_work(acn, options):
     status, out, err = acn(*FIT, "trainer.max_epochs=1", *options)
     assert status == 0, err
     assert "nats/image" in out
+    assert "linear classifier, codes" in out
 
 
 @pytest.mark.parametrize("option", ["fast_dev_run=true", "enable_checkpointing=false"])
@@ -364,7 +375,7 @@ def test_two_processes_count_each_image_once_and_fill_one_bank(acn):
     assert acn("test", results["checkpoint"], *one)[0] == 0
     again = json.loads((only_run(Path("tested")) / "results.json").read_text())
     assert again["accuracy"]["knn"] == pytest.approx(results["accuracy"]["knn"], abs=1e-6)
-    costs = [run["nats_per_image"]["total"] for run in (results, again)]
+    costs = [run["nats_per_image"]["ordered"] for run in (results, again)]
     assert costs[0] == pytest.approx(costs[1], rel=0.02)  # other noise in z
     metrics = rows(folder)
     assert [float(metrics[epoch]["bank/refreshed"]) for epoch in (0, 1)] == [1294, 1294]
@@ -381,7 +392,7 @@ def test_a_class_that_only_the_test_images_have(acn):
     source = ["data.source=npz", "data.root=odd.npz", "trainer.max_epochs=1"]
     status, out, err = acn(*FIT, *source)
     assert status == 0, err
-    assert "KNN accuracy" in out
+    assert "KNN classifier" in out
 
 
 # ---------------------------------------------------------------- wrong inputs
@@ -449,6 +460,15 @@ def refused(result, message):
         (["fit", "digits", "experiment=../up"], "experiment: '../up'"),
         (["fit", "digits", "trainer.check_val_every_n_epoch=0"], "trainer: "),
         (["fit", "digits", "data.validation=1.0"], "data.validation: 1.0"),
+        (["fit", "digits", "model.likelihood.kind=bernoulli"], "is for pixels of two values"),
+        (["fit", "digits", "data.validation=1430"], "8 training images are too few"),
+        (["fit", "digits", "model.decoder.kind=pixelcnn", "model.decoder.kernel=4"], "kernel: 4"),
+        (["fit", "digits", "model.schedule=cosin"], "Did you mean 'cosine'"),
+        (["fit", "digits", "model.schedule=cosine", "trainer.max_epochs=-1"], "needs an end"),
+        (["fit", "digits", "model.free_nats=-1"], "model.free_nats: -1"),
+        (["fit", "digits", "evaluation.posterior_samples=0"], "evaluation.posterior_samples: 0"),
+        (["fit", "digits+pixelvea"], "Did you mean 'pixelvae'"),
+        (["fit", "digits+pixelvae+nowhere.yaml"], "nowhere.yaml: there is no such file"),
         (["fit", "folder", "data.root=/dev/null"], "is a file, no folder"),
         (["fit", "folder", "data.root=.", "data.image_size=9999999"], "from 1 to 4096"),
         (["test", "."], ". is a folder"),
@@ -479,7 +499,9 @@ def test_wrong_checkpoints(acn, checkpoint, command, tmp_path):
         (tmp_path / "cut.ckpt").write_bytes(content[:size])
         refused(attempt(tmp_path / "cut.ckpt"), "cut.ckpt is")
     middle = len(content) // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    # More bytes than the padding between two parts may have
+    wrong = bytes(byte ^ 255 for byte in content[middle : middle + 300])
+    flipped = content[:middle] + wrong + content[middle + 300 :]
     (tmp_path / "flipped.ckpt").write_bytes(flipped)
     refused(attempt(tmp_path / "flipped.ckpt"), "flipped.ckpt is damaged")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")

@@ -13,8 +13,9 @@ from acn_lightning.experiment import build
 from tests.conftest import QUICK, naive_vote
 
 
-def digits(*overrides):
-    return build(compose("digits", [*QUICK, *overrides]))
+def digits(*overrides, quick=QUICK):
+    binary = ["model.likelihood.kind=bernoulli", "data.binarisation=static"]
+    return build(compose("digits", [*quick, *binary, *overrides]))
 
 
 def trainer(*callbacks, **options):
@@ -136,7 +137,7 @@ def test_validating_what_was_never_fitted_is_refused():
 
 def test_a_standard_normal_prior_makes_a_vae_of_the_same_module():
     vae = [option for option in QUICK if "prior" not in option]
-    data, module = build(compose("digits", [*vae, "model.prior.kind=standard_normal"]))
+    data, module = digits("model.prior.kind=standard_normal", quick=vae)
     run = trainer(RefreshNeighbours(), max_epochs=1)
     run.fit(module, datamodule=data)
     (metrics,) = run.test(module, datamodule=data, verbose=False)

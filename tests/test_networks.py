@@ -6,6 +6,7 @@ import torch
 from acn_lightning.decoders import ConvDecoder, Decoder
 from acn_lightning.encoders import ConvEncoder, Encoder
 from acn_lightning.errors import UsageError
+from acn_lightning.likelihoods import BernoulliLikelihood, Likelihood
 from acn_lightning.priors import MixturePrior, Prior, StandardNormalPrior
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 17, 9), (1, 3, 40), (1, 1, 1)]
@@ -17,7 +18,8 @@ def test_any_image_size_encodes_and_decodes(shape):
     posterior = ConvEncoder(shape, 5, channels=8)(image)
     assert posterior.batch_shape == (2,)
     assert posterior.event_shape == (5,)
-    decoded = ConvDecoder(shape, 5, channels=8)(posterior.rsample())
+    likelihood = BernoulliLikelihood(shape[0])
+    decoded = ConvDecoder(shape, 5, likelihood, channels=8)(posterior.rsample())
     assert decoded.batch_shape == (2,)
     assert decoded.event_shape == shape
     assert decoded.log_prob(image.round()).shape == (2,)
@@ -73,10 +75,12 @@ def test_standard_normal_prior_ignores_the_code():
 
 
 def test_families_know_their_kinds():
-    assert {family: sorted(family.kinds) for family in (Encoder, Prior, Decoder)} == {
-        Encoder: ["conv"],
+    families = (Encoder, Prior, Decoder, Likelihood)
+    assert {family: sorted(family.kinds) for family in families} == {
+        Encoder: ["conv", "none"],
         Prior: ["mixture", "standard_normal"],
-        Decoder: ["conv"],
+        Decoder: ["conv", "pixelcnn"],
+        Likelihood: ["bernoulli", "categorical", "logistic_mixture"],
     }
 
 
@@ -84,7 +88,8 @@ def test_families_know_their_kinds():
     "make",
     [
         lambda: ConvEncoder((1, 8, 8), 5, channels=12),
-        lambda: ConvDecoder((1, 8, 8), 5, channels=0),
+        lambda: ConvEncoder((1, 8, 8), 5, spread=0.0),
+        lambda: ConvDecoder((1, 8, 8), 5, BernoulliLikelihood(1), channels=0),
         lambda: MixturePrior(3, mixtures=0),
     ],
 )

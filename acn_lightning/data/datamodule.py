@@ -8,9 +8,12 @@ from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, DistributedSampler
 
+from acn_lightning.data.celeba import read_celeba
+from acn_lightning.data.cifar10 import read_cifar10
 from acn_lightning.data.download import PUBLISHED, download
 from acn_lightning.data.folder import read_folder
 from acn_lightning.data.idx import read_idx
+from acn_lightning.data.imagenet import read_imagenet
 from acn_lightning.data.images import (
     BINARISATIONS,
     Batch,
@@ -23,7 +26,19 @@ from acn_lightning.data.npz import read_npz
 from acn_lightning.data.sources import Source, held_out_rows, read_digits
 from acn_lightning.errors import UsageError, check_choice
 
-SOURCES = ("digits", "mnist", "fashion_mnist", "idx", "folder", "npz")
+SOURCES = (
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "celeba",
+    "imagenet",
+    "idx",
+    "folder",
+    "npz",
+)
+RESIZED = ("folder", "celeba", "imagenet")
+"""Sources whose images can be brought to another size."""
 
 
 class ImageData(LightningDataModule):
@@ -35,12 +50,16 @@ class ImageData(LightningDataModule):
 
     Args:
         seed: of the static draw and the order of the training examples.
-        source: "digits" (scikit-learn's, no download), "mnist", "fashion_mnist", "idx" (any files
-            in MNIST's layout), "folder" (PNG and JPEG, see `read_folder`) or "npz".
+        source: "digits" (scikit-learn's, no download), "mnist", "fashion_mnist", "cifar10",
+            "celeba", "imagenet" (see `read_cifar10`, `read_celeba`, `read_imagenet` for the files),
+            "idx" (any files in MNIST's layout), "folder" (PNG and JPEG, see `read_folder`) or
+            "npz".
         root: folder of the files, or the .npz file. Not used for digits.
         download: fetch what a published data set lacks in `root`.
-        image_size: for a folder, [height, width] to bring images to; a number for squares.
+        image_size: [height, width] to bring the images of a folder, of celeba or of imagenet's
+            JPEG files to; a number for squares.
         channels: for a folder, 1 for grey or 3 for RGB; null takes what the files are.
+        attribute: for celeba, which attribute is the label.
         binarisation: "none"; "threshold" at half of white; "static", one fixed draw for each
             image; "dynamic", a fresh draw whenever an image is trained on. Held-out images are
             the static draw under "dynamic" also, so that figures compare.
@@ -61,6 +80,7 @@ class ImageData(LightningDataModule):
         download: bool = True,
         image_size: Any = None,
         channels: int | None = None,
+        attribute: str = "Smiling",
         binarisation: str = "static",
         validation: float | int = 0.1,
         batch_size: int = 64,
@@ -72,8 +92,13 @@ class ImageData(LightningDataModule):
             raise UsageError(
                 f"data.root: say where the data of source '{source}' lie: data.root=PATH."
             )
-        if source != "folder" and (image_size is not None or channels is not None):
-            raise UsageError("data.image_size and data.channels are for data.source=folder only.")
+        if image_size is not None and source not in RESIZED:
+            raise UsageError(
+                "data.image_size is for the image files of celeba and imagenet, and else for "
+                "data.source=folder only."
+            )
+        if channels is not None and source != "folder":
+            raise UsageError("data.channels is for data.source=folder only.")
         if channels not in (None, 1, 3):
             raise UsageError(f"data.channels: {channels} is neither 1 (grey) nor 3 (RGB).")
         if batch_size < 1:
@@ -85,6 +110,7 @@ class ImageData(LightningDataModule):
         self.source, self.download = source, download
         self.root = Path(root).expanduser() if root is not None else Path()
         self.image_size, self.channels = parse_size(image_size), channels
+        self.attribute = attribute
         self.binarisation, self.validation = binarisation, validation
         self.batch_size, self.seed = batch_size, seed
         self.content: Source | None = None
@@ -119,7 +145,7 @@ class ImageData(LightningDataModule):
         self.image_shape = tuple(content.train.images.shape[1:])
         self.rows, held_out = held_out_rows(size, int(count))
         self.train_set = IndexedImages(drawn, self.labels, self.rows)
-        self.fixed_set = IndexedImages(fixed, self.labels, self.rows)
+        self.fixed_set = IndexedImages(fixed, self.labels, torch.arange(size))
         self.validation_set = IndexedImages(fixed, self.labels, held_out)
         self.test_set = IndexedImages(test, content.test.labels, torch.arange(len(test)))
         self.content = content
@@ -130,10 +156,22 @@ class ImageData(LightningDataModule):
                 return read_digits()
             case "folder":
                 return read_folder(self.root, self.image_size, self.channels)
+            case "cifar10":
+                return read_cifar10(self.root)
+            case "celeba":
+                return read_celeba(self.root, self.image_size, self.attribute)
+            case "imagenet":
+                return read_imagenet(self.root, self.image_size)
             case "npz":
                 return read_npz(self.root)
             case _:
                 return read_idx(self.root)
+
+    @property
+    def binary(self) -> bool:
+        """Whether pixels are black or white."""
+        values = [images.images.unique() for images in (self.fixed_set, self.test_set)]
+        return self.binarisation != "none" or set(torch.cat(values).tolist()) <= {0, 255}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, in an order that the seed and the epoch decide and nothing else."""
@@ -147,7 +185,8 @@ class ImageData(LightningDataModule):
         return self._loader(self.test_set)
 
     def encoding_dataloader(self) -> DataLoader[Batch]:
-        """Each training image once, as a fixed draw: what codes are reported on."""
+        """Each training image once, those held out for validation included, as a fixed draw: what
+        codes are reported on."""
         return self._loader(self.fixed_set)
 
     def _loader(self, images: IndexedImages, shuffle: bool = False) -> DataLoader[Batch]:

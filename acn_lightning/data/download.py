@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from acn_lightning.data.cifar10 import ARCHIVES, FOLDERS
 from acn_lightning.errors import UsageError
 
 STALL_SECONDS = 30
@@ -11,14 +12,16 @@ STALL_SECONDS = 30
 
 
 class Published(NamedTuple):
-    """Addresses that hold the same files, tried in turn, and the files' MD5 sums."""
+    """Addresses that hold the same files, tried in turn, and the files' MD5 sums; what makes all
+    of them needless where it is there."""
 
     addresses: tuple[str, ...]
     files: dict[str, str]
+    instead: tuple[str, ...] = ()
 
 
-# The sums are the ones that the publishers' files are known by (Fashion-MNIST's README,
-# torchvision's list for MNIST). MD5 is what was published; it finds damage, not malice.
+# The sums are the ones that the publishers' files are known by (CIFAR-10's page, Fashion-MNIST's
+# README, torchvision's list for MNIST). MD5 is what was published; it finds damage, not malice.
 PUBLISHED = {
     "mnist": Published(
         (
@@ -40,6 +43,11 @@ PUBLISHED = {
             "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
+    ),
+    "cifar10": Published(
+        ("https://www.cs.toronto.edu/~kriz/",),
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},  # is read as it is
+        (*FOLDERS, *ARCHIVES, "data_batch_1.bin", "data_batch_1"),
     ),
 }
 
@@ -73,6 +81,8 @@ def download(published: Published, root: Path) -> None:
 
 def missing(published: Published, root: Path) -> list[str]:
     """Files that are there neither as published nor unpacked."""
+    if any((root / name).exists() for name in published.instead):
+        return []
     return [
         name
         for name in published.files

@@ -1,8 +1,10 @@
 """A folder of image files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from acn_lightning.data.sources import Part, Source, divide, require_folder
 from acn_lightning.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -87,43 +92,66 @@ def read_images(
     """
     from tqdm import tqdm
 
-    with ThreadPoolExecutor() as pool:
-        arrays = list(
-            tqdm(
-                pool.map(lambda path: read_image(path, image_size, channels), files),
-                total=len(files),
-                desc="reading images",
-                unit="image",
-                delay=2,
-            )
-        )
-    if channels is None and any(array.ndim == 3 for array in arrays):
-        arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
-    for path, array in zip(files, arrays, strict=True):
-        if array.shape != arrays[0].shape:
-            raise UsageError(
-                f"data.image_size: images differ in size: {files[0]} is {pixels(arrays[0])}, "
-                f"{path} is {pixels(array)}. Give a size to bring them to: data.image_size=[64,64]."
-            )
-    stacked = torch.from_numpy(np.stack(arrays))
-    return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous()
+    channels = channels or (1 if all(map(is_grey, files)) else 3)
+    first = read_image(files[0], image_size, channels)
+    # In place, as twice the images of a large collection may be more than there is memory for.
+    images = np.empty((len(files), channels, *first.shape[:2]), np.uint8)
+
+    def fill(rows: range) -> int:
+        for row in rows:
+            array = read_image(files[row], image_size, channels)
+            if array.shape != first.shape:
+                raise UsageError(
+                    f"data.image_size: images differ in size: {files[0]} is {pixels(first)}, "
+                    f"{files[row]} is {pixels(array)}. Give a size to bring them to: "
+                    "data.image_size=[64,64]."
+                )
+            images[row] = array if array.ndim == 2 else array.transpose(2, 0, 1)
+        return len(rows)
+
+    # A task for every image would be more memory than the images where those are small.
+    everything = range(len(files))
+    pieces = [everything[start : start + 16] for start in everything[::16]]
+    bar = tqdm(total=len(files), desc="reading images", unit="image", delay=2)
+    with bar, ThreadPoolExecutor() as pool:
+        for count in pool.map(fill, pieces):
+            bar.update(count)
+    return torch.from_numpy(images)
 
 
-def read_image(path: Path, image_size: Sequence[int] | None, channels: int | None) -> np.ndarray:
-    """(H, W) for grey, (H, W, 3) for colour. Resized to cover `image_size`, the rest cut off
+def is_grey(path: Path) -> bool:
+    """Whether the file's header says so."""
+    with opened(path) as image:
+        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def read_image(path: Path, image_size: Sequence[int] | None, channels: int) -> np.ndarray:
+    """(H, W) for 1 channel, (H, W, 3) for 3. Resized to cover `image_size`, the rest cut off
     evenly on both sides, so that nothing is stretched."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
+
+    with opened(path) as file:
+        deep = file.mode.startswith("I")  # 16 bits a pixel; Pillow's convert would cut at 255
+        whole = Image.fromarray((np.asarray(file) // 257).astype(np.uint8)) if deep else file
+        image = ImageOps.exif_transpose(whole).convert("L" if channels == 1 else "RGB")
+        if image_size is not None:
+            height, width = image_size
+            image = ImageOps.fit(image, (width, height))
+        return np.asarray(image)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["Image"]:
+    """The image in a file.
+
+    Raises:
+        UsageError: it cannot be read, now or in the course of the `with`.
+    """
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
-            deep = file.mode.startswith("I")  # 16 bits a pixel; Pillow's convert would cut at 255
-            whole = Image.fromarray((np.asarray(file) // 257).astype(np.uint8)) if deep else file
-            grey = channels == 1 or (channels is None and whole.mode in ("1", "L", "LA"))
-            image = ImageOps.exif_transpose(whole).convert("L" if grey else "RGB")
-            if image_size is not None:
-                height, width = image_size
-                image = ImageOps.fit(image, (width, height))
-            return np.asarray(image)
+            yield file
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"data.root: {path} cannot be read as an image ({error}).") from error
 

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,7 @@ def read_npz(path: Path) -> Source:
     Raises:
         UsageError: the file is missing or damaged, an array is missing or not of that form.
     """
-    if not path.is_file():
-        what = f"{path} is a folder, no .npz file" if path.is_dir() else f"there is no file {path}"
-        raise UsageError(f"data.root: {what}.")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise UsageError(f"data.root: {path} is no readable .npz file ({error}).") from error
+    content = load_npz(path)
     train = npz_part(content, "", path)
     labels = [train.labels]
     test = npz_part(content, "test_", path) if "test_images" in content else None
@@ -53,6 +39,30 @@ def read_npz(path: Path) -> Source:
         )
     classes = tuple(str(label) for label in range(highest + 1))
     return Source(train, test, classes) if test else divide(train, classes, 0.1, str(path))
+
+
+def load_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Its arrays, or those of the `names` that it has; the others are not read.
+
+    Raises:
+        UsageError: the file is missing or damaged, or an array is pickled.
+    """
+    if not path.is_file():
+        what = f"{path} is a folder, no .npz file" if path.is_dir() else f"there is no file {path}"
+        raise UsageError(f"data.root: {what}.")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {n: arrays[n] for n in arrays.files if names is None or n in names}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        AttributeError,
+        TypeError,
+    ) as error:
+        raise UsageError(f"data.root: {path} is no readable .npz file ({error}).") from error
 
 
 def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:

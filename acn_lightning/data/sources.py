@@ -1,5 +1,6 @@
 """What every reader of images returns, and what they share."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,48 @@ def require_folder(root: Path) -> None:
     if not root.is_dir():
         what = f"{root} is a file, no folder" if root.exists() else f"there is no folder {root}"
         raise UsageError(f"data.root: {what}.")
+
+
+def require(root: Path, names: Iterable[str], layout: str) -> None:
+    """Files, and folders where a name ends in "/".
+
+    Args:
+        root: where they have to be.
+        names: of the files and folders.
+        layout: a sentence for the error, on what belongs there.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    require_folder(root)
+    for name in names:
+        path = root / name
+        if not (path.is_dir() if name.endswith("/") else path.is_file()):
+            raise UsageError(f"data.root: {root} has no {name}. {layout}")
+
+
+def require_size(image_size: Sequence[int] | None, name: str) -> Sequence[int]:
+    """Raises:
+    UsageError: there is none.
+    """
+    if image_size is None:
+        raise UsageError(f"data.image_size: images of {name} need one: data.image_size=64.")
+    return image_size
+
+
+def read_lines(path: Path) -> list[str]:
+    """A text file without the blank lines at its end.
+
+    Raises:
+        UsageError: it cannot be read, is no text or is empty.
+    """
+    try:
+        lines = path.read_text("utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"data.root: {path} cannot be read as text ({error}).") from error
+    if not lines:
+        raise UsageError(f"data.root: {path} is empty.")
+    return lines
 
 
 def check_counts(images: int, images_name: object, labels: int, labels_name: object) -> None:

@@ -107,6 +107,15 @@ def test_no_validation():
         ({"source": "mnist"}, r"data\.root=PATH"),
         ({"source": "folder"}, r"data\.root=PATH"),
         ({"image_size": 32}, r"data\.source=folder only"),
+        (
+            {"source": "cifar10", "root": ".", "image_size": 32},
+            "image files of celeba and imagenet",
+        ),
+        (
+            {"source": "celeba", "root": ".", "channels": 1},
+            r"data\.channels is for data\.source=fol",
+        ),
+        ({"source": "celeba", "root": ".", "image_size": "big"}, "neither a number nor"),
         ({"source": "folder", "root": ".", "channels": 2}, "neither 1"),
         ({"source": "folder", "root": ".", "image_size": [1, 2, 3]}, "neither a number nor"),
         ({"source": "folder", "root": ".", "image_size": -4}, "neither a number nor"),

@@ -91,8 +91,17 @@ def test_the_next_address_is_tried(server, tmp_path):
     assert (tmp_path / "a.gz").read_bytes() == CONTENT
 
 
-def test_the_published_sets_have_their_four_files():
+def test_nothing_is_fetched_where_something_else_serves(server, tmp_path):
+    published = Published((server.url,), {"a.tar.gz": MD5}, ("a-folder", "b.tar.gz"))
+    assert missing(published, tmp_path) == ["a.tar.gz"]
+    (tmp_path / "a-folder").mkdir()
+    download(published, tmp_path)
+    assert server.asked == []
+
+
+def test_the_published_sets_have_their_files():
+    counts = {name: len(published.files) for name, published in PUBLISHED.items()}
+    assert counts == {"mnist": 4, "fashion_mnist": 4, "cifar10": 1}
     for published in PUBLISHED.values():
-        assert len(published.files) == 4
         assert all(len(md5) == 32 for md5 in published.files.values())
         assert all(address.endswith("/") for address in published.addresses)
