@@ -76,7 +76,7 @@ def test_overrides_win_and_interpolate():
     assert config["seed"] == 7
     assert config["data"]["root"] == "DIR"
     assert config["data"]["validation"] == 0.2
-    assert compose("mnist")["data"]["validation"] == 5000
+    assert compose("mnist")["data"]["validation"] == 2000
 
 
 def test_another_kind_drops_the_options_of_the_first():

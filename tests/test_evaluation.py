@@ -1,11 +1,170 @@
-"""Votes against a naive count, and against scikit-learn."""
+"""The tables against naive second implementations and closed forms."""
 
+import itertools
+import math
+
+import numpy as np
+import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from acn_lightning.evaluation import knn_vote
+from acn_lightning.encoders import unit_normal
+from acn_lightning.evaluation import (
+    Coded,
+    Labelled,
+    accuracies,
+    bits_per_dim,
+    bounds,
+    knn_vote,
+    linear_accuracy,
+)
 from acn_lightning.neighbours import NeighbourIndex
-from tests.conftest import naive_vote
+from acn_lightning.priors import MixturePrior, StandardNormalPrior
+from acn_lightning.tours import greedy_tour
+from tests.conftest import bank_of, naive_vote
+
+# ---------------------------------------------------------------- costs
+
+
+@pytest.fixture
+def world():
+    """A bank of 40 codes, 33 of them trained on, and 12 test images with 3 samples each."""
+    bank = bank_of(size=40, code_size=3, k_rows=[row for row in range(40) if row % 6])
+    index = NeighbourIndex(3, k=4)
+    index.build(bank.codes[bank.rows], bank.rows)
+    mean = torch.randn(12, 3) * 1.5
+    z = mean + torch.randn(3, 12, 3)
+    coded = Coded(torch.arange(12), mean, z, torch.rand(12) * 50)
+    return bank, index, coded
+
+
+def log_normal(z, mean):
+    return float((-0.5 * (z - mean) ** 2 - 0.5 * math.log(2 * math.pi)).sum())
+
+
+def log_prior(prior, z, code):
+    return float(prior(code).log_prob(z))
+
+
+def naive_bounds(coded, prior, bank, order, nearest):
+    """One image, one sample, one neighbour at a time."""
+    codes = bank.codes[bank.rows]
+    tested = range(len(coded.mean))
+    samples = range(len(coded.z))
+
+    def kl(i, code):
+        return np.mean(
+            [
+                log_normal(coded.z[s, i], coded.mean[i]) - log_prior(prior, coded.z[s, i], code)
+                for s in samples
+            ]
+        )
+
+    def marginal(i):
+        costs = []
+        for s in samples:
+            z = coded.z[s, i]
+            near = sorted(codes, key=lambda code: float((z - code).norm()))[:nearest]
+            p = sum(math.exp(log_prior(prior, z, code)) for code in near) / len(codes)
+            costs.append(log_normal(z, coded.mean[i]) - math.log(p))
+        return np.mean(costs)
+
+    figures = {"reconstruction": float(coded.distortion.mean())}
+    for k in (1, 5, 10):
+        figures[f"kl_k{k}"] = np.mean(
+            [
+                np.mean(
+                    [
+                        kl(i, code)
+                        for code in sorted(codes, key=lambda c: float((c - coded.mean[i]).norm()))[
+                            :k
+                        ]
+                    ]
+                )
+                for i in tested
+            ]
+        )
+    figures["kl_unconditional"] = np.mean([marginal(i) for i in tested])
+    steps = [kl(i, coded.mean[before]) for before, i in itertools.pairwise(order)]
+    figures["kl_tour"] = (marginal(order[0]) + sum(steps)) / len(order)
+    for total, part in [("ordered", "kl_tour"), ("unordered", "kl_unconditional")]:
+        figures[total] = figures["reconstruction"] + figures[part]
+    return figures
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("nearest", [7, 33, 1000])
+@pytest.mark.parametrize("mixtures", [1, 4])
+def test_bounds_equal_naive_sums(world, nearest, mixtures):
+    bank, index, coded = world
+    prior = MixturePrior(3, mixtures=mixtures, width=8)
+    order = greedy_tour(coded.mean)
+    found = bounds(coded, prior, bank, index, nearest, [order])
+    naive = naive_bounds(coded, prior, bank, order.tolist(), nearest)
+    assert found.keys() == naive.keys()
+    for name, value in naive.items():
+        # One Gaussian has a closed form, of which samples are an estimate
+        if mixtures > 1 or name == "reconstruction":
+            assert found[name] == pytest.approx(value, rel=1e-4), name
+
+
+@torch.no_grad()
+def test_a_prior_that_ignores_the_code_costs_the_same_everywhere(world):
+    bank, index, coded = world
+    found = bounds(coded, StandardNormalPrior(3), bank, index, 5, [greedy_tour(coded.mean)])
+    expected = float(coded.mean.square().sum(1).mean() / 2)
+    for name in ("kl_k1", "kl_k5", "kl_k10", "kl_tour", "kl_unconditional"):
+        assert found[name] == pytest.approx(expected, rel=1e-5), name
+
+
+@torch.no_grad()
+def test_fewer_terms_never_cost_less(world):
+    bank, index, coded = world
+    prior = MixturePrior(3, mixtures=4, width=8)
+    order = [greedy_tour(coded.mean)]
+    costs = [
+        bounds(coded, prior, bank, index, nearest, order)["kl_unconditional"]
+        for nearest in (1, 3, 10, 33)
+    ]
+    assert costs == sorted(costs, reverse=True)
+
+
+@torch.no_grad()
+def test_of_several_tours_the_cheapest_counts(world):
+    bank, index, coded = world
+    prior = MixturePrior(3, mixtures=4, width=8)
+    orders = [torch.randperm(12) for _ in range(3)]
+    alone = [bounds(coded, prior, bank, index, 33, [order])["kl_tour"] for order in orders]
+    assert bounds(coded, prior, bank, index, 33, orders)["kl_tour"] == pytest.approx(min(alone))
+
+
+@torch.no_grad()
+def test_the_marginals_samples_are_of_its_density():
+    prior = MixturePrior(2, mixtures=2, width=8)
+    codes = torch.randn(9, 2) * 3
+    marginal = prior.marginal(codes, nearest=9)
+    z = marginal.sample((20_000,))
+    # E_q[p/q] = 1 for any p: here a Gaussian, to be reached by the samples
+    weight = (unit_normal(torch.zeros(2)).log_prob(z) - marginal.log_prob(z)).exp()
+    assert abs(weight.mean() - 1) < 5 * weight.std() / len(z) ** 0.5
+
+
+def test_a_bank_too_small_for_the_table_is_refused(world):
+    _, _, coded = world
+    bank = bank_of(size=8, code_size=3)
+    index = NeighbourIndex(3, k=2)
+    index.build(bank.codes, bank.rows)
+    with pytest.raises(ValueError, match="10 neighbours of a code are asked for, of 8"):
+        bounds(coded, StandardNormalPrior(3), bank, index, 5, [])
+
+
+def test_bits_per_dim():
+    assert bits_per_dim(3 * 32 * 32 * math.log(2), 3 * 32 * 32) == pytest.approx(1.0)
+
+
+# ---------------------------------------------------------------- accuracies
 
 
 def test_vote_is_the_most_frequent_class_and_the_nearest_among_equals():
@@ -22,3 +181,39 @@ def test_accuracy_agrees_with_scikit_learn():
     predicted = knn_vote(labels[index.search(codes[500:])], 3)
     reference = KNeighborsClassifier(1).fit(codes[:500], labels[:500])
     assert predicted.tolist() == reference.predict(codes[500:]).tolist()
+
+
+def test_linear_accuracies_by_hand():
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype(np.float32)
+    train, test = Labelled(x[:1200], y[:1200]), Labelled(x[1200:], y[1200:])
+    mean, scale = train.features.mean(0), train.features.std(0)
+    scale[scale == 0] = 1
+    model = LogisticRegression(max_iter=1000).fit((train.features - mean) / scale, train.labels)
+    expected = model.score((test.features - mean) / scale, test.labels)
+    assert linear_accuracy(train, test) == pytest.approx(expected, abs=2 / len(test.labels))
+    # principal components by a singular value decomposition
+    _, _, directions = np.linalg.svd(train.features - mean, full_matrices=False)
+    turned = [(part.features - mean) @ directions[:5].T for part in (train, test)]
+    spread = turned[0].std(0)
+    model = LogisticRegression(max_iter=1000).fit(turned[0] / spread, train.labels)
+    expected = model.score(turned[1] / spread, test.labels)
+    found = linear_accuracy(train, test, components=5)
+    assert found == pytest.approx(expected, abs=2 / len(test.labels))
+    codes = (
+        Labelled(train.features[:, 20:25], y[:1200]),
+        Labelled(test.features[:, 20:25], y[1200:]),
+    )
+    table = accuracies(codes, (train, test))
+    assert table == {
+        "linear": linear_accuracy(*codes),
+        "linear_pca": found,
+        "linear_pixels": linear_accuracy(train, test),
+    }
+    assert accuracies(codes, None)["linear_pixels"] is None
+
+
+def test_one_class_to_learn_from_is_what_is_guessed():
+    train = Labelled(np.random.default_rng(0).normal(size=(20, 3)), np.ones(20, int))
+    test = Labelled(np.zeros((4, 3)), np.array([1, 1, 0, 1]))
+    assert linear_accuracy(train, test) == 0.75
