@@ -12,7 +12,7 @@ from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.module import ACN
 
 Images = Float[Tensor, "batch channel height width"]
-Columns = list[Images]
+Columns = list[Float[Tensor, "rows channel height width"]]
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from acn_lightning.config import (
     compose,
     differences,
     experiments,
+    flatten,
     to_yaml,
     trainer_options,
 )
@@ -186,3 +187,48 @@ def test_files_in_conf_say_what_they_are():
     for path in experiments().values():
         assert path.read_text().startswith("# ")
         assert yaml.safe_load(path.read_text())
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_layers_go_on_top_in_order(tmp_path):
+    plain = compose("mnist")["model"]
+    vae = compose("mnist+small+vae", ["model.code_size=3"])
+    assert vae["experiment"] == "mnist+small+vae"
+    assert vae["model"]["prior"] == {"kind": "standard_normal"}
+    assert vae["model"]["decoder"] == {"kind": "conv", "channels": 16}
+    assert vae["model"]["code_size"] == 3
+    assert vae["model"]["schedule"] == plain["schedule"]
+    assert compose("mnist+pixelvae")["model"]["decoder"] == plain["decoder"]
+    (tmp_path / "mine.yaml").write_text("seed: 7\nmodel:\n  decoder: {kernel: 3}")
+    mine = compose(f"mnist+{tmp_path}/mine.yaml")
+    assert mine["seed"] == 7
+    assert mine["model"]["decoder"] == plain["decoder"] | {"kernel": 3}
+    assert mine["experiment"] == "mnist+mine"
+
+
+def test_a_file_whose_name_has_a_plus(tmp_path):
+    (tmp_path / "a+b.yaml").write_text("seed: 7")
+    assert compose(f"{tmp_path}/a+b.yaml")["experiment"] == "a+b"
+
+
+def test_baselines_differ_in_what_they_are_about_alone():
+    acn = dict(flatten(compose("mnist+small")))
+    for layer, sections in [
+        ("vae", ("model.prior", "model.decoder")),
+        ("pixelvae", ("model.prior",)),
+        ("pixelcnn", ("model.encoder", "model.prior", "model.decoder", "model.warmup_epochs")),
+    ]:
+        other = dict(flatten(compose(f"mnist+small+{layer}")))
+        changed = {key for key in acn.keys() | other.keys() if acn.get(key) != other.get(key)}
+        assert all(key.startswith((*sections, "experiment")) for key in changed), changed
+
+
+def test_wrong_layers_take_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"unknown layer.*small.*Did you mean 'pixelvae'"):
+        compose("mnist+pixelvea")
+    (tmp_path / "wrong.yaml").write_text("model: 3")
+    with pytest.raises(UsageError, match="model") as error:
+        compose(f"mnist+{tmp_path}/wrong.yaml")
+    assert "\n" not in str(error.value)

@@ -121,12 +121,25 @@ def assert_same_end(one_root, other_root):
     assert one["code_bank"]["neighbours"] is not None
 
 
-@pytest.mark.parametrize("prior", ["mixture", "standard_normal"])
-def test_resumed_equals_undisturbed_bit_by_bit(acn, prior):
+PIXELCNN = (
+    "model.decoder.kind=pixelcnn", "model.decoder.layers=2", "model.decoder.kernel=3",
+    "model.decoder.map_channels=8", "model.likelihood.kind=bernoulli", "pictures.images=2",
+    "model.schedule=cosine", "model.warmup_epochs=3", "refresh.encode=true",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prior", "more"), [("mixture", ()), ("standard_normal", ()), ("mixture", PIXELCNN)]
+)
+def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
     fit = [word for word in FIT if prior == "mixture" or "prior" not in word]
-    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic"]
+    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic", *more]
     assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=whole")[0] == 0
-    assert acn(*fit, "trainer.max_epochs=2", "trainer.default_root_dir=first")[0] == 0
+    # Killed after the second of five epochs, so that a schedule knows its whole length
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "fit", stopped_at(epoch=2))
+        assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=first")[0] == 130
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning had it ignored
     whole, first = only_run(Path("whole")), only_run(Path("first"))
     last = first / "checkpoints/last.ckpt"
     second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}"]
@@ -284,20 +297,24 @@ def test_a_run_that_is_killed_goes_on_from_its_last_epoch_boundary(acn, how, sta
     assert_same_end("onward", "whole")
 
 
-def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
-    fit = Trainer.fit
+def stopped_at(epoch, fit=Trainer.fit):
+    """`Trainer.fit` with Ctrl-C at the sixth step of an epoch."""
 
-    def stop(self, *arguments, **options):
-        class Stop(Callback):
-            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-                if trainer.global_step == 5:
-                    raise KeyboardInterrupt
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == epoch and batch_idx == 5:
+                raise KeyboardInterrupt
 
+    def stopped(self, *arguments, **options):
         self.callbacks.append(Stop())
         return fit(self, *arguments, **options)
 
+    return stopped
+
+
+def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "fit", stop)
+        patch.setattr(Trainer, "fit", stopped_at(epoch=0))
         status, _, err = acn(*FIT, "trainer.max_epochs=2")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning had it ignored
     assert status == 130
@@ -558,6 +575,50 @@ def test_resuming_with_other_data_is_refused(acn, idx_folder, tmp_path):
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.arange(60) % 3)
     on = ["trainer.max_epochs=2", "trainer.default_root_dir=runs"]
     refused(acn("fit", f"resume={last}", *on), "of other data")
+
+
+# ---------------------------------------------------------------- samples
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("reconstructions", (4 * 58 + 12, 3 * 58 + 2)),
+        ("daydream", (4 * 58 + 12, 3 * 58 + 2)),
+        ("unconditional", (4 * 58 + 2, 3 * 58 + 2)),
+        ("interpolation", (4 * 58 + 12, 3 * 58 + 2)),
+    ],
+)
+def test_samples_are_a_grid(acn, checkpoint, kind, size):
+    words = [f"kind={kind}", "rows=3", "columns=4"]
+    status, out, err = acn("sample", checkpoint, *words, "seed=4", "trainer.default_root_dir=first")
+    assert status == 0, err
+    png = only_run(Path("first")) / f"images/{kind}.png"
+    assert out.strip().splitlines()[-1] == str(png)
+    assert Image.open(png).size == size
+    # the same seed draws the same, another one does not
+    same = ["seed=4", "trainer.default_root_dir=same"]
+    assert acn("sample", checkpoint, *words, *same)[0] == 0
+    assert acn("sample", checkpoint, *words, "seed=5", "trainer.default_root_dir=other")[0] == 0
+    again, other = (only_run(Path(root)) / f"images/{kind}.png" for root in ("same", "other"))
+    assert again.read_bytes() == png.read_bytes() != other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sample"], "acn sample CHECKPOINT"),
+        (["sample", "{}", "kind=daydraem"], "Did you mean 'daydream'"),
+        (["sample", "{}", "rows=0"], "rows, columns: 0 x 8 is too small"),
+        (["sample", "{}", "kind=interpolation", "columns=2"], "1 x 3 is the least"),
+        (["sample", "{}", "rows=400"], "400 rows need 400 test images; there are 359"),
+        (["sample", "{}", "columns=many"], "sampling.columns: "),
+        (["sample", "nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+        (["sample", "{}", "model.code_size=9"], "model.code_size"),
+    ],
+)
+def test_wrong_words_for_samples(acn, checkpoint, words, message):
+    refused(acn(*(word.format(checkpoint) for word in words)), message)
 
 
 # ---------------------------------------------------------------- the command itself

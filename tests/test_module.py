@@ -1,8 +1,10 @@
 """The wiring of a step, against one written out by hand."""
 
+import math
+
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch.distributions import Bernoulli
 
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs
@@ -157,6 +159,96 @@ def test_unlabelled_images_have_no_accuracy(tmp_path):
     run.fit(module, datamodule=data)
     (metrics,) = run.test(module, datamodule=data, verbose=False)
     assert set(metrics) == {"test/rate", "test/distortion", "test/total"}
+
+
+# ---------------------------------------------------------------- options of training
+
+
+class Weights(Callback):
+    """Notes the rate's weight and the learning rate before each step."""
+
+    def __init__(self):
+        self.rates, self.speeds = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        self.rates.append(pl_module.rate_weight())
+        self.speeds.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def weights(*overrides, epochs=4):
+    data, module = digits("data.batch_size=200", *overrides)
+    seen = Weights()
+    trainer(RefreshNeighbours(), seen, max_epochs=epochs).fit(module, datamodule=data)
+    return seen, len(seen.rates) // epochs
+
+
+def test_warm_up_grows_to_one_and_stays():
+    seen, steps = weights("model.warmup_epochs=2")
+    assert steps == 7  # of 1,294 images
+    assert seen.rates == pytest.approx([min(1, step / (2 * steps)) for step in range(4 * steps)])
+    assert set(weights(epochs=1)[0].rates) == {1.0}
+
+
+def test_cosine_goes_down_to_zero_over_the_run():
+    seen, steps = weights("model.schedule=cosine", "model.learning_rate=0.002")
+    expected = [0.001 * (1 + math.cos(math.pi * step / (4 * steps))) for step in range(4 * steps)]
+    assert seen.speeds == pytest.approx(expected)
+    assert set(weights(epochs=1)[0].speeds) == {0.001}
+
+
+def test_free_nats_and_warm_up_change_the_loss_and_not_what_is_logged(step, monkeypatch):
+    module, batch = step
+    logged = []
+    monkeypatch.setattr(module, "log_dict", lambda costs, **_: logged.append(costs))
+
+    def loss(free, weight):
+        monkeypatch.setattr(module, "free_nats", free)
+        monkeypatch.setattr(module, "rate_weight", lambda: weight)
+        torch.manual_seed(5)
+        total = float(module.training_step(batch, 0).detach())
+        return total, {name: float(cost) for name, cost in logged[-1].items()}
+
+    plain, costs = loss(0.0, 1.0)
+    rate, distortion = costs["train/rate"], costs["train/distortion"]
+    assert rate > 0
+    assert plain == pytest.approx(rate + distortion)
+    assert loss(0.0, 0.25) == (pytest.approx(rate / 4 + distortion), pytest.approx(costs))
+    assert loss(rate - 0.1, 1.0) == (pytest.approx(plain), pytest.approx(costs))
+    assert loss(rate + 3, 1.0) == (pytest.approx(rate + 3 + distortion), pytest.approx(costs))
+
+
+def test_below_the_free_nats_the_rate_has_no_gradient(step, monkeypatch):
+    module, batch = step
+    monkeypatch.setattr(module, "free_nats", 1e6)
+    module.zero_grad()
+    module.training_step(batch, 0).backward()
+    assert all(not weight.grad.any() for weight in module.prior.parameters())
+    assert module.encoder.mean.weight.grad.any()
+
+
+def test_encoding_at_the_boundary_makes_all_codes_of_one_age():
+    data, module = digits("data.binarisation=static")
+    run = trainer(SeedEpochs(0), RefreshNeighbours(encode=True), max_epochs=1)
+    run.fit(module, datamodule=data)
+    codes = module(data.fixed_set.images / 255).mean.detach()
+    torch.testing.assert_close(module.bank.codes, codes, rtol=1e-4, atol=1e-5)
+    data, module = digits("data.binarisation=static")
+    run = trainer(SeedEpochs(0), RefreshNeighbours(), max_epochs=1)
+    run.fit(module, datamodule=data)
+    codes = module(data.fixed_set.images / 255).mean.detach()
+    assert not torch.allclose(module.bank.codes[data.rows], codes[data.rows], atol=1e-3)
+
+
+def test_without_an_encoder_a_code_says_and_costs_nothing():
+    vae = [option for option in QUICK if "prior" not in option and "encoder" not in option]
+    none = ["model.encoder.kind=none", "model.prior.kind=standard_normal"]
+    data, module = digits(*none, quick=vae)
+    posterior = module(data.test_set.images / 255)
+    assert not posterior.mean.any()
+    run = trainer(RefreshNeighbours(), max_epochs=1)
+    run.fit(module, datamodule=data)
+    (metrics,) = run.test(module, datamodule=data, verbose=False)
+    assert metrics["test/rate"] == 0
 
 
 def test_wrong_learning_rate():
