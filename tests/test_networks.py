@@ -37,6 +37,33 @@ def test_a_code_depends_on_its_own_image_alone():
     torch.testing.assert_close(encoder(images).mean, alone)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_codes_begin_white_and_as_far_apart_as_asked(spread):
+    encoder = ConvEncoder((1, 8, 8), 5, channels=8, spread=spread)
+    images = torch.rand(300, 1, 8, 8)
+    before = torch.get_rng_state()
+    encoder.calibrate(images)
+    assert torch.equal(torch.get_rng_state(), before)
+    codes = encoder(images).mean
+    torch.testing.assert_close(codes.mean(0), torch.zeros(5), rtol=0, atol=1e-2 * spread)
+    covariance = codes.T @ codes / len(codes)
+    torch.testing.assert_close(covariance, spread**2 * torch.eye(5), rtol=0.02, atol=0.02 * spread)
+
+
+@torch.no_grad()
+def test_images_that_hardly_differ_leave_finite_weights():
+    encoder = ConvEncoder((1, 8, 8), 5, channels=8)
+    encoder.calibrate(torch.zeros(20, 1, 8, 8))
+    assert encoder.mean.weight.isfinite().all()
+    images = torch.zeros(20, 1, 8, 8)
+    images[10:] = 1  # one direction to differ in
+    encoder.calibrate(images)
+    codes = encoder(images).mean
+    assert codes.isfinite().all()
+    assert abs(codes[:, 0].std(unbiased=False) - 1) < 1e-2
+
+
 def test_each_dimension_of_the_mixture_integrates_to_one():
     prior = MixturePrior(2, mixtures=5, width=16)(torch.randn(2) * 3)
     grid = torch.linspace(-80, 80, 160_001, dtype=torch.float32)

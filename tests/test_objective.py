@@ -38,6 +38,27 @@ def test_rate_by_samples_agrees_with_the_closed_form_within_monte_carlo_error():
     assert rate(posterior, network(other), z).shape == (200_000,)
 
 
+def test_one_gaussian_has_a_closed_form_and_the_sampled_rate_agrees_with_it():
+    prior = MixturePrior(3, mixtures=1, width=8)
+    posterior, given = unit_normal(torch.randn(3)), prior(torch.randn(3) * 2)
+    m, s = given.base_dist.loc, given.base_dist.scale
+    # KL(N(mu, 1) || N(m, s^2)) in each dimension
+    expected = (s.log() + (1 + (posterior.mean - m) ** 2) / (2 * s**2) - 0.5).sum()
+    z = posterior.sample((200_000,))
+    torch.testing.assert_close(rate(posterior, given, z), expected)
+    estimates = posterior.log_prob(z) - given.log_prob(z)
+    assert abs(estimates.mean() - expected) < 4 * estimates.std() / math.sqrt(len(z))
+    # and as a mixture of that Gaussian with itself, which has no closed form
+    twice = MixturePrior(3, mixtures=2, width=8)
+    description = prior.describe(torch.randn(3)).expand(3, 2, 3)
+    one, two = prior.distribution(description[:, :1]), twice.distribution(description)
+    torch.testing.assert_close(two.log_prob(z), one.log_prob(z))
+    sampled = rate(posterior, two, z)
+    assert sampled.shape == (200_000,)
+    error = sampled.std() / math.sqrt(len(z))
+    assert abs(sampled.mean() - rate(posterior, one, z)) < 4 * error
+
+
 def test_rate_of_several_neighbours_is_that_of_each_alone():
     posterior, prior = unit_normal(torch.randn(5, 4)), MixturePrior(4, mixtures=3, width=8)
     z, codes = posterior.sample(), torch.randn(6, 5, 4)
