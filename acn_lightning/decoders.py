@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from acn_lightning.encoders import check_channels, conv
 from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.likelihoods import Likelihood
-from acn_lightning.networks import Component
+from acn_lightning.networks import Component, in_float32
 from acn_lightning.pixelcnn import AutoregressiveImages, GatedPixelCNN
 
 CONDITIONINGS = ("map", "vector", "none")
@@ -46,13 +46,11 @@ class ConvDecoder(Decoder, kind="conv"):
         super().__init__()
         check_channels("model.decoder.channels", channels)
         self.likelihood = likelihood
-        self.body = nn.Sequential(
-            *upsampling(code_size, image_shape[1:], channels),
-            nn.Conv2d(channels, likelihood.per_pixel, 3, padding=1),
-        )
+        self.body = nn.Sequential(*upsampling(code_size, image_shape[1:], channels))
+        self.output = nn.Conv2d(channels, likelihood.per_pixel, 3, padding=1)
 
     def forward(self, z: Float[Tensor, "batch code"]) -> Distribution:
-        distribution: Distribution = self.likelihood(self.body(z))
+        distribution: Distribution = self.likelihood(in_float32(self.output, self.body(z)))
         return distribution
 
 

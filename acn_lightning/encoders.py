@@ -8,20 +8,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from acn_lightning.errors import UsageError
-from acn_lightning.networks import Component
+from acn_lightning.networks import Component, in_float32
 
 
 class Encoder(Component):
     """Maps images (B, C, H, W) in [0, 1] to a posterior: batch shape (B,), event shape (D,)."""
 
-    def calibrate(self, images: Float[Tensor, "batch channel height width"]) -> None:
-        """Looks at some training images before training; may adapt its first weights to them."""
-
 
 def unit_normal(mean: Float[Tensor, "... code"]) -> Distribution:
     """N(mean, I): the posterior's variance is fixed, so the mean alone is the code."""
-    # float32, also where autocast computed the mean in less: it is stored and searched for.
-    mean = mean.float()
     normal = Normal(mean, torch.ones_like(mean), validate_args=False)
     return Independent(normal, 1, validate_args=False)
 
@@ -38,9 +33,9 @@ class ConvEncoder(Encoder, kind="conv"):
         image_shape: (C, H, W).
         code_size: D.
         channels: of the first stage; a multiple of 8.
-        spread: standard deviation of the codes of different images before training, in units of
-            the posterior's noise; in each dimension the same, see `calibrate`. A decoder that could
-            do without the code needs it well above 1, or it never begins to listen.
+        spread: standard deviation, about, of the codes of different images before training, in
+            units of the posterior's noise. A decoder that could do without the code needs it well
+            above 1, or it never begins to listen.
 
     Raises:
         UsageError: `channels` is no positive multiple of 8; `spread` is not above 0.
@@ -68,40 +63,16 @@ class ConvEncoder(Encoder, kind="conv"):
             layers.append(nn.AvgPool2d(2, ceil_mode=True))
             height, wide, channels = -(-height // 2), -(-wide // 2), channels * 2
         self.body = nn.Sequential(*layers, nn.Flatten())
-        self.mean = nn.Linear(width * height * wide, code_size)
-        self.spread = spread
+        features = width * height * wide
+        self.mean = nn.Linear(features, code_size)
+        # Codes of different images begin about as far apart as the posterior's noise is wide. By
+        # torch's default they begin seven times closer: drowned in the noise they teach the
+        # decoder nothing, and on digits training stands still for its first 30 epochs.
+        nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
-        return unit_normal(self.mean(self.features(image)))
-
-    def features(
-        self, image: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch feature"]:
-        """What the linear layer makes the mean of."""
-        features: Tensor = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
-        return features
-
-    @torch.no_grad()
-    def calibrate(self, images: Float[Tensor, "batch channel height width"]) -> None:
-        """Makes the linear layer a whitening: the dimensions of the code begin as the principal
-        components of the body's features, each with mean 0 and standard deviation `spread`.
-
-        By torch's default codes begin a seventh of the posterior's noise apart: drowned in it they
-        teach the decoder nothing, and on digits training stands still for its first 30 epochs. And
-        a random projection begins with a few wide dimensions and many narrow ones. A wide one is
-        cheap to an ACN, as a neighbour tells where an image lies on it, and a narrow one is noise
-        that does not pay: those never come to life.
-        """
-        features = torch.cat([self.features(piece) for piece in images.split(256)]).double()
-        centre = features.mean(0)
-        _, sizes, directions = torch.linalg.svd(features - centre, full_matrices=False)
-        deviations = sizes / len(features) ** 0.5
-        # Of as many directions as the features vary in; any other dimension stays as it is.
-        alive = int((deviations > 1e-4 * deviations[0]).sum())
-        dims = min(alive, self.mean.out_features)
-        whitening = self.spread * directions[:dims] / deviations[:dims, None]
-        self.mean.weight[:dims] = whitening.float()
-        self.mean.bias[:dims] = -(whitening @ centre).float()
+        features = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
+        return unit_normal(in_float32(self.mean, features))
 
 
 class NoEncoder(Encoder, kind="none"):

@@ -34,9 +34,6 @@ from acn_lightning.run import (
 )
 from acn_lightning.sampling import draw
 
-CALIBRATION = 1024
-"""Training images that an encoder sees before training."""
-
 
 class Outcome(NamedTuple):
     """What a command has to tell.
@@ -278,10 +275,8 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
             "values, and the images have more. Use categorical or logistic_mixture, or "
             "data.binarisation=dynamic."
         )
-    encoder = component(Encoder, model.pop("encoder"), shape, code_size)
-    encoder.calibrate(data.fixed_set.images[data.rows[:CALIBRATION]] / 255)
     module = ACN(
-        encoder,
+        component(Encoder, model.pop("encoder"), shape, code_size),
         component(Prior, model.pop("prior"), code_size),
         component(Decoder, model.pop("decoder"), shape, code_size, likelihood),
         CodeBank(data.labels, data.rows, code_size, config["seed"]),

@@ -38,7 +38,7 @@ class BernoulliLikelihood(Likelihood, kind="bernoulli"):
         self.per_pixel = channels
 
     def forward(self, parameters: Float[Tensor, "batch channel height width"]) -> Distribution:
-        bernoulli = Bernoulli(logits=parameters.float(), validate_args=False)
+        bernoulli = Bernoulli(logits=parameters, validate_args=False)
         return Independent(bernoulli, 3, validate_args=False)
 
 
@@ -56,7 +56,7 @@ class CategoricalLikelihood(Likelihood, kind="categorical"):
         self.tables = nn.ParameterList(torch.zeros(LEVELS, LEVELS) for _ in channel_pairs(channels))
 
     def forward(self, parameters: Float[Tensor, "batch parameter height width"]) -> Distribution:
-        logits = parameters.float().unflatten(1, (self.channels, LEVELS))
+        logits = parameters.unflatten(1, (self.channels, LEVELS))
         return CategoricalPixels(logits, list(self.tables))
 
 
@@ -80,9 +80,10 @@ class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
         self.mixtures, self.per_pixel = mixtures, mixtures * sum(self.parts)
 
     def forward(self, parameters: Float[Tensor, "batch parameter height width"]) -> Distribution:
-        split = parameters.float().unflatten(1, (self.mixtures, sum(self.parts)))
+        split = parameters.unflatten(1, (self.mixtures, sum(self.parts)))
         logits, means, log_scales, slopes = split.split(self.parts, dim=2)
-        # No logistic narrower than a small part of a bin: its edges would be steps.
+        # No logistic narrower than a small part of a bin, its edges would be steps; nor one so wide
+        # that a bin's part of it rounds to nothing.
         return LogisticMixturePixels(
-            logits.squeeze(2), means, log_scales.clamp(min=-7), torch.tanh(slopes)
+            logits.squeeze(2), means, log_scales.clamp(-7, 10), torch.tanh(slopes)
         )

@@ -112,13 +112,15 @@ class ACN(LightningModule):
             on_step=False, on_epoch=True, batch_size=len(z), sync_dist=True,
         )  # fmt: skip
         self.log("cost", total.detach(), prog_bar=True, logger=False)
-        return self.rate_weight() * rate.clamp(min=self.free_nats) + distortion
+        if self.free_nats:  # else a batch's estimate may be negative, and counts as such
+            rate = rate.clamp(min=self.free_nats)
+        return self.rate_weight(batch_idx) * rate + distortion
 
-    def rate_weight(self) -> float:
+    def rate_weight(self, batch_idx: int) -> float:
         """The weight of the rate in the loss, by how far training has come."""
         if not self.warmup_epochs:
             return 1.0
-        epochs = self.trainer.global_step / self.trainer.num_training_batches
+        epochs = self.current_epoch + batch_idx / self.trainer.num_training_batches
         return min(1.0, epochs / self.warmup_epochs)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -2,14 +2,15 @@
 
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Component(nn.Module):
     """A network that a config chooses by `kind`.
 
-    A direct subclass is a family (`Encoder`, `Prior`, `Decoder`); its own subclasses name their
-    kind and are found in `Family.kinds`:
+    A direct subclass is a family (`Encoder`, `Prior`, `Decoder`, `Likelihood`); its own subclasses
+    name their kind and are found in `Family.kinds`:
 
         class ConvEncoder(Encoder, kind="conv"): ...
 
@@ -26,3 +27,11 @@ class Component(nn.Module):
             cls.kinds = {}
         else:
             cls.kinds[kind] = cls
+
+
+def in_float32(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Runs a network's last layer in float32, also under autocast. What comes out of it is stored,
+    searched for, or summed over thousands of pixels: eight bits are too few for that."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs: Tensor = layer(inputs.to(next(layer.parameters()).dtype))
+    return outputs

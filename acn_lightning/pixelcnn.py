@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from acn_lightning.distributions import check_one_sample
 from acn_lightning.likelihoods import Likelihood
+from acn_lightning.networks import in_float32
 
 
 class GatedPixelCNN(nn.Module):
@@ -49,12 +50,12 @@ class GatedPixelCNN(nn.Module):
             GatedLayer(channels, channels, kernel, features, first=False) for _ in range(layers - 1)
         )
         self.layers = nn.ModuleList([first, *others])
-        self.output = nn.Sequential(
+        self.hidden = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(channels, 2 * channels, 1),
             nn.ReLU(),
-            nn.Conv2d(2 * channels, parameters, 1),
         )
+        self.output = nn.Conv2d(2 * channels, parameters, 1)
 
     def forward(
         self, image: Float[Tensor, "batch channel height width"], features: Tensor | None
@@ -87,7 +88,7 @@ class GatedPixelCNN(nn.Module):
         h = 2 * image - 1
         for layer, words in zip(self.layers, told, strict=True):
             h = cast(GatedLayer, layer).horizontal(h, words)
-        return self.output(h)
+        return in_float32(self.output, self.hidden(h))
 
 
 class GatedLayer(nn.Module):

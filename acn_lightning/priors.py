@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from acn_lightning.encoders import unit_normal
 from acn_lightning.errors import UsageError
-from acn_lightning.networks import Component
+from acn_lightning.networks import Component, in_float32
 
 
 class Prior(Component):
@@ -74,9 +74,8 @@ class MixturePrior(Prior, kind="mixture"):
         features: list[Tensor] = []
         for layer in self.hidden:
             features.append(torch.tanh(layer(torch.cat([code, *features[-1:]], dim=-1))))
-        parameters: Tensor = self.output(torch.cat(features, dim=-1))
-        # float32, also where autocast runs the layers in less: log-ratios of codes are summed.
-        return parameters.float().unflatten(-1, (code.shape[-1], self.mixtures, 3))
+        parameters = in_float32(self.output, torch.cat(features, dim=-1))
+        return parameters.unflatten(-1, (code.shape[-1], self.mixtures, 3))
 
     def distribution(self, description: Float[Tensor, "... code mixture 3"]) -> Distribution:
         """p(z|c) of what `describe` returned."""

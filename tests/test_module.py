@@ -57,7 +57,8 @@ def test_loss_is_rate_plus_distortion_of_a_drawn_neighbours_prior(step):
     z = mean + torch.randn(9, 4)
     log_q = -((z - mean) ** 2 / 2 + 0.5 * torch.tensor(2 * torch.pi).log()).sum(1)
     log_p = module.prior(c).log_prob(z)
-    log_r = Bernoulli(logits=module.decoder.body(z), validate_args=False).log_prob(batch.image)
+    logits = module.decoder.output(module.decoder.body(z))
+    log_r = Bernoulli(logits=logits, validate_args=False).log_prob(batch.image)
     expected = (log_q - log_p - log_r.sum((1, 2, 3))).mean()
     torch.testing.assert_close(loss, expected)
     # the codes of the batch, and no others, are overwritten
@@ -170,8 +171,8 @@ class Weights(Callback):
     def __init__(self):
         self.rates, self.speeds = [], []
 
-    def on_train_batch_start(self, trainer, pl_module, *_):
-        self.rates.append(pl_module.rate_weight())
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.rates.append(pl_module.rate_weight(batch_idx))
         self.speeds.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
@@ -203,7 +204,7 @@ def test_free_nats_and_warm_up_change_the_loss_and_not_what_is_logged(step, monk
 
     def loss(free, weight):
         monkeypatch.setattr(module, "free_nats", free)
-        monkeypatch.setattr(module, "rate_weight", lambda: weight)
+        monkeypatch.setattr(module, "rate_weight", lambda _: weight)
         torch.manual_seed(5)
         total = float(module.training_step(batch, 0).detach())
         return total, {name: float(cost) for name, cost in logged[-1].items()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from acn_lightning.decoders import ConvDecoder, Decoder
+from acn_lightning.decoders import ConvDecoder, Decoder, PixelCNNDecoder
 from acn_lightning.encoders import ConvEncoder, Encoder
 from acn_lightning.errors import UsageError
 from acn_lightning.likelihoods import BernoulliLikelihood, Likelihood
@@ -39,29 +39,31 @@ def test_a_code_depends_on_its_own_image_alone():
 
 @torch.no_grad()
 @pytest.mark.parametrize("spread", [1.0, 4.0])
-def test_codes_begin_white_and_as_far_apart_as_asked(spread):
-    encoder = ConvEncoder((1, 8, 8), 5, channels=8, spread=spread)
+def test_codes_begin_about_as_far_apart_as_asked(spread):
     images = torch.rand(300, 1, 8, 8)
-    before = torch.get_rng_state()
-    encoder.calibrate(images)
-    assert torch.equal(torch.get_rng_state(), before)
-    codes = encoder(images).mean
-    torch.testing.assert_close(codes.mean(0), torch.zeros(5), rtol=0, atol=1e-2 * spread)
-    covariance = codes.T @ codes / len(codes)
-    torch.testing.assert_close(covariance, spread**2 * torch.eye(5), rtol=0.02, atol=0.02 * spread)
+    found = [
+        ConvEncoder((1, 8, 8), 50, channels=8, spread=spread)(images).mean.std() for _ in range(5)
+    ]
+    # Of images of noise, which are more alike than digits
+    assert 0.3 * spread < torch.stack(found).mean() < 2 * spread
 
 
-@torch.no_grad()
-def test_images_that_hardly_differ_leave_finite_weights():
-    encoder = ConvEncoder((1, 8, 8), 5, channels=8)
-    encoder.calibrate(torch.zeros(20, 1, 8, 8))
-    assert encoder.mean.weight.isfinite().all()
-    images = torch.zeros(20, 1, 8, 8)
-    images[10:] = 1  # one direction to differ in
-    encoder.calibrate(images)
-    codes = encoder(images).mean
-    assert codes.isfinite().all()
-    assert abs(codes[:, 0].std(unbiased=False) - 1) < 1e-2
+@pytest.mark.parametrize("network", ["encoder", "prior", "decoder", "pixelcnn"])
+def test_autocast_leaves_what_is_summed_in_float32(network):
+    likelihood = BernoulliLikelihood(1)
+    image, z = torch.rand(4, 1, 8, 8).round(), torch.randn(4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        numbers = {
+            "encoder": lambda: ConvEncoder((1, 8, 8), 5, channels=8)(image).mean,
+            "prior": lambda: MixturePrior(5, width=16).describe(z),
+            "decoder": lambda: ConvDecoder((1, 8, 8), 5, likelihood, channels=8)(z).mean,
+            "pixelcnn": lambda: PixelCNNDecoder((1, 8, 8), 5, likelihood, channels=8)(z).log_prob(
+                image
+            ),
+        }[network]()
+    assert numbers.dtype == torch.float32
+    # and not rounded to the eight bits of bfloat16 before
+    assert not torch.equal(numbers, numbers.bfloat16().float())
 
 
 def test_each_dimension_of_the_mixture_integrates_to_one():

@@ -105,7 +105,7 @@ def test_equals_masked_convolutions():
     v = nn.functional.conv2d(x, above, layer.above.bias, padding=2)
     h = nn.functional.conv2d(x, left, layer.left.bias, padding=2) + layer.down(v)
     gated = torch.tanh(h[:, :8]) * torch.sigmoid(h[:, 8:])
-    torch.testing.assert_close(net(image, None), net.output(layer.mix(gated)))
+    torch.testing.assert_close(net(image, None), net.output(net.hidden(layer.mix(gated))))
 
 
 def test_gates_gradient():
