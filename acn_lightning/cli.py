@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"acn: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not any(words in str(error) for words in ("allocate memory", "out of memory")):
             raise
         print(f"acn: not enough memory. {str(error).splitlines()[0]}", file=sys.stderr)
         return 2

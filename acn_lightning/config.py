@@ -75,7 +75,9 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
     path = known.get(name, Path(name))
     if not path.is_file():
         why = "there is no such file" if path.suffix in (".yaml", ".yml") else f"unknown {what}"
-        raise UsageError(f"{name}: {why}. Known {what}s: {', '.join(known)}.{nearest(name, known)}")
+        raise UsageError(
+            f"{name or repr(name)}: {why}. Known {what}s: {', '.join(known)}.{nearest(name, known)}"
+        )
     return path
 
 

@@ -64,7 +64,7 @@ def table(outcome: Outcome) -> str:
         rows += [
             (
                 label,
-                f"{100 * found:.2f}" if (found := results["accuracy"][name]) else "not asked for",
+                percent(results["accuracy"][name]),
             )
             for name, label in ACCURACIES.items()
         ]
@@ -79,6 +79,11 @@ def table(outcome: Outcome) -> str:
         f"binarisation {results['binarisation']}, seed {results['seed']}"
     )
     return "\n".join([title, *align(rows), "", *map(str, outcome.files)])
+
+
+def percent(fraction: float | None) -> str:
+    """With two decimals; None is what was not measured."""
+    return "not asked for" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def align(rows: Iterable[tuple[str, str]]) -> list[str]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import normalize
 
 from acn_lightning.errors import UsageError
 from acn_lightning.networks import Component, in_float32
@@ -33,9 +34,13 @@ class ConvEncoder(Encoder, kind="conv"):
         image_shape: (C, H, W).
         code_size: D.
         channels: of the first stage; a multiple of 8.
-        spread: standard deviation, about, of the codes of different images before training, in
-            units of the posterior's noise. A decoder that could do without the code needs it well
-            above 1, or it never begins to listen.
+        spread: how far apart the codes of different images begin, about, in units of the
+            posterior's noise. A decoder that could do without the code needs it well above 1, or it
+            never begins to listen.
+        sphere: whether all codes lie on a sphere, of radius `spread` x sqrt(D). Nothing else keeps
+            the codes of an ACN from growing: a neighbour's code tells where on a long way an image
+            lies, however long it is. So they stretch along a few dimensions, in which the classes
+            lie curled up, and leave the others to the noise. On a sphere they have to use all.
 
     Raises:
         UsageError: `channels` is no positive multiple of 8; `spread` is not above 0.
@@ -48,6 +53,7 @@ class ConvEncoder(Encoder, kind="conv"):
         *,
         channels: int = 32,
         spread: float = 1.0,
+        sphere: bool = False,
     ) -> None:
         super().__init__()
         check_channels("model.encoder.channels", channels)
@@ -68,11 +74,13 @@ class ConvEncoder(Encoder, kind="conv"):
         # Codes of different images begin about as far apart as the posterior's noise is wide. By
         # torch's default they begin seven times closer: drowned in the noise they teach the
         # decoder nothing, and on digits training stands still for its first 30 epochs.
+        self.radius = spread * code_size**0.5 if sphere else None
         nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
         features = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
-        return unit_normal(in_float32(self.mean, features))
+        mean = in_float32(self.mean, features)
+        return unit_normal(self.radius * normalize(mean, dim=1) if self.radius else mean)
 
 
 class NoEncoder(Encoder, kind="none"):

@@ -171,10 +171,11 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, dic
             "can be tested, but training goes on from an epoch's end only. See the last.ckpt "
             "beside it."
         )
-    kept = config_of(checkpoint)
+    kept = complete(config_of(checkpoint))
     if not experiment:
         config = complete(kept, overrides)
-    free = ("trainer.", "pictures.", "wandb.", "logger", "resume", "data.root", "data.download")
+    free = ("trainer.", "pictures.", "evaluation.", "sampling.", "wandb.", "logger", "resume",
+            "data.root", "data.download")  # fmt: skip
     refuse_changes(kept, config, lambda key: not key.startswith(free))
     return config, checkpoint
 
@@ -203,8 +204,10 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
             networks cannot take the data.
     """
     checkpoint = read_checkpoint(path)
-    kept = config_of(checkpoint)
-    config = complete(kept | {"resume": None}, overrides)
+    kept = complete(
+        config_of(checkpoint) | {"resume": None}
+    )  # with what has become an option since
+    config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
     data, module = build(config, tuple(checkpoint["hyper_parameters"]["image_shape"]))
     load(module, checkpoint, bank)
@@ -327,14 +330,10 @@ def evaluate(
     fractions, None where the data has no labels.
 
     Raises:
-        TrainingError: the cost is no number.
+        TrainingError: a cost is no number.
     """
     trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     costs, accuracy = measure.figures["costs"], measure.figures["accuracies"]
-    if not all(map(math.isfinite, costs.values())):
-        raise TrainingError(
-            f"The cost of the test images is NaN or infinite, by {checkpoint or 'these weights'}."
-        )
     dims = math.prod(data.image_shape)
     return {
         "data": data.source,

@@ -95,8 +95,7 @@ class MixturePrior(Prior, kind="mixture"):
         return Independent(mixture, 1, validate_args=False)
 
     def marginal(self, codes: Float[Tensor, "n code"], nearest: int) -> Distribution:
-        descriptions = torch.cat([self.describe(piece) for piece in codes.split(4096)])
-        return CodeMixture(self, codes, descriptions, nearest)
+        return CodeMixture(self, codes, nearest)
 
 
 class CodeMixture(Distribution):
@@ -107,33 +106,44 @@ class CodeMixture(Distribution):
     is an upper bound whichever terms are taken.
 
     Args:
-        prior: makes a distribution of a description.
+        prior: p(z|c).
         codes: c_j, (N, D).
-        descriptions: what the prior says of each, (N, ...).
         nearest: how many terms to take for each z.
     """
 
     arg_constraints = {}  # noqa: RUF012  # torch's name and type for it
 
-    def __init__(
-        self, prior: MixturePrior, codes: Tensor, descriptions: Tensor, nearest: int
-    ) -> None:
-        self.prior, self.codes, self.descriptions = prior, codes, descriptions
+    def __init__(self, prior: MixturePrior, codes: Tensor, nearest: int) -> None:
+        self.prior, self.codes = prior, codes
         self.nearest = min(nearest, len(codes))
         super().__init__(torch.Size(), codes.shape[1:], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(z), in nats: (..., D) to (...)."""
-        pieces = [self._log_prob(piece) for piece in value.flatten(0, -2).split(16)]
+        """log p(z), in nats: (..., D) to (...). What the prior says of all codes is in memory
+        meanwhile, N x D x M x 3 numbers."""
+        described = self._describe()
+        pieces = [self._log_prob(piece, described) for piece in value.flatten(0, -2).split(16)]
         return torch.cat(pieces).reshape(value.shape[:-1])
 
-    def _log_prob(self, z: Float[Tensor, "batch code"]) -> Float[Tensor, " batch"]:
+    def _describe(self) -> Tensor:
+        described = None
+        for start in range(0, len(self.codes), 4096):
+            piece = self.prior.describe(self.codes[start : start + 4096])
+            if described is None:  # in place: a million of them need not be in memory twice
+                described = piece.new_empty(len(self.codes), *piece.shape[1:])
+            described[start : start + 4096] = piece
+        assert described is not None
+        return described
+
+    def _log_prob(
+        self, z: Float[Tensor, "batch code"], described: Tensor
+    ) -> Float[Tensor, " batch"]:
         rows = torch.cdist(z, self.codes).topk(self.nearest, largest=False).indices
-        terms = self.prior.distribution(self.descriptions[rows]).log_prob(z[:, None])
+        terms = self.prior.distribution(described[rows]).log_prob(z[:, None])
         return torch.logsumexp(terms, dim=1) - math.log(len(self.codes))
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """A stored code, then a code that may follow it."""
         rows = torch.randint(len(self.codes), tuple(sample_shape), device=self.codes.device)
-        return self.prior.distribution(self.descriptions[rows]).sample()
+        return self.prior(self.codes[rows]).sample()

@@ -1,5 +1,8 @@
 """Orders of the test set in which each code is near the one before it."""
 
+import warnings
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -31,16 +34,15 @@ def greedy_tour(codes: Float[Tensor, "n code"]) -> Int[Tensor, " n"]:
     return torch.from_numpy(tour).to(codes.device)
 
 
-def shortened_tour(codes: Float[Tensor, "n code"], seconds: float) -> Int[Tensor, " n"]:
-    """A shorter one, by the solver `fast-tsp` (2-opt and Or-opt moves): of the closed tour that it
-    finds the longest step is left out.
+MOST = 20_000
+"""Codes that the solver is given at most: it wants all N^2 distances in memory."""
 
-    Args:
-        codes: to order.
-        seconds: of search.
+
+def import_solver() -> Any:
+    """`fast-tsp`.
 
     Raises:
-        UsageError: the solver is not installed.
+        UsageError: it is not installed.
     """
     try:
         import fast_tsp
@@ -49,11 +51,31 @@ def shortened_tour(codes: Float[Tensor, "n code"], seconds: float) -> Int[Tensor
             "evaluation.tour_seconds: the tour solver is not installed: "
             "pip install 'acn-lightning[tour]', or leave it out for the greedy tour."
         ) from error
-    if len(codes) < 4:  # where all tours are greedy ones
+    return fast_tsp
+
+
+def shortened_tour(codes: Float[Tensor, "n code"], seconds: float) -> Int[Tensor, " n"]:
+    """A shorter one, by the solver `fast-tsp` (2-opt and Or-opt moves): of the closed tour that it
+    finds the longest step is left out. Of very few codes, or very many, the greedy tour.
+
+    Args:
+        codes: to order.
+        seconds: of search.
+
+    Raises:
+        UsageError: the solver is not installed.
+    """
+    solver = import_solver()
+    if len(codes) > MOST:
+        warnings.warn(f"No shorter tour of {len(codes):,} codes is sought: too many.", stacklevel=2)
+    if not 4 <= len(codes) <= MOST:
         return greedy_tour(codes)
-    distances = torch.cdist(codes, codes).double().cpu().numpy()
+    points = codes.detach().cpu()
     # The solver takes integers.
-    steps = np.rint(distances * (60_000 / max(distances.max(), 1e-30))).astype(np.int64)
-    closed = np.array(fast_tsp.find_tour(steps, duration_seconds=seconds))
+    scale = 60_000 / (2 * float((points - points.mean(0)).norm(dim=1).max()) + 1e-30)
+    steps = np.empty((len(points), len(points)), np.int32)
+    for row, piece in enumerate(points.split(1)):
+        steps[row] = (torch.cdist(piece, points)[0] * scale).round().int().numpy()
+    closed = np.array(solver.find_tour(steps, duration_seconds=seconds))
     longest = int(steps[closed, np.roll(closed, -1)].argmax())
     return torch.from_numpy(np.roll(closed, -longest - 1)).to(codes.device)

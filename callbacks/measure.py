@@ -1,15 +1,14 @@
 """The paper's tables, after a test."""
 
+import math
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.data import ImageData
-from acn_lightning.errors import UsageError
+from acn_lightning.errors import TrainingError, UsageError, check_choice
 from acn_lightning.evaluation import (
     KNN,
     Coded,
@@ -21,7 +20,7 @@ from acn_lightning.evaluation import (
 )
 from acn_lightning.module import ACN
 from acn_lightning.processes import gather
-from acn_lightning.tours import greedy_tour, shortened_tour
+from acn_lightning.tours import greedy_tour, import_solver, shortened_tour
 
 
 class MeasureTest(Callback):
@@ -35,15 +34,16 @@ class MeasureTest(Callback):
             and lower the bound.
         tour_seconds: of search for a tour shorter than the greedy one, by a solver (`pip install
             acn-lightning[tour]`); the cheaper of the two counts. 0 for the greedy one alone.
-        pixels: whether to fit the classifiers on pixels too, which know nothing of the model; on
-            a million images they take hours and all memory.
+        linear: which linear classifiers to fit: "all"; "codes", without those on pixels, which know
+            nothing of the model; or "none". On a million images they take hours and all memory.
 
     Attributes:
-        figures: {"costs": ..., "accuracies": ..., "images": how many were tested}, in the process
-            of rank 0; accuracies are None where there are no labels.
+        figures: {"costs": ..., "accuracies": ..., "images": how many were tested}, the same in all
+            processes. An accuracy is None where there are no labels, or it was not asked for.
 
     Raises:
-        UsageError: an option is out of range.
+        UsageError: an option is out of range, or the solver is not installed.
+        TrainingError: on testing, a cost is no number.
     """
 
     def __init__(
@@ -52,17 +52,20 @@ class MeasureTest(Callback):
         posterior_samples: int = 1,
         unconditional_codes: int = 1024,
         tour_seconds: float = 0.0,
-        pixels: bool = True,
+        linear: str = "all",
     ) -> None:
         for name, value, least in [
             ("posterior_samples", posterior_samples, 1),
             ("unconditional_codes", unconditional_codes, 1),
             ("tour_seconds", tour_seconds, 0),
         ]:
-            if not value >= least:
-                raise UsageError(f"evaluation.{name}: {value} is below {least}.")
+            if not least <= value < 1e9:
+                raise UsageError(f"evaluation.{name}: {value} is not from {least} to 1e9.")
+        check_choice("evaluation.linear", linear, ("all", "codes", "none"))
+        if tour_seconds:
+            import_solver()  # now, and not after a day of training
         self.posterior_samples, self.unconditional_codes = posterior_samples, unconditional_codes
-        self.tour_seconds, self.pixels = tour_seconds, pixels
+        self.tour_seconds, self.linear = tour_seconds, linear
         self.coded: list[Coded] = []
         self.figures: dict[str, Any] = {}
 
@@ -77,12 +80,15 @@ class MeasureTest(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = acn_of(pl_module), data_of(trainer)
-        coded = together(self.coded)
-        if trainer.is_global_zero:
-            self.figures = self._measure(coded, module, data)
-        # The others wait here, and know the same afterwards.
-        self.figures = trainer.strategy.broadcast(self.figures)
-        dims = int(np.prod(data.image_shape))
+        coded, failure = together(self.coded), None
+        try:
+            figures = self._measure(coded, module, data) if trainer.is_global_zero else {}
+        except Exception as error:  # first to the others: they wait to be told
+            figures, failure = {}, error
+        self.figures = trainer.strategy.broadcast(figures)
+        if failure or not self.figures:
+            raise failure or TrainingError("The first process could not evaluate the test images.")
+        dims = math.prod(data.image_shape)
         for name, value in {**self.figures["costs"], **self.figures["accuracies"]}.items():
             if value is not None:
                 module.log(f"test/{name}", value, rank_zero_only=True)
@@ -97,6 +103,8 @@ class MeasureTest(Callback):
         costs = bounds(
             coded, module.prior, module.bank, module.index, self.unconditional_codes, orders
         )
+        if not all(map(math.isfinite, costs.values())):
+            raise TrainingError("The cost of the test images is NaN or infinite.")
         return {
             "costs": costs,
             "accuracies": self._accuracies(coded, module, data),
@@ -113,19 +121,14 @@ class MeasureTest(Callback):
             Labelled(coded.mean.cpu().numpy(), labels.numpy()),
         )
         pixels = (
-            Labelled(flat(data.fixed_set.images), data.labels.numpy()),
-            Labelled(flat(data.test_set.images[tested]), labels.numpy()),
+            Labelled(data.fixed_set.images.flatten(1).numpy(), data.labels.numpy()),
+            Labelled(data.test_set.images[tested].flatten(1).numpy(), labels.numpy()),
         )
         rows = module.index.search(coded.mean, k=KNN)
         vote = knn_vote(module.bank.labels[rows], len(data.classes)).cpu()
         knn = float((vote == labels).float().mean())
-        return accuracies(codes, pixels if self.pixels else None) | {"knn": knn}
-
-
-def flat(images: Tensor) -> np.ndarray:
-    """Images of bytes (N, C, H, W) as rows of numbers from 0 to 1."""
-    rows: np.ndarray = images.flatten(1).float().div(255).numpy()
-    return rows
+        asked = {"all": (codes, pixels), "codes": (codes, None), "none": (None, None)}[self.linear]
+        return accuracies(*asked) | {"knn": knn}
 
 
 def together(parts: list[Coded]) -> Coded:

@@ -50,7 +50,10 @@ QUICK = (
     "model.encoder.channels=8",
     "model.decoder.channels=8",
     "model.prior.width=16",
+    "model.encoder.spread=1",
     "model.code_size=4",
+    "model.schedule=constant",
+    "model.warmup_epochs=0",
     "trainer.enable_model_summary=false",
 )
 """Overrides for a model that trains in a moment."""

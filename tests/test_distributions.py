@@ -108,9 +108,10 @@ def sigmoid(x):
     return torch.sigmoid(torch.tensor(x, dtype=torch.float64)).item()
 
 
-def test_far_from_all_components_the_cost_is_finite_and_has_a_gradient():
+@pytest.mark.parametrize("log_scale", [-200.0, -7.0, 3.0, 200.0])
+def test_far_from_all_components_the_cost_is_finite_and_has_a_gradient(log_scale):
     likelihood = LogisticMixtureLikelihood(1, mixtures=1)
-    parameters = torch.tensor([0.0, -60.0, -7.0]).view(1, 3, 1, 1).requires_grad_()
+    parameters = torch.tensor([0.0, -60.0, log_scale]).view(1, 3, 1, 1).requires_grad_()
     cost = -likelihood(parameters).log_prob(torch.full((1, 1, 1, 1), 128 / 255))
     cost.backward()
     assert cost.isfinite()
@@ -118,20 +119,26 @@ def test_far_from_all_components_the_cost_is_finite_and_has_a_gradient():
     assert parameters.grad[0, 1].abs() > 0
 
 
-def test_earlier_channels_move_later_ones_only():
-    for make in (categorical, logistic):
-        distribution = make(3, 8)
-        image = torch.rand(1, 3, 1, 1).mul(7).round() / 7
+@pytest.mark.parametrize("make", [categorical, logistic])
+def test_earlier_channels_move_later_ones_only(make):
+    distribution = make(3, 8)
+    steps = torch.linspace(0, 1, 8)
 
-        def later(image, distribution=distribution):
-            """What is said of the last channel, given the others."""
-            others = torch.linspace(0, 1, 8).view(8, 1, 1, 1)
-            candidates = torch.cat([image[:, :2].expand(8, 2, 1, 1), others], 1)
-            return torch.cat([distribution.log_prob(one[None]) for one in candidates]).softmax(0)
+    def given(channel, image):
+        """The probabilities of a channel's values, those after it summed over."""
+        later = itertools.product(steps, repeat=2 - channel)
+        rows = [[*image[:channel], value, *rest] for rest in later for value in steps]
+        costs = torch.cat(
+            [distribution.log_prob(torch.tensor(row).view(1, 3, 1, 1)) for row in rows]
+        )
+        return costs.view(-1, 8).logsumexp(0).softmax(0)
 
-        changed = image.clone()
-        changed[0, 0] = 1 - changed[0, 0]
-        assert not torch.allclose(later(image), later(changed))
+    image = [steps[2], steps[5], steps[1]]
+    for changed, channel in itertools.product(range(3), range(3)):
+        other = list(image)
+        other[changed] = steps[7]
+        alike = torch.allclose(given(channel, image), given(channel, other), atol=1e-6)
+        assert alike == (changed >= channel), (changed, channel)
 
 
 def test_means_are_those_of_many_samples():

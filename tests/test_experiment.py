@@ -185,7 +185,7 @@ def test_acn_test_reports_what_fit_reported(acn):
     assert results["checkpoint"] == fitted["checkpoint"]
     assert (folder / "images/neighbours.png").is_file()
     # other data settings are welcome, another K too: the tables have K of their own
-    other = ["neighbours.k=7", "data.batch_size=50", "evaluation.pixels=false"]
+    other = ["neighbours.k=7", "data.batch_size=50", "evaluation.linear=codes"]
     status, out, err = acn("test", fitted["checkpoint"], *other)
     assert status == 0, err
     assert "not asked for" in out
@@ -484,6 +484,9 @@ def refused(result, message):
         (["fit", "digits", "model.schedule=cosine", "trainer.max_epochs=-1"], "needs an end"),
         (["fit", "digits", "model.free_nats=-1"], "model.free_nats: -1"),
         (["fit", "digits", "evaluation.posterior_samples=0"], "evaluation.posterior_samples: 0"),
+        (["fit", "digits", "evaluation.tour_seconds=.inf"], "evaluation.tour_seconds: inf"),
+        (["fit", "digits", "evaluation.linear=code"], "Did you mean 'codes'"),
+        (["fit", "digits+"], "'': unknown layer"),
         (["fit", "digits+pixelvea"], "Did you mean 'pixelvae'"),
         (["fit", "digits+pixelvae+nowhere.yaml"], "nowhere.yaml: there is no such file"),
         (["fit", "folder", "data.root=/dev/null"], "is a file, no folder"),

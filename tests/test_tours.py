@@ -5,6 +5,8 @@ import time
 import pytest
 import torch
 
+from acn_lightning import tours
+from acn_lightning.callbacks import MeasureTest
 from acn_lightning.errors import UsageError
 from acn_lightning.tours import greedy_tour, shortened_tour
 
@@ -52,5 +54,16 @@ def test_the_solver_visits_each_and_is_shorter():
 
 def test_without_the_solver_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "fast_tsp", None)
-    with pytest.raises(UsageError, match=r"evaluation\.tour_seconds.*acn-lightning\[tour\]"):
+    message = r"evaluation\.tour_seconds.*acn-lightning\[tour\]"
+    with pytest.raises(UsageError, match=message):
         shortened_tour(torch.randn(9, 2), seconds=1.0)
+    with pytest.raises(UsageError, match=message):  # before a run, and not at its end
+        MeasureTest(tour_seconds=1.0)
+
+
+def test_too_many_codes_for_the_solver_are_toured_greedily(monkeypatch):
+    monkeypatch.setattr(tours, "import_solver", lambda: None)
+    monkeypatch.setattr(tours, "MOST", 30)
+    codes = torch.randn(31, 2)
+    with pytest.warns(UserWarning, match="31 codes"):
+        assert torch.equal(shortened_tour(codes, seconds=1.0), greedy_tour(codes))

@@ -170,8 +170,10 @@ class ImageData(LightningDataModule):
     @property
     def binary(self) -> bool:
         """Whether pixels are black or white."""
-        values = [images.images.unique() for images in (self.fixed_set, self.test_set)]
-        return self.binarisation != "none" or set(torch.cat(values).tolist()) <= {0, 255}
+        return self.binarisation != "none" or all(
+            bool(((part.images == 0) | (part.images == 255)).all())
+            for part in (self.fixed_set, self.test_set)
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, in an order that the seed and the epoch decide and nothing else."""
