@@ -71,10 +71,9 @@ class ConvEncoder(Encoder, kind="conv"):
         self.body = nn.Sequential(*layers, nn.Flatten())
         features = width * height * wide
         self.mean = nn.Linear(features, code_size)
-        # Codes of different images begin about as far apart as the posterior's noise is wide. By
-        # torch's default they begin seven times closer: drowned in the noise they teach the
-        # decoder nothing, and on digits training stands still for its first 30 epochs.
         self.radius = spread * code_size**0.5 if sphere else None
+        # By torch's default, codes begin a seventh of the posterior's noise apart: drowned in it
+        # they teach the decoder nothing, and on digits training stands still for 30 epochs.
         nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:

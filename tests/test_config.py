@@ -215,9 +215,10 @@ def test_a_file_whose_name_has_a_plus(tmp_path):
 
 def test_baselines_differ_in_what_they_are_about_alone():
     acn = dict(flatten(compose("mnist+small")))
+    sphere = ("model.encoder.spread", "model.encoder.sphere")
     for layer, sections in [
-        ("vae", ("model.prior", "model.decoder")),
-        ("pixelvae", ("model.prior",)),
+        ("vae", (*sphere, "model.prior", "model.decoder")),
+        ("pixelvae", (*sphere, "model.prior")),
         ("pixelcnn", ("model.encoder", "model.prior", "model.decoder", "model.warmup_epochs")),
     ]:
         other = dict(flatten(compose(f"mnist+small+{layer}")))
