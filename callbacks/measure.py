@@ -126,7 +126,7 @@ class MeasureTest(Callback):
         )
         rows = module.index.search(coded.mean, k=KNN)
         vote = knn_vote(module.bank.labels[rows], len(data.classes)).cpu()
-        knn = float((vote == labels).float().mean())
+        knn = float((vote == labels).double().mean())
         asked = {"all": (codes, pixels), "codes": (codes, None), "none": (None, None)}[self.linear]
         return accuracies(*asked) | {"knn": knn}
 

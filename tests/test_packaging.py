@@ -30,8 +30,8 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
         archive.extractall(tmp_path / "site")
     expected = {
         str(path.relative_to(ROOT))
-        for pattern in ("acn_lightning/*.py", "acn_lightning/*/*.py", "acn_lightning/conf/*.yaml")
-        for path in ROOT.glob(pattern)
+        for pattern in ("*.py", "*/*.py", "conf/*.yaml", "conf/layers/*.yaml")
+        for path in (ROOT / "acn_lightning").glob(pattern)
     }
     assert sorted(names) == sorted(expected)
     code = (
@@ -39,6 +39,7 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
         "import acn_lightning.callbacks, acn_lightning.config as config\n"
         "assert 'site' in acn_lightning.callbacks.__file__, acn_lightning.callbacks.__file__\n"
         "assert 'digits' in config.experiments()\n"
+        "assert 'pixelvae' in config.layers()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
