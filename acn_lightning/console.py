@@ -15,7 +15,7 @@ UNNEEDED = (
 )
 """Warnings that would send a user looking for what is not wrong."""
 
-ADVERTS = ("litlogger", "`weights_only` was not set")  # the second is about saving, not loading
+ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")  # the second is about saving, not loading
 
 
 COSTS = {

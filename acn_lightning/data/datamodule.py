@@ -59,7 +59,7 @@ class ImageData(LightningDataModule):
         image_size: [height, width] to bring the images of a folder, of celeba or of imagenet's
             JPEG files to; a number for squares.
         channels: for a folder, 1 for grey or 3 for RGB; null takes what the files are.
-        attribute: for celeba, which attribute is the label.
+        attribute: for celeba, which attribute is the label; null takes "Smiling".
         binarisation: "none"; "threshold" at half of white; "static", one fixed draw for each
             image; "dynamic", a fresh draw whenever an image is trained on. Held-out images are
             the static draw under "dynamic" also, so that figures compare.
@@ -80,7 +80,7 @@ class ImageData(LightningDataModule):
         download: bool = True,
         image_size: Any = None,
         channels: int | None = None,
-        attribute: str = "Smiling",
+        attribute: str | None = None,
         binarisation: str = "static",
         validation: float | int = 0.1,
         batch_size: int = 64,
@@ -99,6 +99,8 @@ class ImageData(LightningDataModule):
             )
         if channels is not None and source != "folder":
             raise UsageError("data.channels is for data.source=folder only.")
+        if attribute is not None and source != "celeba":
+            raise UsageError("data.attribute is for data.source=celeba only.")
         if channels not in (None, 1, 3):
             raise UsageError(f"data.channels: {channels} is neither 1 (grey) nor 3 (RGB).")
         if batch_size < 1:
@@ -110,7 +112,7 @@ class ImageData(LightningDataModule):
         self.source, self.download = source, download
         self.root = Path(root).expanduser() if root is not None else Path()
         self.image_size, self.channels = parse_size(image_size), channels
-        self.attribute = attribute
+        self.attribute = attribute or "Smiling"
         self.binarisation, self.validation = binarisation, validation
         self.batch_size, self.seed = batch_size, seed
         self.content: Source | None = None

@@ -116,6 +116,7 @@ def test_no_validation():
             r"data\.channels is for data\.source=fol",
         ),
         ({"source": "celeba", "root": ".", "image_size": "big"}, "neither a number nor"),
+        ({"attribute": "Smiling"}, r"data\.attribute is for data\.source=celeba only"),
         ({"source": "folder", "root": ".", "channels": 2}, "neither 1"),
         ({"source": "folder", "root": ".", "image_size": [1, 2, 3]}, "neither a number nor"),
         ({"source": "folder", "root": ".", "image_size": -4}, "neither a number nor"),
