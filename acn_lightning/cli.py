@@ -22,9 +22,9 @@ those under trainer are the arguments of Lightning's Trainer, by their own names
 EXAMPLES = """\
 examples:
   acn fit                                        train on scikit-learn's digits
-  acn fit mnist data.root=DIR trainer.max_epochs=5
-  acn fit mnist model.prior.kind=standard_normal a plain VAE
-  acn fit resume=runs/mnist/RUN/checkpoints/last.ckpt trainer.max_epochs=40
+  acn fit mnist+small data.root=DIR              an ACN for two CPU cores
+  acn fit mnist+small+vae trainer.max_epochs=3   a plain VAE
+  acn fit resume=runs/mnist/RUN/checkpoints/last.ckpt trainer.max_epochs=60
   acn test runs/mnist/RUN/checkpoints/best.ckpt
   acn sample runs/mnist/RUN/checkpoints/best.ckpt kind=daydream
 """
