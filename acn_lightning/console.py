@@ -15,7 +15,11 @@ UNNEEDED = (
 )
 """Warnings that would send a user looking for what is not wrong."""
 
-ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")  # the second is about saving, not loading
+ADVERTS = (
+    "litlogger",
+    "litmodels",
+    "`weights_only` was not set",
+)  # the second is about saving, not loading
 
 
 COSTS = {
