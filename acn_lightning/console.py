@@ -15,11 +15,8 @@ UNNEEDED = (
 )
 """Warnings that would send a user looking for what is not wrong."""
 
-ADVERTS = (
-    "litlogger",
-    "litmodels",
-    "`weights_only` was not set",
-)  # the second is about saving, not loading
+ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")
+"""What Lightning advertises, and what it says of loading when it saves."""
 
 
 COSTS = {
@@ -65,13 +62,7 @@ def table(outcome: Outcome) -> str:
     rows += [(f"{name}, bits/dim", f"{bits[name]:.4f}") for name in ("ordered", "unordered")]
     if results["accuracy"]["knn"] is not None:
         rows += [("", ""), ("accuracy", "%")]
-        rows += [
-            (
-                label,
-                percent(results["accuracy"][name]),
-            )
-            for name, label in ACCURACIES.items()
-        ]
+        rows += [(label, percent(results["accuracy"][name])) for name, label in ACCURACIES.items()]
     rows.append(("", ""))
     if outcome.rebuilds:
         rows.append(("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s"))

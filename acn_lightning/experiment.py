@@ -204,9 +204,8 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
             networks cannot take the data.
     """
     checkpoint = read_checkpoint(path)
-    kept = complete(
-        config_of(checkpoint) | {"resume": None}
-    )  # with what has become an option since
+    # Completed: it lacks what has become an option since.
+    kept = complete(config_of(checkpoint) | {"resume": None})
     config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
     data, module = build(config, tuple(checkpoint["hyper_parameters"]["image_shape"]))
