@@ -20,11 +20,14 @@ class Refresh(NamedTuple):
         refreshed: codes written since the rebuild before.
         unseen: training rows whose code is still the noise that it started from.
         seconds: wall time of the rebuild, synchronisation included.
+        recall: the part of the true K nearest that the index finds; None as long as all codes are
+            noise, when nobody asks.
     """
 
     refreshed: int
     unseen: int
     seconds: float
+    recall: float | None
 
 
 class CodeBank:
@@ -69,7 +72,8 @@ class CodeBank:
         return self.codes[neighbours[index, choice]]
 
     def require_neighbours(self) -> Int[Tensor, "size k"]:
-        """The table: a row of K data-set rows for each image, -1 for those not trained on.
+        """The table: a row of K data-set rows for each image, -1 for those not trained on; 32 bits
+        each, it is copied into every checkpoint.
 
         Raises:
             UsageError: there is none yet.
@@ -81,30 +85,40 @@ class CodeBank:
             )
         return self.neighbours
 
-    def refresh(self, index: NeighbourIndex) -> Refresh:
+    def refresh(self, index: NeighbourIndex, show: bool = False) -> Refresh:
         """The work of an epoch boundary: every process gets all codes, `index` is rebuilt from
-        them, and the table that the next epoch draws from is written."""
+        them, and the table that the next epoch draws from is written.
+
+        Args:
+            index: to rebuild.
+            show: whether to show progress, if it takes more than some seconds.
+        """
         start = time.perf_counter()
         self.synchronise()
-        self.rebuild(index)
-        table = self.rows.new_full((len(self.codes), index.k), -1)
-        table[self.rows] = index.search(self.codes[self.rows], exclude=self.rows)
-        self.neighbours = table
+        self.neighbours = None  # its memory goes before the next one's comes
+        recall = self.rebuild(index, show)
+        self.neighbours = self.rows.new_full((len(self.codes), index.k), -1, dtype=torch.int32)
+        index.write_neighbours(self.neighbours, self.rows, show)
         written = self.written[self.rows]
-        refreshed = int((written == self.boundary).sum())
+        refreshed, unseen = int((written == self.boundary).sum()), int((written < 0).sum())
         self.boundary += 1
-        return Refresh(refreshed, int((written < 0).sum()), time.perf_counter() - start)
+        return Refresh(refreshed, unseen, time.perf_counter() - start, recall)
 
-    def rebuild(self, index: NeighbourIndex) -> None:
+    def rebuild(self, index: NeighbourIndex, show: bool = False) -> float | None:
         """Builds `index` from the stored codes, and leaves the neighbour table alone.
 
         Codes that were never written are noise, and nobody's neighbours as long as there are
         enough others. At the start all of them are noise, as in the paper.
+
+        Returns:
+            Its recall; None where all codes are noise.
         """
-        candidates = self.rows[self.written[self.rows] >= 0]
+        seen = self.written[self.rows] >= 0
+        candidates = self.rows if seen.all() else self.rows[seen]
         if len(candidates) <= index.k:
             candidates = self.rows
-        index.build(self.codes[candidates], candidates)
+        index.build(self.codes, candidates, show)
+        return index.tune(show) if seen.any() else None
 
     def synchronise(self) -> None:
         """Afterwards all processes hold the codes that any of them wrote since the last boundary.

@@ -260,7 +260,7 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
     if code_size < 1:
         raise UsageError(f"model.code_size: {code_size} is below 1.")
     likelihood = component(Likelihood, model.pop("likelihood"), shape[0])
-    index = NeighbourIndex(code_size, **config["neighbours"])
+    index = NeighbourIndex(code_size, config["seed"], **config["neighbours"])
     if index.k >= len(data.rows):
         raise UsageError(
             f"neighbours.k: {index.k} neighbours of an image need more than {index.k} training "

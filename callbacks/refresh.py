@@ -27,7 +27,8 @@ class RefreshNeighbours(Callback):
             over the data, for a table in which all codes are of one age.
 
     Logs `bank/refreshed` (codes written since the boundary before), `bank/unseen` (training images
-    never encoded) and `bank/rebuild_seconds`.
+    never encoded), `bank/rebuild_seconds` and `bank/recall` (the part of the true K nearest that
+    the index finds, on a sample). A recall below what `neighbours.recall` asks for is a warning.
 
     Attributes:
         rebuilds: how often, the one at the start of training included.
@@ -47,9 +48,9 @@ class RefreshNeighbours(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         if module.bank.neighbours is None:
-            self._refresh(module)
+            self._refresh(trainer, module)
         else:  # a checkpoint brought the table; the index is not in it
-            module.bank.rebuild(module.index)
+            module.bank.rebuild(module.index, trainer.is_global_zero)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.stale = True
@@ -65,17 +66,19 @@ class RefreshNeighbours(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         encode_all(trainer, module)
-        module.bank.rebuild(module.index)
+        warn_of_recall(module.bank.rebuild(module.index, trainer.is_global_zero), module)
 
     def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
         if self.encode:
             encode_all(trainer, module)
-        found = self._refresh(module)
+        found = self._refresh(trainer, module)
         figures = {
             "bank/refreshed": float(found.refreshed),
             "bank/unseen": float(found.unseen),
             "bank/rebuild_seconds": found.seconds,
         }
+        if found.recall is not None:
+            figures["bank/recall"] = found.recall
         module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         total = len(module.bank.rows)
         if found.refreshed < total:
@@ -83,9 +86,10 @@ class RefreshNeighbours(Callback):
                 f"Only {found.refreshed:,} of {total:,} codes were refreshed in this epoch; "
                 f"{found.unseen:,} never were."
             )
+        warn_of_recall(found.recall, module)
 
-    def _refresh(self, module: ACN) -> Refresh:
-        self.last = module.bank.refresh(module.index)
+    def _refresh(self, trainer: Trainer, module: ACN) -> Refresh:
+        self.last = module.bank.refresh(module.index, show=trainer.is_global_zero)
         self.rebuilds += 1
         self.seconds += self.last.seconds
         self.stale = False
@@ -96,6 +100,16 @@ class RefreshNeighbours(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rebuilds, self.seconds = state_dict["rebuilds"], state_dict["seconds"]
+
+
+def warn_of_recall(recall: float | None, module: ACN) -> None:
+    """Says so where the index finds less than it should, and what to turn."""
+    wanted = module.index.recall
+    if recall is not None and recall < wanted:
+        rank_zero_warn(
+            f"The neighbour index finds {recall:.1%} of the true neighbours, less than "
+            f"neighbours.recall={wanted:g}. {module.index.advice()}"
+        )
 
 
 @torch.no_grad()

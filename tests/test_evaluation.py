@@ -34,7 +34,7 @@ def world():
     """A bank of 40 codes, 33 of them trained on, and 12 test images with 3 samples each."""
     bank = bank_of(size=40, code_size=3, k_rows=[row for row in range(40) if row % 6])
     index = NeighbourIndex(3, k=4)
-    index.build(bank.codes[bank.rows], bank.rows)
+    index.build(bank.codes, bank.rows)
     mean = torch.randn(12, 3) * 1.5
     z = mean + torch.randn(3, 12, 3)
     coded = Coded(torch.arange(12), mean, z, torch.rand(12) * 50)
@@ -180,7 +180,7 @@ def test_accuracy_agrees_with_scikit_learn():
     labels = torch.arange(600) % 3
     codes = centres[labels] + torch.randn(600, 5)
     index = NeighbourIndex(5, k=1)
-    index.build(codes[:500], torch.arange(500))
+    index.build(codes, torch.arange(500))
     predicted = knn_vote(labels[index.search(codes[500:])], 3)
     reference = KNeighborsClassifier(1).fit(codes[:500], labels[:500])
     assert predicted.tolist() == reference.predict(codes[500:]).tolist()

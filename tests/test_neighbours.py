@@ -6,9 +6,11 @@ import types
 import faiss
 import pytest
 import torch
+from tqdm import tqdm
 
-from acn_lightning import neighbours
+from acn_lightning import libfaiss, neighbours
 from acn_lightning.errors import UsageError
+from acn_lightning.exact import exact_neighbours
 from acn_lightning.neighbours import NeighbourIndex
 
 
@@ -24,18 +26,22 @@ def brute_force(codes, rows, queries, k, exclude=None):
     return torch.tensor(answers)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW32"])
+@pytest.mark.parametrize("factory", ["auto", "Flat", "IVF4,Flat", "HNSW32"])
 def test_index_agrees_with_brute_force(factory):
-    codes = torch.randn(200, 6)
+    table = torch.randn(1000, 6)
     rows = torch.randperm(1000)[:200]
-    index = NeighbourIndex(6, k=4, factory=factory)
-    index.build(codes, rows)
-    if factory.startswith("IVF"):
-        faiss.ParameterSpace().set_index_parameter(index.index, "nprobe", 4)  # then it is exact
+    codes = table[rows]
+    # with all four lists looked through an IVF is exact
+    index = NeighbourIndex(6, k=4, factory=factory, effort=None if factory == "auto" else 200)
+    index.build(table, rows)
     queries = torch.randn(30, 6)
     assert torch.equal(index.search(queries), brute_force(codes, rows, queries, 4))
     own = index.search(codes, exclude=rows)
     assert torch.equal(own, brute_force(codes, rows, codes, 4, exclude=rows))
+    written = torch.full((1000, 4), -1, dtype=torch.int32)
+    index.write_neighbours(written, rows)
+    assert torch.equal(written[rows].long(), own)
+    assert (written < 0).all(1).sum() == 800
 
 
 def test_a_row_is_never_its_own_neighbour_among_exact_duplicates():
@@ -65,7 +71,7 @@ def test_what_an_approximate_index_does_not_find_is_searched_exactly():
     # Far-away clusters of 2: the probed list never holds 4 others.
     codes = torch.arange(20.0).repeat_interleave(2)[:, None] * 100 + torch.rand(40, 1)
     rows = torch.arange(40)
-    index = NeighbourIndex(1, k=4, factory="IVF20,Flat")
+    index = NeighbourIndex(1, k=4, factory="IVF20,Flat", effort=1)
     index.build(codes, rows)
     found = index.search(codes, exclude=rows)
     assert ((found >= 0) & (found != rows[:, None])).all()
@@ -77,6 +83,10 @@ def test_what_an_approximate_index_does_not_find_is_searched_exactly():
     [
         ({"k": 0}, "neighbours.k: 0"),
         ({"factory": "Flt"}, "neighbours.factory: .*'Flt'"),
+        ({"effort": 0}, "neighbours.effort: 0"),
+        ({"memory_mb": 0}, "neighbours.memory_mb: 0"),
+        ({"recall": 9.5}, "neighbours.recall: 9.5"),
+        ({"float16": True, "factory": "Flat"}, "neighbours.float16 .*factory=auto.*SQfp16"),
         ({"device": "cuda"}, "neighbours.device: 'cuda' is none of auto, cpu, gpu"),
         ({"device": "gpu"}, "sees no GPU"),
     ],
@@ -105,12 +115,171 @@ def test_too_few_codes_are_refused():
 
 def test_no_faiss_names_the_extras(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    neighbours.import_faiss.cache_clear()
+    libfaiss.import_faiss.cache_clear()
     try:
         with pytest.raises(UsageError, match=r"acn-lightning\[cpu\].*acn-lightning\[gpu\]"):
             NeighbourIndex(3)
     finally:
-        neighbours.import_faiss.cache_clear()
+        libfaiss.import_faiss.cache_clear()
+
+
+class TestSizes:
+    """The search is chosen by size, measured, and held to a memory."""
+
+    @pytest.fixture(autouse=True)
+    def _small_is_large(self, monkeypatch):
+        monkeypatch.setattr(neighbours, "FLAT_UP_TO", {"cpu": 1000, "gpu": 1000})
+
+    @staticmethod
+    def clustered(n=3000, code_size=8):
+        """Codes with a structure: on a sheet of two dimensions, about ten centres."""
+        flat = torch.randn(10, 2)[torch.randint(10, (n,))] + 0.3 * torch.randn(n, 2)
+        return torch.tanh(flat @ torch.randn(2, 16)) @ torch.randn(16, code_size)
+
+    def recall(self, index, codes):
+        """Against sets from a naive search; codes are all different here."""
+        rows = torch.arange(len(codes))
+        distances = torch.cdist(codes.double(), codes.double()).fill_diagonal_(torch.inf)
+        true = distances.topk(index.k, largest=False).indices
+        found = index.search(codes, exclude=rows)
+        hits = (found[:, :, None] == true[:, None]).any(2)
+        return float(hits.double().mean())
+
+    def test_few_codes_are_compared_all_with_all(self):
+        index = NeighbourIndex(8)
+        index.build(self.clustered(1000), torch.arange(1000))
+        assert index.made == "Flat"
+        assert index.tune() == 1.0
+
+    def test_many_codes_are_put_into_lists_and_the_recall_wanted_is_reached(self):
+        codes, efforts = self.clustered(), []
+        for wanted in (0.5, 0.95, 0.999):
+            index = NeighbourIndex(8, recall=wanted)
+            index.build(codes, torch.arange(3000))
+            measured = index.tune()
+            assert index.made == "IVF256,Flat"  # the power of two next to 4 sqrt(3000) = 219
+            assert measured >= wanted
+            assert self.recall(index, codes) == pytest.approx(measured, abs=0.02)
+            efforts.append(index.index.nprobe)
+        assert efforts == sorted(efforts)
+        assert efforts[0] == 8
+        assert efforts[-1] <= 32
+
+    def test_codes_without_structure_are_compared_all_with_all(self):
+        codes = torch.randn(3000, 32)
+        index = NeighbourIndex(32)
+        index.build(codes, torch.arange(3000))
+        assert index.made == "IVF256,Flat"
+        assert index.tune() == 1.0
+        assert index.made == "Flat"
+        assert self.recall(index, codes) > 0.999
+
+    @pytest.mark.parametrize("factory", ["auto", "IVF64,Flat", "HNSW8", "PCA7,IVF64,Flat"])
+    def test_an_effort_that_is_fixed_is_left_alone_and_its_recall_told(self, factory):
+        codes = self.clustered()
+        index = NeighbourIndex(8, factory=factory, effort=1)
+        index.build(codes, torch.arange(3000))
+        measured = index.tune()
+        assert measured < 0.95
+        assert self.recall(index, codes) == pytest.approx(measured, abs=0.04)
+        assert "neighbours.effort, now 1" in index.advice()
+        free = NeighbourIndex(8, factory=factory)
+        free.build(codes, torch.arange(3000))
+        assert free.tune() >= 0.95
+
+    def test_an_index_that_cannot_do_better_says_so(self):
+        index = NeighbourIndex(8, factory="PQ2x4")
+        index.build(self.clustered(), torch.arange(3000))
+        assert index.tune() < 0.9
+        assert "another neighbours.factory than PQ2x4" in index.advice()
+
+    def test_the_same_codes_make_the_same_index(self):
+        codes, rows, tables = self.clustered(), torch.arange(3000), []
+        for seed in (3, 3, 4):
+            index = NeighbourIndex(8, seed, effort=1)
+            index.build(codes, rows)
+            index.tune()
+            tables.append(index.search(codes, exclude=rows))
+        assert torch.equal(tables[0], tables[1])
+        assert not torch.equal(tables[0], tables[2])
+
+    def test_half_the_bits(self):
+        codes = self.clustered()
+        for size, made in [(900, "Flat"), (3000, "IVF256,Flat")]:
+            index = NeighbourIndex(8, float16=True)
+            index.build(codes[:size], torch.arange(size))
+            assert index.tune() >= 0.95
+            assert index.made == made
+            assert neighbours.import_faiss().serialize_index(index.index).nbytes < 40 * size
+            assert self.recall(index, codes[:size]) > 0.94
+
+    @pytest.mark.parametrize("factory", ["IVF32,Flat", "IVF32,SQfp16"])
+    def test_lists_with_just_the_room_they_need_hold_what_faiss_puts_into_them(self, factory):
+        codes = self.clustered()
+        index = NeighbourIndex(8, factory=factory)
+        index.build(codes, torch.arange(3000))
+        filled = index.index
+        other = faiss.clone_index(filled)
+        other.reset()
+        other.add(codes.numpy())
+        for one in (filled, other):
+            one.nprobe = 32
+        assert filled.ntotal == 3000
+        for expected, found in zip(other.search(codes, 4), filled.search(codes, 4), strict=True):
+            assert torch.equal(expected, found)
+
+    def test_equal_codes_are_equally_near_and_no_fault_of_the_recall(self):
+        index = NeighbourIndex(8, factory="IVF4,Flat", effort=1)
+        index.build(self.clustered(60).repeat(40, 1), torch.arange(2400))
+        assert index.tune() == 1.0
+
+    def test_the_memory_bounds_what_is_searched_at_once(self, monkeypatch):
+        codes, rows = self.clustered(), torch.arange(3000)
+        whole, little = NeighbourIndex(8, k=3), NeighbourIndex(8, k=3, memory_mb=1)
+        little.memory = 2 * 192 * 100  # a hundred codes of 8 numbers with four answers each
+        tables = []
+        for index in (whole, little):
+            index.build(codes, rows)
+            index.tune()
+            sizes = []
+            search = index.search
+            monkeypatch.setattr(
+                index,
+                "search",
+                lambda q, seen=sizes, go=search, **o: seen.append(len(q)) or go(q, **o),
+            )
+            table = torch.zeros(3000, 3, dtype=torch.int32)
+            index.write_neighbours(table, rows)
+            tables.append(table)
+        assert sizes == [100] * 30
+        assert torch.equal(*tables)
+
+    def test_progress_is_shown_where_it_is_asked_for_and_lasts(self, capsys, monkeypatch):
+        bars = []
+
+        def bar(*arguments, **options):
+            bars.append(options)
+            return tqdm(*arguments, **(options | {"delay": 0, "mininterval": 0}))
+
+        monkeypatch.setattr(neighbours, "tqdm", bar)
+        index, rows = NeighbourIndex(8), torch.arange(500)
+        for show in (False, True):
+            index.build(self.clustered(500), rows, show)
+            index.write_neighbours(torch.zeros(500, 5, dtype=torch.int32), rows, show)
+            shown = capsys.readouterr().err
+            assert ("searching neighbours: 100%" in shown) == show
+        assert all(options["delay"] == 3 for options in bars)
+
+
+@pytest.mark.parametrize("memory", [1, 2000, 2**29])
+def test_exact_neighbours_in_blocks_of_any_size(memory):
+    codes = torch.randn(120, 4)
+    rows = torch.randperm(120)[:70]
+    found = exact_neighbours(codes[rows], codes, rows, 6, exclude=rows, memory=memory)
+    assert torch.equal(found, brute_force(codes[rows], rows, codes[rows], 6, exclude=rows))
+    queries = torch.randn(9, 4)
+    found = exact_neighbours(queries, codes, rows, 6, memory=memory)
+    assert torch.equal(found, brute_force(codes[rows], rows, queries, 6))
 
 
 class OnGpu:
@@ -140,15 +309,17 @@ class TestGpuPath:
             def setTempMemory(self, size):  # noqa: N802
                 calls.append(("memory", size))
 
-        def to_gpu(resources, device, index):
+        def to_gpu(resources, device, index, options):
             calls.append(("to_gpu", resources, device))
             return index if isinstance(index, faiss.IndexPreTransform) else OnGpu(index)
 
         stand_in.StandardGpuResources, stand_in.index_cpu_to_gpu = Resources, to_gpu
-        monkeypatch.setattr(neighbours, "import_faiss", lambda: stand_in)
-        neighbours.gpu_resources.cache_clear()
+        stand_in.GpuClonerOptions = types.SimpleNamespace
+        for module in (libfaiss, neighbours):
+            monkeypatch.setattr(module, "import_faiss", lambda: stand_in)
+        libfaiss.gpu_resources.cache_clear()
         yield calls
-        neighbours.gpu_resources.cache_clear()
+        libfaiss.gpu_resources.cache_clear()
 
     def on_gpu(self, monkeypatch, index, device=3):
         """The codes lie on a GPU, for all that the index asks them."""
@@ -164,7 +335,7 @@ class TestGpuPath:
             index.build(torch.randn(10, 3), torch.arange(10))
             assert index.search(torch.randn(4, 3)).shape == (4, 2)
         memory, *moves = calls
-        assert memory == ("memory", 256 * 2**20)
+        assert memory == ("memory", 64 * 2**20)
         assert [device for _, _, device in moves] == [3, 3]
         assert moves[0][1] is moves[1][1]
 
@@ -184,7 +355,7 @@ class TestGpuPath:
         assert index.search(torch.randn(4, 3)).shape == (4, k)
 
     def test_what_faiss_has_for_the_cpu_only_falls_back_with_a_warning(self, calls, monkeypatch):
-        def refuse(resources, device, index):
+        def refuse(resources, device, index, options):
             raise RuntimeError("This index type is not implemented on GPU")
 
         monkeypatch.setattr(neighbours.import_faiss(), "index_cpu_to_gpu", refuse)
@@ -218,3 +389,7 @@ def test_gpu_agrees_with_cpu():
     expected = cpu.search(codes, exclude=rows)
     found = gpu.search(codes.cuda(), exclude=rows.cuda()).cpu()
     assert (found == expected).float().mean() > 0.999  # ties in rounding
+    for options in ({"factory": "IVF64,Flat"}, {"float16": True}):
+        index = NeighbourIndex(16, device="gpu", **options)
+        index.build(codes.cuda(), rows.cuda())
+        assert index.tune() >= 0.95

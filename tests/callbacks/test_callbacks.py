@@ -1,6 +1,7 @@
 """What each callback promises, seen from a run."""
 
 import logging
+import warnings
 
 import pytest
 import torch
@@ -67,6 +68,21 @@ def test_a_bank_that_does_not_fill_is_said():
     run = trainer(RefreshNeighbours(), max_epochs=1, limit_train_batches=5)
     with pytest.warns(UserWarning, match=r"Only 320 of 1,294 codes were refreshed.* 974 never"):
         run.fit(module, datamodule=data)
+
+
+def test_the_recall_is_logged_and_a_low_one_says_what_to_turn():
+    data, module = digits("neighbours.factory=IVF64,Flat", "neighbours.effort=1")
+    run = trainer(RefreshNeighbours(), max_epochs=1)
+    with pytest.warns(UserWarning, match=r"finds \d\d\.\d% of .* neighbours\.effort, now 1"):
+        run.fit(module, datamodule=data)
+    assert 0.1 < run.callback_metrics["bank/recall"] < 0.95
+
+    data, module = digits("neighbours.factory=IVF64,Flat")
+    run = trainer(RefreshNeighbours(), max_epochs=1)
+    with warnings.catch_warnings(record=True) as caught:
+        run.fit(module, datamodule=data)
+    assert not any("neighbours.recall" in str(warning.message) for warning in caught)
+    assert run.callback_metrics["bank/recall"] >= 0.95
 
 
 def test_callbacks_refuse_other_modules():

@@ -1,0 +1,53 @@
+"""Nearest codes by all distances, in blocks that fit a memory: slow, and right."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def exact_neighbours(
+    queries: Float[Tensor, "n code"],
+    codes: Float[Tensor, "size code"],
+    rows: Int[Tensor, " candidates"],
+    k: int,
+    exclude: Int[Tensor, " n"] | None = None,
+    memory: int = 2**29,
+) -> Int[Tensor, "n k"]:
+    """The rows of the K codes nearest to each query in Euclidean distance, nearest first.
+
+    Args:
+        queries: on the device of the codes.
+        codes: the table.
+        rows: which of its rows are candidates; more than K.
+        k: K.
+        exclude: a row for each query that may not be among its answers.
+        memory: bytes to hold at once.
+    """
+    # Of each pair a distance, a copy of it and whether it is excluded; of each candidate its code.
+    at_once = max(1, math.isqrt(memory // 9))
+    answers = []
+    for start in range(0, len(queries), at_once):
+        some = queries[start : start + at_once]
+        own = None if exclude is None else exclude[start : start + at_once, None]
+        nearest = rows.new_empty(len(some), 0)
+        distances = some.new_empty(len(some), 0)
+        for block in rows.split(max(1, memory // (9 * len(some) + 4 * codes.shape[1]))):
+            further = torch.cdist(some, codes[block])
+            if own is not None:
+                further[own == block] = torch.inf
+            best = further.topk(min(k, len(block)), largest=False)
+            distances = torch.cat([distances, best.values], dim=1)
+            nearest = torch.cat([nearest, block[best.indices]], dim=1)
+            best = distances.topk(min(k, distances.shape[1]), largest=False)
+            distances, nearest = best.values, nearest.gather(1, best.indices)
+        answers.append(nearest)
+    return torch.cat(answers)
+
+
+def distances_between(
+    codes: Float[Tensor, "size code"], rows: Int[Tensor, " n"], others: Int[Tensor, "n k"]
+) -> Float[Tensor, "n k"]:
+    """Euclidean distances of each row's code to those of its others."""
+    return torch.linalg.vector_norm(codes[others] - codes[rows][:, None], dim=2)
