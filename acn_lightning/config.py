@@ -226,6 +226,8 @@ def make_schema(chosen: DictConfig) -> type:
             "seed": (int, 0),
             "logger": (str, "csv"),
             "resume": (str | None, None),
+            "compile": (bool, False),
+            "channels_last": (bool, True),
             "data": section("data", options(ImageData)),
             "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
             "neighbours": section("neighbours", options(NeighbourIndex)),

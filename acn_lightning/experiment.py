@@ -1,6 +1,8 @@
 """An experiment from its config: build the parts, fit, test."""
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -174,8 +176,8 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, dic
     kept = complete(config_of(checkpoint))
     if not experiment:
         config = complete(kept, overrides)
-    free = ("trainer.", "pictures.", "evaluation.", "sampling.", "wandb.", "logger", "resume",
-            "data.root", "data.download")  # fmt: skip
+    free = ("trainer.", "compile", "channels_last", "pictures.", "evaluation.", "sampling.",
+            "wandb.", "logger", "resume", "data.root", "data.download")  # fmt: skip
     refuse_changes(kept, config, lambda key: not key.startswith(free))
     return config, checkpoint
 
@@ -286,10 +288,25 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
         len(data.classes),
         **model,
     )
-    # What convolutions on the CPU and on GPUs with tensor cores are quickest at.
-    module.to(memory_format=torch.channels_last)
+    if config["channels_last"]:
+        module.to(memory_format=torch.channels_last)
+    if config["compile"]:
+        check_compiler()
+        module.compile()
     module.save_hyperparameters({KEY: config, "image_shape": list(shape)}, logger=False)
     return data, module
+
+
+def check_compiler() -> None:
+    """Raises:
+    UsageError: there is no compiler that `torch.compile` could hand its code to.
+    """
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
+    if not any(name and shutil.which(name) for name in names):
+        raise UsageError(
+            "compile: torch.compile needs a C++ compiler, and there is none here. Install g++ or "
+            "clang++, or leave compile=true out."
+        )
 
 
 def component(family: type[Component], options: Mapping[str, Any], *wiring: Any) -> Any:

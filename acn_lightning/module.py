@@ -1,6 +1,7 @@
 """The LightningModule: how the parts of an ACN are wired."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -78,6 +79,7 @@ class ACN(LightningModule):
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
         self.schedule, self.warmup_epochs, self.free_nats = schedule, warmup_epochs, free_nats
         self.classes = classes
+        self._costs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.costs
         self.posterior_samples = 1  # z for each test image; `MeasureTest` sets it
         if classes > 1:
             self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
@@ -98,18 +100,37 @@ class ACN(LightningModule):
                 "acn_lightning.callbacks.RefreshNeighbours()."
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        posterior = self.encoder(batch.image)
-        prior = self.prior(self.bank.draw(batch.index))
+    def costs(
+        self,
+        image: Float[Tensor, "batch channel height width"],
+        code: Float[Tensor, "batch code"],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, "batch code"]]:
+        """(rate, distortion, posterior mean) of each image, given the code of a neighbour."""
+        posterior = self.encoder(image)
         z = posterior.rsample()
-        rate = objective.rate(posterior, prior, z).mean()
-        distortion = objective.distortion(self.decoder(z), batch.image).mean()
-        self.bank.write(batch.index, posterior.mean)
+        rate = objective.rate(posterior, self.prior(code), z)
+        return rate, objective.distortion(self.decoder(z), image), posterior.mean
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the costs of a training step, in one graph from images to nats; other steps stay
+        as they are. The weights keep their names: checkpoints go both ways.
+
+        Args:
+            args, kwargs: of `torch.compile`.
+        """
+        # Random numbers as without compiling, so that it changes a loss by its rounding only.
+        kwargs.setdefault("options", {"fallback_random": True})
+        self._costs = torch.compile(self.costs, *args, **kwargs)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        rates, distortions, mean = self._costs(batch.image, self.bank.draw(batch.index))
+        rate, distortion = rates.mean(), distortions.mean()
+        self.bank.write(batch.index, mean)
         total = rate + distortion
         costs = {"train/rate": rate, "train/distortion": distortion, "train/total": total}
         self.log_dict(
             {name: cost.detach() for name, cost in costs.items()},
-            on_step=False, on_epoch=True, batch_size=len(z), sync_dist=True,
+            on_step=False, on_epoch=True, batch_size=len(mean), sync_dist=True,
         )  # fmt: skip
         self.log("cost", total.detach(), prog_bar=True, logger=False)
         if self.free_nats:  # else a batch's estimate may be negative, and counts as such

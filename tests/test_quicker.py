@@ -1,0 +1,136 @@
+"""What makes a run quicker changes its costs by rounding only, alone and together; checkpoints do
+not care."""
+
+import csv
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from acn_lightning import run
+from acn_lightning.config import compose
+from acn_lightning.errors import UsageError
+from acn_lightning.experiment import build
+from tests.conftest import QUICK
+
+ROOT = Path(__file__).parents[1]
+
+COSTS = """
+import sys
+from itertools import product
+import torch
+from acn_lightning.config import compose
+from acn_lightning.experiment import build
+
+for last, compiled, bits in product((False, True), (False, True), (32, 16)):
+    data, module = build(compose("digits", [*sys.argv[1:], f"channels_last={last}"]))
+    images = data.test_set.images[:32] / 255
+    if compiled:  # the tracing, without the minute in the C++ compiler
+        module.compile(backend="aot_eager", options=None, fullgraph=True)
+    torch.manual_seed(1)
+    code = torch.randn(32, 4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bits == 16):
+        rate, distortion, mean = module._costs(images, code)
+    (rate.mean() + distortion.mean()).backward()
+    gradient = sum(p.grad.double().square().sum() for p in module.parameters()) ** 0.5
+    print(float(rate.mean()), float(distortion.mean()), float(gradient))
+"""
+"""Prints rate, distortion and the gradient's length for each combination. A process of its own:
+torch cannot trace through the checks of shapes that these tests put around each function."""
+
+
+def python(*arguments, **options):
+    """Runs Python beside this one, on this checkout."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=280, **options,
+    )  # fmt: skip
+
+
+def test_each_alone_and_all_together_change_costs_and_gradients_by_rounding():
+    pixelcnn = ("model.decoder.kind=pixelcnn", "model.decoder.layers=2", "model.prior.mixtures=3")
+    done = python("-c", COSTS, *QUICK, *pixelcnn)
+    assert done.returncode == 0, done.stderr
+    figures = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    plain, *others = figures
+    combinations = list(product((False, True), (False, True), (32, 16)))[1:]
+    for (last, compiled, bits), found in zip(combinations, others, strict=True):
+        close = pytest.approx(plain, rel=1e-4 if bits == 32 else 1e-2)
+        assert found == close, (last, compiled, bits)
+        if bits == 16:
+            assert found != pytest.approx(plain, rel=1e-7)  # it was not left out
+
+
+def test_a_compiled_run_and_its_checkpoint(tmp_path):
+    """The whole way, C++ compiler included, in the order: compiled, tested and resumed without."""
+    # The fewest networks that make a run: each costs the C++ compiler some seconds.
+    fewest = [option for option in QUICK if "encoder" not in option and "prior" not in option]
+    short = (*fewest, "model.encoder.kind=none", "model.prior.kind=standard_normal",
+             "data.batch_size=647", "evaluation.linear=none",
+             "trainer.limit_test_batches=1")  # fmt: skip
+    quicker = ("compile=true", "channels_last=true", "trainer.precision=bf16-mixed")
+
+    def acn(*arguments):
+        done = python("-m", "acn_lightning", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    acn("fit", "digits", "experiment=plain", *short, "trainer.max_epochs=1")
+    acn("fit", "digits", "experiment=quick", *short, *quicker, "trainer.max_epochs=1")
+    plain, quick = (next((tmp_path / "runs" / name).iterdir()) for name in ("plain", "quick"))
+    costs = [first_epoch(folder) for folder in (plain, quick)]
+    assert costs[1] == pytest.approx(costs[0], rel=1e-2)
+    names = [set(torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+             for folder in (plain, quick)]  # fmt: skip
+    assert names[0] == names[1]
+    last = quick / "checkpoints" / "last.ckpt"
+    acn("fit", f"resume={last}", "compile=false", "channels_last=false", "trainer.max_epochs=2",
+        "trainer.precision=32-true")  # fmt: skip
+
+
+def first_epoch(folder):
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: float(next(row[name] for row in rows if row[name]))
+        for name in ("train/distortion", "train/total", "val/distortion", "val/total")
+    }
+
+
+def test_no_compiler_is_said_before_the_first_step(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UsageError, match=r"compile: .*C\+\+ compiler.*Install g\+\+"):
+        build(compose("digits", [*QUICK, "compile=true"]))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "precision"),
+    [({}, "32-true"), ({"avx512_bf16": False, "amx_bf16": True}, "bf16-mixed"),
+     ({"avx512_bf16": False, "avx512_f": True}, "32-true")],
+)  # fmt: skip
+def test_precision_by_what_the_cpu_multiplies(monkeypatch, instructions, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert run.quickest_precision("cpu") == precision
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # a torch that has none yet
+    assert run.quickest_precision("cpu") == "32-true"
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_precision_by_what_the_gpu_multiplies(monkeypatch, native, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert run.quickest_precision("auto") == precision
+    assert run.quickest_precision("cpu") != "16-mixed"
+
+
+def test_auto_becomes_a_precision_of_lightnings(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "quickest_precision", lambda accelerator: "bf16-mixed")
+    config = compose("mnist", ["data.root=nowhere"])
+    assert config["trainer"]["precision"] == "auto"
+    assert run.make_trainer(config, [], [], tmp_path).precision == "bf16-mixed"
