@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from acn_lightning.distributions import check_one_sample
 from acn_lightning.likelihoods import Likelihood
 from acn_lightning.networks import in_float32
+from acn_lightning.pixelwise import PixelByPixel
 
 
 class GatedPixelCNN(nn.Module):
@@ -83,8 +84,7 @@ class GatedPixelCNN(nn.Module):
     def along_rows(
         self, image: Float[Tensor, "batch channel height width"], told: Sequence[Tensor]
     ) -> Float[Tensor, "batch parameter height width"]:
-        """The horizontal stack, to the parameters. Each row is on its own, so that these may be
-        any rows of images, with what was told of the same rows."""
+        """The horizontal stack, to the parameters: each row by itself, with what was told of it."""
         h = 2 * image - 1
         for layer, words in zip(self.layers, told, strict=True):
             h = cast(GatedLayer, layer).horizontal(h, words)
@@ -112,7 +112,7 @@ class GatedLayer(nn.Module):
         super().__init__()
         reach = kernel // 2
         seen = reach if first else reach + 1
-        self.residual = not first
+        self.residual, self.reach = not first, reach
         # Padded on both sides, and cut to size after: one operation less than padding one side.
         self.above = nn.Conv2d(inputs, 2 * channels, (seen, kernel), padding=(reach, reach))
         self.left = nn.Conv2d(inputs, 2 * channels, (1, seen), padding=(0, reach))
@@ -123,7 +123,10 @@ class GatedLayer(nn.Module):
     def vertical(self, v: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
         """(its next features, what is told to the horizontal stack)."""
         height = v.shape[2]
-        above = self.above(v)[:, :, :height]
+        return self.gate_rows(self.above(v)[:, :, :height], features)
+
+    def gate_rows(self, above: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What `vertical` returns, of what its convolution saw."""
         if self.condition is None or features is None:
             return Gate.apply(above), self.down(above)
         mine, other = self.condition(features).chunk(2, dim=1)
@@ -192,23 +195,17 @@ class AutoregressiveImages(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws pixel by pixel, all images of the batch at once.
-
-        The vertical stack runs once a row, over the rows so far; the horizontal one once a pixel,
-        over its row.
-        """
+        """Draws pixel by pixel, all images of the batch at once."""
         check_one_sample(sample_shape)
-        device = next(self.network.parameters()).device
-        image = torch.zeros(*self.batch_shape, *self.event_shape, device=device)
+        weight = self.network.output.weight
+        image = torch.zeros(*self.batch_shape, *self.event_shape, device=weight.device)
         height, width = image.shape[2:]
-        for i in range(height):
-            so_far, features = image[:, :, : i + 1], self.features
-            if features is not None and features.shape[2] > 1:
-                features = features[:, :, : i + 1]
-            told = [words[:, :, -1:] for words in self.network.rows_above(so_far, features)]
-            for j in range(width):
-                row = image[:, :, i : i + 1, : j + 1]
-                seen = [words[..., : j + 1] for words in told]
-                parameters = self.network.along_rows(row, seen)[..., -1:]
-                image[:, :, i, j] = self.likelihood(parameters).sample()[:, :, 0, 0]
+        with torch.autocast(weight.device.type, enabled=False):
+            pixels = PixelByPixel(self.network, self.features, len(image), width)
+            for i in range(height):
+                pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
+                for j in range(width):
+                    parameters = pixels.next(j, image[:, :, i, j - 1] if j else None)
+                    pixel = self.likelihood(parameters[:, :, None, None]).sample()
+                    image[:, :, i, j] = pixel[:, :, 0, 0]
         return image

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from acn_lightning.decoders import PixelCNNDecoder
 from acn_lightning.likelihoods import (
@@ -14,6 +15,7 @@ from acn_lightning.likelihoods import (
     LogisticMixtureLikelihood,
 )
 from acn_lightning.pixelcnn import Gate, GatedPixelCNN
+from acn_lightning.pixelwise import PixelByPixel
 
 SHAPES = [(1, 7, 6), (3, 5, 8), (1, 1, 5), (1, 6, 1)]
 SIZES = [(1, 3, 3), (1, 3, 7), (3, 3, 3), (2, 5, 3), (4, 3, 7), (2, 7, 5)]  # layers, kernels
@@ -198,18 +200,99 @@ def test_samples_are_images_of_pixel_values(likelihood, conditioning, shape):
         _ = distribution.mean
 
 
-def test_sampling_row_by_row_equals_the_whole_network_at_each_pixel(monkeypatch):
-    network = decoder((1, 5, 6))
+@torch.no_grad()
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("layers", "kernel", "first_kernel"), SIZES)
+@pytest.mark.parametrize("place", ["none", "vector", "map"])
+def test_pixel_by_pixel_says_what_the_whole_network_says(
+    shape, layers, kernel, first_kernel, place
+):
+    features = {"none": 0, "vector": 3, "map": 3}[place]
+    net = network(shape[0], layers, kernel, first_kernel, features)
+    image = torch.rand(2, *shape, dtype=torch.float64)
+    size = shape[1:] if place == "map" else (1, 1)
+    condition = torch.randn(2, 3, *size, dtype=torch.float64) if features else None
+    pixels = PixelByPixel(net, condition, 2, shape[2])
+    found = torch.zeros(2, 2, *shape[1:], dtype=torch.float64)
+    for i in range(shape[1]):
+        pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
+        for j in range(shape[2]):
+            found[:, :, i, j] = pixels.next(j, image[:, :, i, j - 1] if j else None)
+    torch.testing.assert_close(found, net(image, condition))
+
+
+def naive_sample(network, z):
+    """One pass of the whole network a pixel."""
+    image = torch.zeros(len(z), *network.image_shape)
+    features = network.condition(z) if network.condition is not None else None
+    for i, j in raster(network.image_shape):
+        parameters = network.network(image, features)[:, :, i : i + 1, j : j + 1]
+        image[:, :, i, j] = network.likelihood(parameters).sample()[:, :, 0, 0]
+    return image
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shape", [(1, 6, 5), (3, 4, 3)])
+@pytest.mark.parametrize("conditioning", ["map", "vector", "none"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_same_pixels_as_with_a_pass_of_the_whole_network_each(
+    likelihood, shape, conditioning, layout
+):
+    network = decoder(shape, likelihood, conditioning=conditioning, first_kernel=5)
     for weight in network.network.parameters():
-        nn.init.normal_(weight, std=0.4)
-    z = torch.randn(3, 4)
-    seen, forward = [], BernoulliLikelihood.forward
+        nn.init.normal_(weight, std=0.3)
+    network = network.to(memory_format=layout)
+    z = torch.randn(8, 4)
+    torch.manual_seed(1)
+    expected = naive_sample(network, z)
+    torch.manual_seed(1)
+    torch.testing.assert_close(network(z).sample(), expected)
+    assert expected.std() > 0
 
-    def record(self, parameters):
-        seen.append(parameters[:, :, 0, 0])
-        return forward(self, parameters)
 
-    monkeypatch.setattr(BernoulliLikelihood, "forward", record)
-    image = network(z).sample()
-    whole = network.network(image, network.condition(z))
-    torch.testing.assert_close(torch.stack(seen, -1), whole.flatten(2))
+@torch.no_grad()
+def test_sampling_under_autocast_is_in_float32():
+    network = decoder((1, 6, 5))
+    z = torch.randn(8, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        distribution = network(z)
+        torch.manual_seed(1)
+        drawn = distribution.sample()
+    distribution.features = distribution.features.float()
+    torch.manual_seed(1)
+    assert torch.equal(distribution.sample(), drawn)
+
+
+class Work(TorchDispatchMode):
+    """Counts the multiplications of convolutions and of products of matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if "convolution" in name:
+            self.count += out.numel() * args[1][0].numel()
+        elif name == "addmm":
+            self.count += out.numel() * args[1].shape[1]
+        return out
+
+
+@torch.no_grad()
+def test_drawing_an_image_takes_the_work_of_one_pass_over_it():
+    network = decoder((1, 12, 11), first_kernel=5).network
+    image = torch.rand(2, 1, 12, 11)
+    features = torch.rand(2, 8, 12, 11)
+    with Work() as whole:
+        network(image, features)
+    with Work() as drawing:
+        pixels = PixelByPixel(network, features, 2, 11)
+        for i in range(12):
+            pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
+            for j in range(11):
+                pixels.next(j, image[:, :, i, j - 1] if j else None)
+    # The pass over the whole has paddings besides, that are cut off.
+    assert 0.7 * whole.count < drawing.count <= whole.count
