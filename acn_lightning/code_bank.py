@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from acn_lightning.errors import UsageError
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.processes import gather
+from acn_lightning.neighbours import CHUNK, NeighbourIndex
+from acn_lightning.processes import alone, broadcast, gather
 
 
 class Refresh(NamedTuple):
@@ -123,13 +123,17 @@ class CodeBank:
     def synchronise(self) -> None:
         """Afterwards all processes hold the codes that any of them wrote since the last boundary.
 
-        Only those rows travel. Where a sampler's padding gave one image to two processes, the
-        lowest rank's code counts in all of them.
+        Only those rows travel, each once and a chunk at a time. Where a sampler's padding gave one
+        image to two processes, the lowest rank's code counts in all of them.
         """
-        mine = (self.written == self.boundary).nonzero()[:, 0]
-        everyones = zip(gather(mine), gather(self.codes[mine]), strict=True)
-        for rows, codes in reversed(list(everyones)):
-            self.write(rows, codes)
+        if alone():
+            return
+        taken = torch.zeros_like(self.written, dtype=torch.bool)
+        for rank, rows in enumerate(gather((self.written == self.boundary).nonzero()[:, 0])):
+            own = rows[~taken[rows]]
+            taken[own] = True
+            for some in own.split(CHUNK):
+                self.write(some, broadcast(self.codes[some], rank))
 
     def to(self, device: torch.device) -> "CodeBank":
         """Moves every tensor to `device`."""

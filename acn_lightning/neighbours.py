@@ -232,11 +232,13 @@ class NeighbourIndex:
         # On the GPU it is an option of the copy that halves a flat index.
         stored = factory.replace("Flat", "SQfp16") if self._halved() else factory
         index = faiss.index_factory(self.code_size, stored)
+        if self.gpu is not None:
+            index = self._on_gpu(index)
         if (lists := inverted_lists(index)) is not None:
             lists.cp.seed, lists.cp.niter = self.seed % 2**31, 10
             # FAISS takes all that it is given, and says nothing if that is little.
             lists.cp.min_points_per_centroid, lists.cp.max_points_per_centroid = 1, 2 * TRAINED_ON
-        return index if self.gpu is None else self._on_gpu(index)
+        return index
 
     def _on_gpu(self, index: Any) -> Any:
         """The index on the GPU, or as it is where FAISS has none like it there."""
