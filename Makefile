@@ -9,7 +9,7 @@ venv := .venv
 bin := $(venv)/bin
 ready := $(venv)/ready-$(FAISS)
 
-.PHONY: help train test check format clean
+.PHONY: help train test check bench format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -24,6 +24,9 @@ check: $(ready)  ## lint, formatting and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+
+bench: $(ready)  ## measure speed against references; ARGS="step sampler" for some of it
+	$(bin)/python -m benchmarks $(ARGS)
 
 format: $(ready)  ## put the code into its form
 	$(bin)/ruff check --fix .

@@ -1,0 +1,131 @@
+"""`python -m benchmarks`: parse, measure, print, keep."""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Figure, machine
+
+
+def later(function: str, *arguments: Any) -> Callable[[], Figure]:
+    """A call of "module.function" that imports the module only when it is made."""
+
+    def run() -> Figure:
+        module, _, name = function.partition(".")
+        figure: Figure = getattr(import_module(f"benchmarks.{module}"), name)(*arguments)
+        return figure
+
+    return run
+
+
+BENCHMARKS = {
+    "help": later("command.help"),
+    "loader": later("data.loader"),
+    "step": later("training.step"),
+    "decoder": later("training.decoder"),
+    "sampler": later("sampling.sampler"),
+    "refresh-16": later("search.refresh", 16),
+    "refresh-128": later("search.refresh", 128),
+    "sklearn-16": later("search.sklearn", 16),
+    "sklearn-128": later("search.sklearn", 128),
+    "torch-16": later("search.torch", 16),
+    "torch-128": later("search.torch", 128),
+    "scale-1e4": later("scale.scale", 10**4),
+    "scale-1e5": later("scale.scale", 10**5),
+    "scale-1e6": later("scale.scale", 10**6),
+    "scale-1e7": later("scale.scale", 10**7),
+}
+
+ONLY_WHEN_NAMED = {"scale-1e7"}
+"""It takes hours."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is asked for; returns the exit status: 0, targets met or missed; 1 where something
+    failed; 2 with one line on wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parsed = parser.parse_args(arguments)
+    try:
+        names = chosen(parsed.names)
+        if parsed.json and not parsed.json.absolute().parent.is_dir():
+            raise ValueError(f"--json: {parsed.json.parent} is no folder.")
+    except ValueError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    here = machine()
+    print("\n".join(f"{key:<14}{words(value)}" for key, value in here.items()))
+    print("\nratio: ours / reference where the target is <=, reference / ours where it is >=\n")
+    print(row("benchmark", "ours s", "reference s", "ratio", "target", "", ""), flush=True)
+    found: dict[str, Any] = {"machine": here}
+    for name in names:
+        start = time.perf_counter()
+        try:
+            figure = BENCHMARKS[name]()
+            found[name] = figure.as_json()
+            print(line(name, figure), flush=True)
+        except Exception as error:  # the others are worth having
+            traceback.print_exc()
+            found[name] = {"error": f"{type(error).__name__}: {error}"}
+            print(f"{name:<12} failed: {error}", flush=True)
+        found[name]["took_s"] = time.perf_counter() - start
+        if parsed.json:
+            write_json(found, parsed.json)
+    return int(any("error" in found[name] for name in names))
+
+
+def chosen(asked: Sequence[str]) -> list[str]:
+    """Names of benchmarks, each once. What a name has before its dash means all that have it;
+    nothing means all. Of these, those that take hours are left out.
+
+    Raises:
+        ValueError: there is no such benchmark.
+    """
+    usual = [name for name in BENCHMARKS if name not in ONLY_WHEN_NAMED]
+    groups: dict[str, list[str]] = {}
+    for name in usual:
+        groups.setdefault(name.partition("-")[0], []).append(name)
+    known = groups | {name: [name] for name in BENCHMARKS}
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"'{name}' is none of {', '.join(known)}.")
+    return list(dict.fromkeys(one for name in asked for one in known[name])) if asked else usual
+
+
+def line(name: str, figure: Figure) -> str:
+    """The row of a figure."""
+    verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
+    seconds = f"{figure.ours_s:.4g}", f"{figure.reference_s:.4g}"
+    return row(name, *seconds, f"{figure.ratio:.3g}", figure.target, verdict, figure.note)
+
+
+def row(name: str, ours: str, reference: str, ratio: str, target: str, met: str, note: str) -> str:
+    """Columns under each other."""
+    start = f"{name:<12}{ours:>11}{reference:>13}{ratio:>9}"
+    return f"{start}  {target:<8} {met:<7} {note}".rstrip()
+
+
+def words(value: Any) -> str:
+    """For people."""
+    if isinstance(value, list):
+        return " ".join(value)
+    return "none" if value is None else str(value)
+
+
+def write_json(found: dict[str, Any], path: Path) -> None:
+    """All at once: a reader, or a run that is killed, finds the file whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(found, indent=2) + "\n")
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Timing by turns, what a benchmark found, and what it was measured on."""
+
+import operator
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+"""What matrix products and FAISS run on; the last two are ARM's."""
+
+PACKAGES = ("torch", "lightning", "faiss-cpu", "faiss-gpu", "scikit-learn", "numpy")
+
+
+# ---------------------------------------------------------------- timing
+
+
+class Timed(NamedTuple):
+    """Median seconds of both ways, and what each returned the last time."""
+
+    ours_s: float
+    reference_s: float
+    ours: Any
+    reference: Any
+
+
+def alternate(
+    ours: Callable[[], Any],
+    reference: Callable[[], Any],
+    repeats: int,
+    prepare: Callable[[], Any] = lambda: None,
+    warm_up: bool = True,
+) -> Timed:
+    """Times both by turns: what else the machine does then hits both alike.
+
+    Args:
+        ours, reference: what to time.
+        repeats: of each.
+        prepare: is called before each of ours, and not timed.
+        warm_up: whether to run each once before.
+    """
+    ways, seconds, results = (ours, reference), ([], []), [None, None]
+    for _ in range(repeats + warm_up):
+        prepare()
+        for i, way in enumerate(ways):
+            start = clock()
+            results[i] = way()
+            seconds[i].append(clock() - start)
+    counted = [median(each[warm_up:]) for each in seconds]
+    return Timed(*counted, *results)
+
+
+def clock() -> float:
+    """Seconds, when all is done that a GPU was told to do."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def seconds_each(stamps: Sequence[float]) -> list[float]:
+    """From each stamp to the next."""
+    return [after - before for before, after in pairwise(stamps)]
+
+
+# ---------------------------------------------------------------- what was found
+
+
+@dataclass
+class Figure:
+    """What a benchmark found.
+
+    Attributes:
+        ours_s, reference_s: median seconds.
+        target: of the ratio, such as "<= 1.05"; empty where there is none.
+        note: a few words for people.
+        extra: more for machines.
+        limits: targets of others than the ratio, by their keys in the JSON.
+    """
+
+    ours_s: float
+    reference_s: float
+    target: str = ""
+    note: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Ours / reference where little is wanted, else reference / ours."""
+        if self.target.startswith("<"):
+            return self.ours_s / self.reference_s
+        return self.reference_s / self.ours_s
+
+    @property
+    def met(self) -> bool | None:
+        """Whether all targets are; None where there are none."""
+        targets = {"ratio": self.target} | self.limits if self.target else self.limits
+        values = self.values()
+        held = [holds(values[key], wanted) for key, wanted in targets.items()]
+        return all(held) if held else None
+
+    def values(self) -> dict[str, Any]:
+        """All but the verdict."""
+        return {
+            "ratio": self.ratio,
+            "ours_s": self.ours_s,
+            "reference_s": self.reference_s,
+            "target": self.target or None,
+            **self.extra,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        limits = {"limits": self.limits} if self.limits else {}
+        return self.values() | limits | {"met": self.met, "note": self.note}
+
+
+def holds(value: float, wanted: str) -> bool:
+    """Whether a value is as wanted: "<= 1.05" or ">= 2"."""
+    relation, bound = wanted.split()
+    return {"<=": operator.le, ">=": operator.ge}[relation](value, float(bound))
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on besides the code: hardware, threads, versions."""
+    import torch
+
+    cpu = {}
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
+    flags = cpu.get("flags", cpu.get("Features", "")).split()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "instructions": [name for name in INSTRUCTIONS if name in flags],
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": gpus[0] if gpus else None,
+        "python": platform.python_version(),
+        **{name: found for name in PACKAGES if (found := installed(name))},
+        "acn_lightning": commit() or installed("acn-lightning"),
+    }
+
+
+def installed(package: str) -> str | None:
+    """Its version, as pip knows it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Of the checkout that this file is in, "+" behind it where files were changed since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        words = subprocess.run(
+            [*git, "describe", "--always", "--exclude=*", "--dirty=+"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return words.stdout.strip()

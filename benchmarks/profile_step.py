@@ -1,0 +1,71 @@
+"""Where the time of a training step goes, by part of the model and by operation.
+
+    python -m benchmarks.profile_step [key=value ...]
+
+of mnist+small on made-up images, with the options that its config has on this machine.
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from acn_lightning import experiment, objective, run
+from acn_lightning.config import compose
+from benchmarks.data import images_in
+
+STEPS = 10
+
+
+def main(*overrides: str) -> None:
+    """Prints two tables, percent of the time of a step."""
+    with TemporaryDirectory() as folder:
+        config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
+        data, module = experiment.build(config)
+        trainer = run.make_trainer(config, [], [], Path(folder))
+    image = data.fixed_set.images[: data.batch_size] / 255
+    code = torch.randn(len(image), config["model"]["code_size"])
+    optimizer = torch.optim.Adam(module.parameters())
+
+    def step() -> None:
+        with trainer.precision_plugin.forward_context():
+            with record_function("part: encoder"):
+                posterior = module.encoder(image)
+                z = posterior.rsample()
+            with record_function("part: prior and rate"):
+                rate = objective.rate(posterior, module.prior(code), z).mean()
+            with record_function("part: decoder, upsampling of z"):
+                likelihood = module.decoder(z)
+            with record_function("part: decoder, PixelCNN"):
+                distortion = objective.distortion(likelihood, image).mean()
+        with record_function("part: backward of all"):
+            (rate + distortion).backward()
+        with record_function("part: Adam"):
+            optimizer.step()
+            optimizer.zero_grad()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(STEPS):
+            step()
+    events = profiled.key_averages()
+    parts = [event for event in events if event.key.startswith("part: ")]
+    whole = sum(event.cpu_time_total for event in parts)
+    print(f"{whole / STEPS / 1000:.0f} ms a step of {len(image)} images, {trainer.precision}\n")
+    show([(event.key.removeprefix("part: "), event.cpu_time_total) for event in parts], whole)
+    print()
+    operations = [event for event in events if not event.key.startswith("part: ")]
+    show([(event.key, event.self_cpu_time_total) for event in operations], whole)
+
+
+def show(rows: list[tuple[str, Any]], whole: float) -> None:
+    """The largest twelve."""
+    for name, time in sorted(rows, key=lambda row: -row[1])[:12]:
+        print(f"  {name:<50}{100 * time / whole:5.1f} %")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,145 @@
+"""What a person would do without this framework: simple, and no slower than it has to be."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from acn_lightning import objective
+from acn_lightning.decoders import PixelCNNDecoder
+from acn_lightning.libfaiss import import_faiss
+from acn_lightning.module import ACN
+from acn_lightning.pixelcnn import AutoregressiveImages
+
+# ---------------------------------------------------------------- training
+
+
+class BareLoop:
+    """The networks of an ACN, copied, and its loss in a loop of plain PyTorch: no Lightning, no
+    bank, no neighbours. Their codes have to be given.
+
+    Args:
+        module: whose networks.
+        precision: context that makes the networks' precision.
+    """
+
+    def __init__(
+        self, module: ACN, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self.networks = nn.ModuleList(
+            deepcopy(part) for part in (module.encoder, module.prior, module.decoder)
+        )
+        self.precision = precision
+        self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=module.learning_rate)
+
+    def step(self, image: Tensor, code: Tensor) -> None:
+        """One step of the optimizer."""
+        with self.precision():
+            loss = self.loss(image, code)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def loss(self, image: Tensor, code: Tensor) -> Tensor:
+        """Rate + distortion, the mean of a batch."""
+        encoder, prior, decoder = self.networks
+        posterior = encoder(image)
+        z = posterior.rsample()
+        rate = objective.rate(posterior, prior(code), z).mean()
+        return rate + objective.distortion(decoder(z), image).mean()
+
+
+def contiguous(network: nn.Module) -> nn.Module:
+    """A copy with the same weights in PyTorch's default memory format."""
+    return deepcopy(network).to(memory_format=torch.contiguous_format)
+
+
+def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
+    """-log r(x|z), the mean of a batch, in whatever memory format weights and image have."""
+    features = decoder.condition(z) if decoder.condition is not None else None
+    parameters = decoder.network(image, features)
+    return -decoder.likelihood(parameters).log_prob(image).mean()
+
+
+# ---------------------------------------------------------------- sampling
+
+
+@torch.no_grad()
+def sample_by_full_passes(images: AutoregressiveImages) -> Tensor:
+    """Pixels in raster order, each by a pass of the network over the whole image."""
+    drawn = torch.zeros(*images.batch_shape, *images.event_shape, device=device_of(images.network))
+    height, width = drawn.shape[2:]
+    for i in range(height):
+        for j in range(width):
+            parameters = images.network(drawn, images.features)[:, :, i : i + 1, j : j + 1]
+            drawn[:, :, i, j] = images.likelihood(parameters).sample()[:, :, 0, 0]
+    return drawn
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where its weights are."""
+    return next(network.parameters()).device
+
+
+# ---------------------------------------------------------------- data
+
+
+class PerImage(Dataset[tuple[int, Tensor, int]]):
+    """A map-style data set as in PyTorch's tutorials: an image, its transform, its label."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images.numpy(), labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[int, Tensor, int]:
+        return i, to_tensor(Image.fromarray(self.images[i, 0])), self.labels[i]
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A grey PIL image to floats in [0, 1], (1, H, W): torchvision's transform of that name."""
+    return torch.from_numpy(np.array(image))[None].float().div(255)
+
+
+def per_image_loader(images: Tensor, labels: Tensor, batch_size: int) -> Iterable[list[Tensor]]:
+    """(index, image, label) in batches: two workers, PyTorch's own collation."""
+    return DataLoader(PerImage(images, labels), batch_size, shuffle=True, num_workers=2)
+
+
+# ---------------------------------------------------------------- search
+
+
+def flat_search(codes: Tensor, k: int) -> Tensor:
+    """Bare FAISS, all with all: the K nearest codes of each, itself among them, (N, K)."""
+    found: Tensor = flat_index(codes).search(codes, k)[1]
+    return found
+
+
+def flat_index(codes: Tensor) -> Any:
+    """FAISS's exact index, where the codes are."""
+    faiss = import_faiss()
+    index = faiss.IndexFlatL2(codes.shape[1])
+    if codes.is_cuda:
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), codes.device.index, index)
+    index.add(codes)
+    return index
+
+
+def sklearn_search(codes: Tensor, k: int) -> Tensor:
+    """The same with scikit-learn, as it comes."""
+    array = codes.cpu().numpy()
+    return torch.from_numpy(NearestNeighbors(n_neighbors=k).fit(array).kneighbors(array)[1])
+
+
+def cdist_search(codes: Tensor, k: int, at_once: int = 1000) -> Tensor:
+    """The same with torch: a block of the matrix of distances at a time."""
+    blocks = (torch.cdist(some, codes) for some in codes.split(at_once))
+    return torch.cat([block.topk(k, largest=False).indices for block in blocks])
