@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -56,8 +57,9 @@ class IndexedImages(Dataset[Batch]):
         return Batch(row, self.images[row], self.labels[row])
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        rows = self.rows[torch.as_tensor(positions)]
-        return Batch(rows, self.images[rows], self.labels[rows])
+        # By way of numpy, and copied row by row: several times as quick as `as_tensor` and indexing.
+        rows = self.rows.index_select(0, torch.from_numpy(np.asarray(positions, np.int64)))
+        return Batch(rows, self.images.index_select(0, rows), self.labels.index_select(0, rows))
 
 
 def whole(batch: Any) -> Any:
