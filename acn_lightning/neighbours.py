@@ -339,7 +339,8 @@ class NeighbourIndex:
         """For the recall, and for the queries of which an approximate index finds too few."""
         queries, device = queries.to(self.codes.device), queries.device
         exclude = None if exclude is None else exclude.to(self.codes.device)
-        found = exact_neighbours(queries, self.codes, self.rows, k, exclude, self.memory // 2)
+        # Little: what is freed of it stays with the process.
+        found = exact_neighbours(queries, self.codes, self.rows, k, exclude, self.memory // 8)
         return found.to(device)
 
     def _recall(self, sample: Int[Tensor, " n"], bound: Float[Tensor, "n 1"]) -> float:

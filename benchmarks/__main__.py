@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from acn_lightning.errors import InterruptionError
 from benchmarks.measure import Figure, machine
 
 
@@ -49,7 +50,7 @@ ONLY_WHEN_NAMED = {"scale-1e7"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what is asked for; returns the exit status: 0, targets met or missed; 1 where something
-    failed; 2 with one line on wrong input."""
+    failed; 2 with one line on wrong input; 130 or 143 when Ctrl-C or SIGTERM ended it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
@@ -72,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figure = BENCHMARKS[name]()
             found[name] = figure.as_json()
             print(line(name, figure), flush=True)
+        except (InterruptionError, KeyboardInterrupt) as stop:  # Lightning makes the first of both
+            print("\nbenchmarks: interrupted.", file=sys.stderr)
+            return stop.status if isinstance(stop, InterruptionError) else 130
         except Exception as error:  # the others are worth having
             traceback.print_exc()
             found[name] = {"error": f"{type(error).__name__}: {error}"}

@@ -10,6 +10,7 @@ import torch
 
 from acn_lightning.config import compose
 from acn_lightning.data import Batch, ImageData
+from acn_lightning.errors import InterruptionError
 from acn_lightning.experiment import build
 from acn_lightning.neighbours import NeighbourIndex
 from benchmarks import __main__ as command
@@ -240,6 +241,18 @@ def test_one_that_fails_does_not_take_the_others_along(tmp_path, capsys, monkeyp
     found = json.loads(path.read_text())
     assert found["loader"]["error"] == "RuntimeError: out of order"
     assert found["step"]["ratio"] == 0.5
+
+
+def test_a_signal_ends_it_and_what_was_found_stays(tmp_path, capsys, monkeypatch):
+    def killed():
+        raise InterruptionError(None, 143)
+
+    monkeypatch.setitem(command.BENCHMARKS, "loader", lambda: measure.Figure(1, 2, "<= 1"))
+    monkeypatch.setitem(command.BENCHMARKS, "step", killed)
+    path = tmp_path / "figures.json"
+    assert command.main(["loader", "step", "decoder", "--json", str(path)]) == 143
+    assert capsys.readouterr().err == "\nbenchmarks: interrupted.\n"
+    assert list(json.loads(path.read_text())) == ["machine", "loader"]
 
 
 def test_it_runs_as_a_module():
