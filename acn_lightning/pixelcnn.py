@@ -188,7 +188,6 @@ class AutoregressiveImages(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log r(x|z) in nats, (B,): one pass over all pixels at once."""
-        value = value.contiguous(memory_format=torch.channels_last)
         parameters = self.network(value, self.features)
         log_prob: Tensor = self.likelihood(parameters).log_prob(value)
         return log_prob
