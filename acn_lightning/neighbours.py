@@ -37,7 +37,7 @@ LEAST_EFFORT, MOST_EFFORT = 8, 1024
 SAMPLE = 512
 """Queries that a recall is measured on: at 95 % its standard error is below 0.5 %."""
 
-CHUNK = 2**16
+CHUNK = 2**14
 """Rows handled at once at most: progress is seen to move."""
 
 
