@@ -67,8 +67,8 @@ class CategoricalPixels(PixelDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         check_one_sample(sample_shape)
-        level = torch.zeros(*self.batch_shape, *self.event_shape, dtype=torch.long)
-        level = level.to(self.logits.device)
+        shape = (*self.batch_shape, *self.event_shape)
+        level = torch.zeros(shape, dtype=torch.long, device=self.logits.device)
         for channel in range(level.shape[1]):
             level[:, channel] = self._channel(channel, level).sample()
         return level / (self.levels - 1)

@@ -213,7 +213,7 @@ class NeighbourIndex:
         self.index = self._empty_index(factory)
         try:
             if not self.index.is_trained:
-                lists = getattr(inverted_lists(self.index), "nlist", CHUNK // TRAINED_ON)
+                lists = getattr(inverted_lists(self.index), "nlist", 1024)
                 self.index.train(self._placed(self.codes[self._some_rows(TRAINED_ON * lists)]))
             if has_plain_lists(self.index):
                 add_to_lists(self.index, codes)

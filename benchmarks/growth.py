@@ -34,10 +34,11 @@ def main(figures: str, out: str) -> None:
         filled = "white" if found["extrapolated"] else "C1"
         time.plot(size, found["reference_s"], "o", color="C1", markerfacecolor=filled)
         time.annotate(f"{found['index'].split(',')[0]}, recall {found['recall']:.3f}",
-                      (size, found["ours_s"]), (0, -14), textcoords="offset points",
-                      ha="center", fontsize=7)  # fmt: skip
+                      (size, found["ours_s"]), (5, -11), textcoords="offset points",
+                      ha="left", fontsize=7)  # fmt: skip
     time.plot([], [], "o", color="C1", markerfacecolor="white", label="extrapolated in queries")
     time.set(xscale="log", yscale="log", xlabel="codes of 64 numbers", ylabel="seconds")
+    time.set_xlim(codes[0] / 2, codes[-1] * 8)  # room for the words
     low, high = time.get_ylim()
     time.set_ylim(low / 2, high)
     time.legend(fontsize=8)
