@@ -28,8 +28,8 @@ FLAT_UP_TO = {"cpu": 20_000, "gpu": 1_000_000}
 seconds on a GPU (calculated; this project's tests never ran on one)."""
 
 TRAINED_ON = 64
-"""Codes for each list that the lists of an IVF are found from: a quarter of FAISS's own number, in a
-quarter of the time."""
+"""Codes for each list that the lists of an IVF are found from: a quarter of FAISS's own number, in
+a quarter of the time."""
 
 LEAST_EFFORT, MOST_EFFORT = 8, 1024
 """Where the search for an effort begins; where that of a graph ends."""
