@@ -18,7 +18,7 @@ train: $(ready)  ## train the default experiment, digits; ARGS="mnist trainer.ma
 	$(bin)/acn fit $(ARGS)
 
 test: check  ## check the code, then run the whole test suite
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(ready)  ## lint, formatting and types
 	$(bin)/ruff check .

@@ -34,10 +34,10 @@ BENCHMARKS = {
     "sampler": later("sampling.sampler"),
     "refresh-16": later("search.refresh", 16),
     "refresh-128": later("search.refresh", 128),
-    "sklearn-16": later("search.sklearn", 16),
-    "sklearn-128": later("search.sklearn", 128),
-    "torch-16": later("search.torch", 16),
-    "torch-128": later("search.torch", 128),
+    "refresh_sklearn-16": later("search.sklearn", 16),
+    "refresh_sklearn-128": later("search.sklearn", 128),
+    "refresh_torch-16": later("search.torch", 16),
+    "refresh_torch-128": later("search.torch", 128),
     "scale-1e4": later("scale.scale", 10**4),
     "scale-1e5": later("scale.scale", 10**5),
     "scale-1e6": later("scale.scale", 10**6),
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:  # the others are worth having
             traceback.print_exc()
             found[name] = {"error": f"{type(error).__name__}: {error}"}
-            print(f"{name:<12} failed: {error}", flush=True)
+            print(f"{name:<20} failed: {error}", flush=True)
         found[name]["took_s"] = time.perf_counter() - start
         if parsed.json:
             write_json(found, parsed.json)
@@ -114,7 +114,7 @@ def line(name: str, figure: Figure) -> str:
 
 def row(name: str, ours: str, reference: str, ratio: str, target: str, met: str, note: str) -> str:
     """Columns under each other."""
-    start = f"{name:<12}{ours:>11}{reference:>13}{ratio:>9}"
+    start = f"{name:<20}{ours:>11}{reference:>13}{ratio:>9}"
     return f"{start}  {target:<8} {met:<7} {note}".rstrip()
 
 

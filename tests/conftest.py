@@ -13,6 +13,10 @@ from pathlib import Path
 
 import jaxtyping
 
+# Before the hook, under which Python would compile all that is imported anew: half of the time.
+import lightning  # noqa: F401
+import wandb  # noqa: F401
+
 with jaxtyping.install_import_hook("acn_lightning", "beartype.beartype"):
     import acn_lightning.callbacks
     import acn_lightning.experiment  # noqa: F401  # imports all the rest

@@ -8,6 +8,7 @@ from acn_lightning.code_bank import CodeBank
 from acn_lightning.errors import UsageError
 from acn_lightning.neighbours import NeighbourIndex
 from tests.conftest import bank_of
+from tests.processes import synchronise
 
 
 def test_codes_start_as_standard_normal_noise_that_the_seed_fixes():
@@ -103,20 +104,6 @@ def test_state_goes_through_a_checkpoint_that_is_loaded_safely(tmp_path):
 def test_state_of_other_data_is_refused(other):
     with pytest.raises(UsageError, match="of other data"):
         other.load_state_dict(bank_of().state_dict())
-
-
-def synchronise(rank, size, folder):
-    """One of several processes: writes its share, the last row of which rank 0 writes also."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
-    )
-    bank = bank_of(11, 2)
-    mine = torch.arange(11)[rank::size]
-    bank.write(mine, torch.stack([mine, torch.full_like(mine, rank)], 1).float())
-    bank.write(torch.tensor([10]), torch.tensor([[10.0, rank]]))  # a sampler's padding
-    refresh = bank.refresh(NeighbourIndex(2, k=2))
-    torch.save((bank.state_dict(), refresh.refreshed), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -16,6 +16,7 @@ import yaml
 from lightning import Callback, Trainer
 from PIL import Image
 
+from acn_lightning.experiment import fit_config
 from tests.conftest import QUICK, only_run, write_idx
 
 FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2")
@@ -152,7 +153,7 @@ def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
     assert results[0]["nats_per_image"] == results[1]["nats_per_image"]
     assert results[0]["accuracy"] == results[1]["accuracy"]
     # the whole command given again is understood as well
-    assert acn(*fit, *second)[0] == 0
+    assert fit_config("digits", [*fit[2:], *second])[0] == fit_config(None, second)[0]
 
 
 def test_a_resumed_run_inherits_the_best_checkpoint(acn):
@@ -289,6 +290,8 @@ def test_a_run_that_is_killed_goes_on_from_its_last_epoch_boundary(acn, how, sta
         )
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
     assert epochs >= 3
+    if how == signal.SIGINT:  # see the test above for what comes of it
+        return
     more = [f"trainer.max_epochs={epochs + 1}", "trainer.enable_model_summary=false"]
     status, _, err = acn("fit", f"resume={last}", *more, "trainer.default_root_dir=onward")
     assert status == 0, err
