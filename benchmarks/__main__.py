@@ -46,7 +46,7 @@ BENCHMARKS = {
 }
 
 ONLY_WHEN_NAMED = {"scale-3e6", "scale-1e7"}
-"""They take ten minutes, and the better part of an hour."""
+"""They take ten minutes, and half an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
