@@ -38,7 +38,7 @@ def main(figures: str, out: str) -> None:
                       ha="left", fontsize=7)  # fmt: skip
     time.plot([], [], "o", color="C1", markerfacecolor="white", label="extrapolated in queries")
     time.set(xscale="log", yscale="log", xlabel="codes of 64 numbers", ylabel="seconds")
-    time.set_xlim(codes[0] / 2, codes[-1] * 8)  # room for the words
+    time.set_xlim(codes[0] / 2, codes[-1] * 30)  # room for the words
     low, high = time.get_ylim()
     time.set_ylim(low / 2, high)
     time.legend(fontsize=8)
