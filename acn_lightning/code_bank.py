@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from acn_lightning.errors import UsageError
-from acn_lightning.neighbours import CHUNK, NeighbourIndex
-from acn_lightning.processes import alone, broadcast, gather
+from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.processes import alone, count, gather, own, rank, spread
 
 
 class Refresh(NamedTuple):
@@ -22,12 +22,14 @@ class Refresh(NamedTuple):
         seconds: wall time of the rebuild, synchronisation included.
         recall: the part of the true K nearest that the index finds; None as long as all codes are
             noise, when nobody asks.
+        received: bytes that came to this process over the network.
     """
 
     refreshed: int
     unseen: int
     seconds: float
     recall: float | None
+    received: int
 
 
 class CodeBank:
@@ -86,23 +88,26 @@ class CodeBank:
         return self.neighbours
 
     def refresh(self, index: NeighbourIndex, show: bool = False) -> Refresh:
-        """The work of an epoch boundary: every process gets all codes, `index` is rebuilt from
-        them, and the table that the next epoch draws from is written.
+        """The work of an epoch boundary: every process gets all codes and rebuilds `index` from
+        them; each asks it for the neighbours of its share of the rows, and all get the table that
+        the next epoch draws from.
 
         Args:
             index: to rebuild.
             show: whether to show progress, if it takes more than some seconds.
         """
         start = time.perf_counter()
-        self.synchronise()
+        received = self.synchronise()
         self.neighbours = None  # its memory goes before the next one's comes
         recall = self.rebuild(index, show)
         self.neighbours = self.rows.new_full((len(self.codes), index.k), -1, dtype=torch.int32)
-        index.write_neighbours(self.neighbours, self.rows, show)
+        shares = self.rows.tensor_split(count())
+        index.write_neighbours(self.neighbours, shares[rank()], show)
+        received += sum(spread(self.neighbours, share, one) for one, share in enumerate(shares))
         written = self.written[self.rows]
         refreshed, unseen = int((written == self.boundary).sum()), int((written < 0).sum())
         self.boundary += 1
-        return Refresh(refreshed, unseen, time.perf_counter() - start, recall)
+        return Refresh(refreshed, unseen, time.perf_counter() - start, recall, received)
 
     def rebuild(self, index: NeighbourIndex, show: bool = False) -> float | None:
         """Builds `index` from the stored codes, and leaves the neighbour table alone.
@@ -120,20 +125,31 @@ class CodeBank:
         index.build(self.codes, candidates, show)
         return index.tune(show) if seen.any() else None
 
-    def synchronise(self) -> None:
+    def synchronise(self) -> int:
         """Afterwards all processes hold the codes that any of them wrote since the last boundary.
 
         Only those rows travel, each once and a chunk at a time. Where a sampler's padding gave one
         image to two processes, the lowest rank's code counts in all of them.
+
+        Returns:
+            The bytes that came here.
         """
         if alone():
-            return
+            return 0
+        everyones = gather((self.written == self.boundary).nonzero()[:, 0])
+        received = sum(rows.nbytes for one, rows in enumerate(everyones) if one != rank())
         taken = torch.zeros_like(self.written, dtype=torch.bool)
-        for rank, rows in enumerate(gather((self.written == self.boundary).nonzero()[:, 0])):
-            own = rows[~taken[rows]]
-            taken[own] = True
-            for some in own.split(CHUNK):
-                self.write(some, broadcast(self.codes[some], rank))
+        for one, rows in enumerate(everyones):
+            first = rows[~taken[rows]]
+            taken[first] = True
+            received += spread(self.codes, first, one)
+        self.written[taken] = self.boundary
+        return received
+
+    @property
+    def nbytes(self) -> int:
+        """What codes, table and all else here hold, in bytes."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
 
     def to(self, device: torch.device) -> "CodeBank":
         """Moves every tensor to `device`."""
@@ -143,8 +159,23 @@ class CodeBank:
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers only, so that `torch.load(..., weights_only=True)` reads it."""
-        return dict(vars(self))
+        """Tensors, lists and numbers only, so that `torch.load(..., weights_only=True)` reads it.
+        To be called in all processes at once.
+
+        Within an epoch each process has codes that the others get at the boundary only. They are
+        kept apart, `pending`: (rows, codes) by rank, beside what all had in common before.
+        """
+        state = dict(vars(self))
+        rows = (self.written == self.boundary).nonzero()[:, 0]
+        state["pending"] = list(zip(gather(rows), gather(self.codes[rows]), strict=True))
+        if not alone():
+            # What this process has overwritten, another still has. (No image is trained on by two
+            # before the epoch's last step, where a sampler pads.)
+            firsts = state["pending"][0][0]
+            state["codes"], state["written"] = self.codes.clone(), self.written.clone()
+            spread(state["codes"], firsts, 1)
+            spread(state["written"], firsts, 1)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises:
@@ -164,3 +195,7 @@ class CodeBank:
             value = state[name]
             # A copy: what is loaded belongs to the caller.
             setattr(self, name, value.to(device, copy=True) if isinstance(value, Tensor) else value)
+        # Another number of processes does not go on within that epoch: it may have all of them.
+        pending = state.get("pending", [])
+        for rows, codes in [own(pending)] if len(pending) == count() else pending:
+            self.write(rows.to(device), codes.to(device))

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from acn_lightning import objective
@@ -22,6 +23,10 @@ from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.evaluation import Coded, knn_vote
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.priors import Prior
+from acn_lightning.processes import count, gather, own
+
+COSTS = ("rate", "distortion", "total")
+"""What is averaged over the images of an epoch, a validation and a test."""
 
 
 class ACN(LightningModule):
@@ -80,6 +85,15 @@ class ACN(LightningModule):
         self.schedule, self.warmup_epochs, self.free_nats = schedule, warmup_epochs, free_nats
         self.classes = classes
         self._costs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.costs
+        # Metrics, not means that Lightning keeps: a checkpoint within an epoch has them, and
+        # Lightning's are wrong by rounding where processes have unlike numbers of images. They do
+        # not look for NaN, as the host would wait for the device.
+        self.means = nn.ModuleDict(
+            {
+                f"{part}/{name}": MeanMetric(nan_strategy="disable")
+                for part, name in product(("train", "val", "test"), COSTS)
+            }
+        )
         self.posterior_samples = 1  # z for each test image; `MeasureTest` sets it
         if classes > 1:
             self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
@@ -126,13 +140,8 @@ class ACN(LightningModule):
         rates, distortions, mean = self._costs(batch.image, self.bank.draw(batch.index))
         rate, distortion = rates.mean(), distortions.mean()
         self.bank.write(batch.index, mean)
-        total = rate + distortion
-        costs = {"train/rate": rate, "train/distortion": distortion, "train/total": total}
-        self.log_dict(
-            {name: cost.detach() for name, cost in costs.items()},
-            on_step=False, on_epoch=True, batch_size=len(mean), sync_dist=True,
-        )  # fmt: skip
-        self.log("cost", total.detach(), prog_bar=True, logger=False)
+        self._log_costs("train", rates.detach(), distortions.detach())
+        self.log("cost", (rate + distortion).detach(), prog_bar=True, logger=False)
         if self.free_nats:  # else a batch's estimate may be negative, and counts as such
             rate = rate.clamp(min=self.free_nats)
         return self.rate_weight(batch_idx) * rate + distortion
@@ -156,17 +165,26 @@ class ACN(LightningModule):
         # Neighbours first, (K, B, D): a batch of posteriors then pairs with each of the K.
         priors = self.prior(self.bank.codes[rows.T])
         z = posterior.sample((samples,))
-        rate = torch.stack([objective.rate(posterior, priors, one) for one in z]).mean()
+        rates = torch.stack([objective.rate(posterior, priors, one) for one in z])
         each = [objective.distortion(self.decoder(one), batch.image) for one in z]
         distortion = torch.stack(each).mean(0)
-        log = partial(self.log, batch_size=len(batch.index), sync_dist=True)
-        log(f"{part}/rate", rate)
-        log(f"{part}/distortion", distortion.mean())
-        log(f"{part}/total", rate + distortion.mean(), prog_bar=True)
+        self._log_costs(part, rates.flatten(0, -2).mean(0), distortion)
         if self.classes > 1:
             self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
-            log(f"{part}/knn_accuracy", self.knn_accuracy)
+            self.log(f"{part}/knn_accuracy", self.knn_accuracy)
         return Coded(batch.index, posterior.mean, z, distortion)
+
+    def _log_costs(
+        self, part: str, rate: Float[Tensor, " batch"], distortion: Float[Tensor, " batch"]
+    ) -> None:
+        for name, costs in zip(COSTS, (rate, distortion, rate + distortion), strict=True):
+            mean = self._mean(part, name)
+            mean.update(costs)  # of each image: this metric would ignore weights
+            shown = part != "train" and name == "total"
+            self.log(f"{part}/{name}", mean, on_step=False, on_epoch=True, prog_bar=shown)
+
+    def _mean(self, part: str, name: str) -> MeanMetric:
+        return cast(MeanMetric, self.means[f"{part}/{name}"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
@@ -188,6 +206,16 @@ class ACN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["code_bank"] = self.bank.state_dict()
+        means = [self._mean("train", name) for name in COSTS]
+        sums = [value for mean in means for value in (mean.mean_value, mean.weight)]
+        everyones = [] if self.trainer.is_last_batch else gather(torch.stack(sums))
+        checkpoint["epoch_costs"] = [one.cpu() for one in everyones]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.bank.load_state_dict(checkpoint["code_bank"])
+        everyones = checkpoint.get("epoch_costs", [])
+        if len(everyones) == count():  # else it is not to train on
+            sums = own(everyones).to(self.device)
+            for name, (mean_value, weight) in zip(COSTS, sums.view(-1, 2), strict=True):
+                mean = self._mean("train", name)
+                mean.mean_value, mean.weight = mean_value.clone(), weight.clone()

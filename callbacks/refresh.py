@@ -27,8 +27,10 @@ class RefreshNeighbours(Callback):
             over the data, for a table in which all codes are of one age.
 
     Logs `bank/refreshed` (codes written since the boundary before), `bank/unseen` (training images
-    never encoded), `bank/rebuild_seconds` and `bank/recall` (the part of the true K nearest that
-    the index finds, on a sample). A recall below what `neighbours.recall` asks for is a warning.
+    never encoded), `bank/rebuild_seconds`, `bank/recall` (the part of the true K nearest that the
+    index finds, on a sample), `bank/megabytes` (what bank and table hold in each process) and,
+    where there are several, `bank/received_megabytes` (what came to each over the network). A
+    recall below what `neighbours.recall` asks for is a warning.
 
     Attributes:
         rebuilds: how often, the one at the start of training included.
@@ -76,7 +78,10 @@ class RefreshNeighbours(Callback):
             "bank/refreshed": float(found.refreshed),
             "bank/unseen": float(found.unseen),
             "bank/rebuild_seconds": found.seconds,
+            "bank/megabytes": module.bank.nbytes / 1e6,
         }
+        if trainer.world_size > 1:
+            figures["bank/received_megabytes"] = found.received / 1e6
         if found.recall is not None:
             figures["bank/recall"] = found.recall
         module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
@@ -115,6 +120,8 @@ def warn_of_recall(recall: float | None, module: ACN) -> None:
 @torch.no_grad()
 def encode_all(trainer: Trainer, module: ACN) -> None:
     """Writes the code of every training image, by the weights as they are, to the bank."""
+    # What was stored along the epoch gives way: the same image may be another process's now.
+    module.bank.written.clamp_(max=module.bank.boundary - 1)
     for batch in data_of(trainer).encoding_dataloader():
         # The data module's hook has made floats of the images when this returns.
         batch = trainer.strategy.batch_to_device(batch)

@@ -2,6 +2,7 @@
 what the other tests import takes some seconds."""
 
 import torch
+from torch import Tensor
 
 from acn_lightning.code_bank import CodeBank
 from acn_lightning.neighbours import NeighbourIndex
@@ -16,6 +17,15 @@ def synchronise(rank: int, size: int, folder: str) -> None:
     mine = torch.arange(11)[rank::size]
     bank.write(mine, torch.stack([mine, torch.full_like(mine, rank)], 1).float())
     bank.write(torch.tensor([10]), torch.tensor([[10.0, rank]]))  # a sampler's padding
-    refresh = bank.refresh(NeighbourIndex(2, k=2))
-    torch.save((bank.state_dict(), refresh.refreshed), f"{folder}/{rank}.pt")
+    index = NeighbourIndex(2, k=2)
+    searched, write = [], index.write_neighbours
+
+    def count(table: Tensor, rows: Tensor, show: bool) -> None:
+        searched.append(len(rows))
+        write(table, rows, show)
+
+    index.write_neighbours = count  # type: ignore[method-assign]
+    found = bank.refresh(index)
+    result = bank.state_dict(), found.refreshed, sum(searched), found.received
+    torch.save(result, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()

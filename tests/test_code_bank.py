@@ -110,11 +110,23 @@ def test_state_of_other_data_is_refused(other):
 def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, size):
     torch.multiprocessing.spawn(synchronise, (size, str(tmp_path)), nprocs=size)
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
-    for state, refreshed in states:
+    codes = states[0][0]["codes"]
+    distances = torch.cdist(codes, codes).fill_diagonal_(torch.inf)
+    nearest = distances.topk(2, largest=False).values
+    for rank, (state, refreshed, searched, received) in enumerate(states):
         assert refreshed == 11
         assert torch.equal(state["codes"][:, 0], torch.arange(11.0))
         # each row from the process that had it; of the row that all had, the lowest rank's
         expected = torch.arange(11) % size
         expected[10] = 0
         assert torch.equal(state["codes"][:, 1].long(), expected)
+        torch.testing.assert_close(distances.gather(1, state["neighbours"].long()), nearest)
         assert torch.equal(state["neighbours"], states[0][0]["neighbours"])
+        # each asked for its share only, and got what the others had: rows, codes and neighbours
+        share = [4, 4, 3][rank] if size == 3 else [6, 5][rank]
+        assert searched == share
+        written = [len(set(range(one, 11, size)) | {10}) for one in range(size)]
+        first = [len([*range(one, 10, size)]) + (one == 0) for one in range(size)]
+        others = [one for one in range(size) if one != rank]
+        rows = sum(8 * written[one] + 8 * first[one] for one in others)
+        assert received == rows + 8 * (11 - share)

@@ -12,6 +12,7 @@ from acn_lightning.config import compose
 from acn_lightning.data import Batch, ImageData
 from acn_lightning.errors import UsageError
 from acn_lightning.experiment import build
+from acn_lightning.module import COSTS
 from tests.conftest import QUICK, naive_vote
 
 
@@ -199,18 +200,21 @@ def test_cosine_goes_down_to_zero_over_the_run():
 
 def test_free_nats_and_warm_up_change_the_loss_and_not_what_is_logged(step, monkeypatch):
     module, batch = step
-    logged = []
-    monkeypatch.setattr(module, "log_dict", lambda costs, **_: logged.append(costs))
+    logged = {}
+    monkeypatch.setattr(module, "log", lambda name, cost, **_: logged.update({name: cost}))
 
     def loss(free, weight):
         monkeypatch.setattr(module, "free_nats", free)
         monkeypatch.setattr(module, "rate_weight", lambda _: weight)
         torch.manual_seed(5)
         total = float(module.training_step(batch, 0).detach())
-        return total, {name: float(cost) for name, cost in logged[-1].items()}
+        costs = {name: float(logged[f"train/{name}"].compute()) for name in COSTS}
+        for name in costs:
+            logged[f"train/{name}"].reset()
+        return total, costs
 
     plain, costs = loss(0.0, 1.0)
-    rate, distortion = costs["train/rate"], costs["train/distortion"]
+    rate, distortion = costs["rate"], costs["distortion"]
     assert rate > 0
     assert plain == pytest.approx(rate + distortion)
     assert loss(0.0, 0.25) == (pytest.approx(rate / 4 + distortion), pytest.approx(costs))
