@@ -1,17 +1,117 @@
-"""Checkpoints, read with `weights_only=True` always: a file that is loaded never runs code."""
+"""Checkpoints: written whole or not at all, and read with `weights_only=True` always, so that a
+file that is loaded never runs code."""
 
+import os
 import pickle
+import warnings
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from acn_lightning.config import Plain
-from acn_lightning.errors import UsageError
+from acn_lightning.errors import TrainingError, UsageError
 
 KEY = "acn_config"
 """Where a checkpoint's hyper-parameters hold the config."""
+
+LAST, NEW = "last.ckpt", "new.ckpt"
+"""The newest checkpoint of a run; and the same as long as the ones before it make room."""
+
+
+# ---------------------------------------------------------------- writing
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, has it brought to the disk, and only then gives it its
+    name: a process that is killed, or a disk that is full, leaves the one before as it was.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.partial")  # one writer a folder: the next uses it
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+            bring_to_disk(path.parent)
+        except (OSError, RuntimeError) as error:  # torch's, where its writer meets a full disk
+            beside.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{path} cannot be written: {one_line(error)}. The checkpoints written before are "
+                "as they were."
+            ) from error
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """`new.ckpt` becomes `last.ckpt`; that one `last-1.ckpt`, and so on, `keep` of them in all."""
+    names = [LAST, *(f"last-{age}.ckpt" for age in range(1, keep))]
+    for younger, older in reversed(list(pairwise(names))):
+        if (folder / younger).is_file():
+            (folder / younger).replace(folder / older)
+    (folder / NEW).replace(folder / LAST)
+    bring_to_disk(folder)
+
+
+def bring_to_disk(folder: Path) -> None:
+    """A folder's names survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def one_line(error: Exception) -> str:
+    """The deepest cause of an error, which is what a person can mend."""
+    while error.__context__ is not None and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint to go on from, and where it lies.
+
+    Args:
+        path: of a checkpoint, or a run's folder for its newest. Where `last.ckpt` is missing or
+            damaged the one before it counts, and a warning says so.
+
+    Raises:
+        UsageError: none can be read; the error is the first one's.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / LAST
+    paths = [path]
+    if path.name == LAST:
+        older = sorted(path.parent.glob("last-*.ckpt"), key=lambda one: (len(one.name), one.name))
+        paths += [one for one in (path.with_name(NEW), *older) if one.is_file()]
+    first: UsageError | None = None
+    for one in paths:
+        try:
+            checkpoint = read_checkpoint(one)
+        except UsageError as error:
+            first = first or error
+            continue
+        if first:
+            warnings.warn(f"{first} Going on from {one}, the one before.", stacklevel=2)
+        return one, checkpoint
+    assert first is not None
+    raise first
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -69,7 +169,7 @@ def config_of(checkpoint: dict[str, Any]) -> Plain:
     return config
 
 
-def is_unfinished(checkpoint: dict[str, Any]) -> bool:
-    """Whether it was saved within an epoch, and not at an epoch boundary."""
-    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    return batches["current"]["ready"] > 0 and not batches["is_last_batch"]
+def epochs_of(checkpoint: dict[str, Any]) -> int:
+    """The epoch that training goes on with: its number, which is how many are complete."""
+    progress: int = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return progress

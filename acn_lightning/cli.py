@@ -45,12 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"acn: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if not any(words in str(error) for words in ("allocate memory", "out of memory")):
+        if any(words in str(error) for words in ("allocate memory", "out of memory")):
+            print(f"acn: not enough memory. {str(error).splitlines()[0]}", file=sys.stderr)
+        elif any(words in str(error) for words in ("closed by peer", "reset by peer")):
+            print("acn: another process of this run has ended: see its own error.", file=sys.stderr)
+        else:
             raise
-        print(f"acn: not enough memory. {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     except InterruptionError as stop:
-        way_on = f" Go on with: acn fit resume={stop.checkpoint}" if stop.checkpoint else ""
+        from acn_lightning.run import first
+
+        if not first():  # which speaks for all
+            return 0
+        command = f": acn fit resume={stop.checkpoint}"
+        command = " the same command." if "resume=auto" in parsed.overrides else command
+        way_on = f" Go on with{command}" if stop.checkpoint else ""
         print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:

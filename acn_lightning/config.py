@@ -196,13 +196,13 @@ class Wandb:
 TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs"}
 """Where we differ from Lightning."""
 
-TRAINER_OURS = ("callbacks", "logger")
+TRAINER_OURS = ("callbacks", "logger", "plugins")
 """Arguments of the Trainer that the framework fills."""
 
 
 def make_schema(chosen: DictConfig) -> type:
     """The dataclass that a config of these kinds of components is held to."""
-    from acn_lightning.callbacks import DrawPictures, MeasureTest, RefreshNeighbours
+    from acn_lightning.callbacks import DrawPictures, LastCheckpoint, MeasureTest, RefreshNeighbours
     from acn_lightning.data import ImageData
     from acn_lightning.decoders import Decoder
     from acn_lightning.encoders import Encoder
@@ -225,6 +225,7 @@ def make_schema(chosen: DictConfig) -> type:
             "experiment": (str, dataclasses.MISSING),
             "seed": (int, 0),
             "logger": (str, "csv"),
+            "run": (str | None, None),
             "resume": (str | None, None),
             "compile": (bool, False),
             "channels_last": (bool, True),
@@ -232,6 +233,7 @@ def make_schema(chosen: DictConfig) -> type:
             "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
             "neighbours": section("neighbours", options(NeighbourIndex)),
             "refresh": section("refresh", options(RefreshNeighbours)),
+            "checkpoints": section("checkpoints", options(LastCheckpoint)),
             "evaluation": section("evaluation", options(MeasureTest)),
             "pictures": section("pictures", options(DrawPictures)),
             "sampling": section("sampling", options(draw)),
@@ -310,7 +312,10 @@ def check_keys(config: DictConfig, schema: type) -> None:
             full = f"{prefix}{key}"
             if full not in known:
                 if prefix == "trainer." and key in TRAINER_OURS:
-                    raise UsageError(f"{full} is not for configs: use logger=csv or logger=wandb.")
+                    way = (
+                        "use logger=csv or logger=wandb" if key == "logger" else "use it in Python"
+                    )
+                    raise UsageError(f"{full} is not for configs: {way}.")
                 guess = nearest(full, known) or (
                     f" Did you mean '{names[str(key)]}'?" if key in names else ""
                 )

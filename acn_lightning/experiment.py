@@ -12,7 +12,14 @@ import torch
 from lightning import Trainer, seed_everything
 
 from acn_lightning import callbacks as cb
-from acn_lightning.checkpoint import KEY, config_of, is_unfinished, read_checkpoint
+from acn_lightning.checkpoint import (
+    KEY,
+    LAST,
+    config_of,
+    epochs_of,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from acn_lightning.code_bank import CodeBank
 from acn_lightning.config import Plain, complete, compose, differences, options
 from acn_lightning.data import ImageData
@@ -27,7 +34,10 @@ from acn_lightning.networks import Component
 from acn_lightning.pictures import grid
 from acn_lightning.priors import Prior
 from acn_lightning.run import (
+    AUTO,
     check_limits,
+    continue_metrics,
+    ending_together,
     make_loggers,
     make_trainer,
     run_folder,
@@ -66,35 +76,46 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         InterruptionError: Ctrl-C or SIGTERM.
     """
     start = time.perf_counter()
-    config, checkpoint = fit_config(experiment, overrides)
-    data, module = build(config)
-    if checkpoint:
-        # Lightning loads it again; what does not fit is to be known before anything is written.
-        load(module, checkpoint, bank=True)
+    config, resumed = fit_config(experiment, overrides)
     folder = run_folder(config)
+    if config["resume"] == AUTO:
+        resumed = own_checkpoint(config, folder)
+    data, module = build(config)
+    if resumed:
+        # Lightning loads it again; what does not fit is to be known before anything is written.
+        load(module, resumed.content, bank=True)
+        data.load_state_dict(resumed.content.get("ImageData", {}))
     refresh = cb.RefreshNeighbours(**config["refresh"])
-    last = cb.LastCheckpoint(folder / "checkpoints")
+    last = cb.LastCheckpoint(folder / "checkpoints", **config["checkpoints"])
     best = cb.BestCheckpoint(
         folder / "checkpoints", "val/total" if data.validation_set else "train/total"
     )
     measure = cb.MeasureTest(**config["evaluation"])
+    keep = config["trainer"].get("enable_checkpointing") is not False
+    stop = cb.StopOnSignal(last if keep else None)
     callbacks = [
         cb.SeedEpochs(config["seed"]),
+        cb.CheckAgreement(),
         cb.StopOnNonFiniteLoss(),
         refresh,
         measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
-        *([best, last] if config["trainer"].get("enable_checkpointing") is not False else []),
+        stop,
+        *([best, last] if keep else []),
     ]
     trainer = make_trainer(config, callbacks, make_loggers(config, folder), folder)
     check_limits(trainer, data)
-    with writing(folder, config):
-        train(trainer, module, data, config["resume"], folder)
+    if resumed:
+        check_processes(resumed.content, trainer.world_size)
+    with writing(folder, config), ending_together(trainer), stop.listening():
+        if resumed:
+            continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
+        train(trainer, module, data, resumed.path if resumed else None, folder)
         # Noted now: the test loads a checkpoint, counts of its day included.
         rebuilds = refresh.rebuilds, refresh.seconds
-        names = ("best.ckpt", "unfinished.ckpt", "last.ckpt")
-        written = [folder / "checkpoints" / name for name in names]
+        written = [folder / "checkpoints" / name for name in ("best.ckpt", LAST)]
         kept = next((str(path) for path in written if path.is_file()), None)
+        kept = trainer.strategy.broadcast(kept)  # of the first process: the others' folder is none
         results = evaluate(trainer, module, data, measure, kept, start)
     refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
     return Outcome(results, write_results(results, folder), rebuilds, refreshed)
@@ -111,15 +132,17 @@ def test(path: str, overrides: list[str]) -> Outcome:
     config, data, module = from_checkpoint(path, overrides, bank=False)
     folder = run_folder(config)
     measure = cb.MeasureTest(**config["evaluation"])
+    stop = cb.StopOnSignal(None)
     callbacks = [
         cb.SeedEpochs(config["seed"]),
         cb.RefreshNeighbours(),
         measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
+        stop,
     ]
     trainer = make_trainer(config, callbacks, [], folder)
     check_limits(trainer, data)
-    with writing(folder, config):
+    with writing(folder, config), stop.listening():
         results = evaluate(trainer, module, data, measure, None, start) | {"checkpoint": str(path)}
     return Outcome(results, write_results(results, folder))
 
@@ -150,36 +173,66 @@ def sample(path: str, overrides: list[str]) -> Path:
 # ---------------------------------------------------------------- configs and checkpoints
 
 
-def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, dict[str, Any] | None]:
-    """The config to train with, and the checkpoint to go on from where there is one.
+class Resumed(NamedTuple):
+    """What a run goes on from."""
 
-    With `resume` and no experiment named the config is the checkpoint's; what is given besides has
-    to agree with it in all that a resumed run cannot change.
+    path: Path
+    content: dict[str, Any]
+
+
+FREE = ("trainer.", "compile", "channels_last", "pictures.", "evaluation.", "sampling.", "wandb.",
+        "logger", "run", "resume", "checkpoints.", "data.root", "data.download")  # fmt: skip
+"""What a run may change when it goes on."""
+
+
+def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Resumed | None]:
+    """The config to train with, and what to go on from where a checkpoint is named.
+
+    With one named and no experiment the config is the checkpoint's; what is given besides has to
+    agree with it in all that a resumed run cannot change.
 
     Raises:
         UsageError: it does not agree, or is wrong in itself.
     """
     resume = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
-    if experiment or not any(resume):
+    if experiment or not any(resume) or resume[-1] == AUTO:
         config = compose(experiment or "digits", overrides)
         resume = [config["resume"]]
-    path = resume[-1]
-    if not path:
+    if not resume[-1] or resume[-1] == AUTO:
         return config, None
-    checkpoint = read_checkpoint(path)
-    if is_unfinished(checkpoint):
-        raise UsageError(
-            f"{path} was saved within an epoch that trainer.max_steps or max_time cut short: it "
-            "can be tested, but training goes on from an epoch's end only. See the last.ckpt "
-            "beside it."
-        )
-    kept = complete(config_of(checkpoint))
+    resumed = Resumed(*newest_checkpoint(resume[-1]))
+    kept = complete(config_of(resumed.content))
     if not experiment:
-        config = complete(kept, overrides)
-    free = ("trainer.", "compile", "channels_last", "pictures.", "evaluation.", "sampling.",
-            "wandb.", "logger", "resume", "data.root", "data.download")  # fmt: skip
-    refuse_changes(kept, config, lambda key: not key.startswith(free))
-    return config, checkpoint
+        config = complete(kept | {"run": None}, overrides)
+    refuse_changes(kept, config, lambda key: not key.startswith(FREE))
+    return config, resumed
+
+
+def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
+    """With `resume=auto`, the newest checkpoint of the run's own folder; None where there is none.
+
+    Raises:
+        UsageError: there are, and none can be read; or the run was another one.
+    """
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        return None
+    resumed = Resumed(*newest_checkpoint(folder))
+    kept = complete(config_of(resumed.content))
+    refuse_changes(kept, config, lambda key: not key.startswith(FREE))
+    return resumed
+
+
+def check_processes(checkpoint: Mapping[str, Any], processes: int) -> None:
+    """Raises:
+    UsageError: it was saved within an epoch that other processes shared among them.
+    """
+    then = len(checkpoint.get("epoch_costs", [])) or processes
+    if then != processes:
+        raise UsageError(
+            f"trainer.devices: the checkpoint was saved within an epoch by {then} processes, each "
+            f"of which had its share of the images; here are {processes}. Use {then}, or a "
+            "checkpoint of an epoch's end, such as the last-1.ckpt beside it."
+        )
 
 
 def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> None:
@@ -207,7 +260,7 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
     """
     checkpoint = read_checkpoint(path)
     # Completed: it lacks what has become an option since.
-    kept = complete(config_of(checkpoint) | {"resume": None})
+    kept = complete(config_of(checkpoint) | {"run": None, "resume": None})
     config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
     data, module = build(config, tuple(checkpoint["hyper_parameters"]["image_shape"]))
@@ -320,7 +373,9 @@ def by(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def train(trainer: Trainer, module: ACN, data: ImageData, resume: str | None, folder: Path) -> None:
+def train(
+    trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, folder: Path
+) -> None:
     """`Trainer.fit`, from a checkpoint where there is one.
 
     Raises:
@@ -329,7 +384,7 @@ def train(trainer: Trainer, module: ACN, data: ImageData, resume: str | None, fo
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except TrainingError as error:
-        last = folder / "checkpoints" / "last.ckpt"
+        last = folder / "checkpoints" / LAST
         left = f" The last good checkpoint is {last}." if last.is_file() else ""
         raise TrainingError(f"{error}{left}") from error
 

@@ -1,12 +1,16 @@
 """A run: its folder, what writes to it, and how it may end."""
 
+import csv
 import json
 import os
+import re
 import secrets
 import shutil
+import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,33 +18,67 @@ from typing import Any
 
 import torch
 import wandb
+from filelock import BaseFileLock, FileLock, Timeout
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.callbacks import PrintEpochs
+from acn_lightning.checkpoint import LAST, DurableCheckpointIO
 from acn_lightning.config import Plain, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.errors import InterruptionError, UsageError, check_choice
 
+AUTO = "auto"
+"""The value of `resume` that goes on with the run of the same name, where there is one."""
+
 
 def run_folder(config: Plain) -> Path:
-    """`runs/<experiment>/<time>-<short id>`; it is not made yet.
+    """`runs/<experiment>/<run>`; `run` is the config's, else the job's with `resume=auto`, else the
+    time and a short id. It is not made yet.
 
-    A process that another one of the same run has started gets that one's folder.
+    In a run of several processes that of the first counts: the others write nothing.
 
     Raises:
-        UsageError: the experiment's name is none for a folder.
+        UsageError: a name is none for a folder; a new run would be written into an old one's; with
+            `resume=auto` there is no name by which the run could be found again.
     """
-    experiment = config["experiment"]
-    if experiment in ("", ".", "..") or Path(experiment).name != experiment:
-        raise UsageError(f"experiment: '{experiment}' is no name for a folder.")
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
-    if "LOCAL_RANK" in os.environ:
-        name = os.environ.get("ACN_RUN", name)
-    os.environ["ACN_RUN"] = name
-    return Path(config["trainer"]["default_root_dir"] or "runs") / experiment / name
+    experiment, name = config["experiment"], config["run"]
+    automatic = config["resume"] == AUTO
+    if name is None and automatic:
+        name = job_name()
+        if name is None:
+            raise UsageError(
+                "resume=auto: by what name is the run to be found again? Set run=NAME, or start it "
+                "by SLURM or torchrun --rdzv-id, whose job it then has its name from."
+            )
+    for key, value in [("experiment", experiment), ("run", name)]:
+        if value is not None and (value in ("", ".", "..") or Path(value).name != value):
+            raise UsageError(f"{key}: '{value}' is no name for a folder.")
+    unique = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
+    folder = Path(config["trainer"]["default_root_dir"] or "runs") / experiment / (name or unique)
+    if folder.exists() and not automatic and first():
+        raise UsageError(
+            f"run: there is {folder} already. Go on with it by resume=auto, or choose another name."
+        )
+    return folder
+
+
+def first() -> bool:
+    """Whether this process is the first of its run, also before its processes know each other."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def job_name() -> str | None:
+    """What the scheduler calls this job, each time that it is started."""
+    for known in ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID"):
+        if job := os.environ.get(known):
+            task = os.environ.get("SLURM_ARRAY_TASK_ID")
+            return f"slurm-{job}" + (f"_{task}" if known.startswith("SLURM_ARRAY") else "")
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if job == "none" else f"torchrun-{job}"
 
 
 def make_trainer(
@@ -64,7 +102,9 @@ def make_trainer(
     if arguments.get("precision") == "auto":
         arguments["precision"] = quickest_precision(str(arguments.get("accelerator", "auto")))
     try:
-        trainer = Trainer(callbacks=callbacks, logger=loggers, **arguments)
+        trainer = Trainer(
+            callbacks=callbacks, logger=loggers, plugins=[DurableCheckpointIO()], **arguments
+        )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"trainer: {in_one_line(error)}") from error
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
@@ -123,9 +163,51 @@ def make_loggers(config: Plain, folder: Path) -> list[Logger]:
         told = config["wandb"]
         mode = told["mode"] or os.environ.get("WANDB_MODE", "offline")
         check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
-        named = told | {"name": told["name"] or folder.name, "mode": mode}
+        # By its id a run that goes on in its folder is the same run there.
+        identity = re.sub(r"[^\w.-]", "-", f"{config['experiment']}-{folder.name}")
+        named = told | {"name": told["name"] or folder.name, "mode": mode, "id": identity}
         loggers.append(WandbLogger(save_dir=folder, config=config, **named))
     return loggers
+
+
+@rank_zero_only
+def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> None:
+    """Has `metrics.csv` go on from the beginning of that epoch: what it has of later ones is
+    trained anew. Nothing to do where the folder has none yet."""
+    path = folder / ExperimentWriter.NAME_METRICS_FILE
+    beside = path.with_name(f".{path.name}.partial")
+    source = path if path.is_file() else beside  # where the last attempt was killed in between
+    if not source.is_file():
+        return
+    with source.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if row["epoch"] and int(row["epoch"]) < epoch]
+        names = list(reader.fieldnames or [])
+    if source == path:
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=names)
+            writer.writeheader()
+            writer.writerows(rows)
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            logger.experiment.metrics_keys = names  # its writer begins by removing the file
+    beside.replace(path)
+
+
+@contextmanager
+def ending_together(trainer: Trainer) -> Iterator[None]:
+    """Ends the processes that Lightning started when this one, the first, fails: they might wait
+    for it. (One of them that fails ends the others: Lightning looks every five seconds.)"""
+    try:
+        yield
+    except Exception:
+        children = getattr(trainer.strategy.launcher, "procs", [])
+        end = time.monotonic() + 10  # to say what ails them, as it may be their error
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0, end - time.monotonic()))
+            child.kill()
+        raise
 
 
 @contextmanager
@@ -133,14 +215,16 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     """Makes the run's folder for the work inside, and says how that ended.
 
     Raises:
-        UsageError: as the work did, or W&B, or the folder cannot be made; one that holds no
-            checkpoint is gone again.
+        UsageError: as the work did, or W&B, or the folder cannot be made, or another process writes
+            to it; one that was made here and holds no checkpoint is gone again.
         InterruptionError: in place of Lightning's SystemExit at Ctrl-C and SIGTERM.
     """
     made = [parent for parent in folder.parents if not parent.exists()]
-    last = folder / "checkpoints" / "last.ckpt"
+    made = [] if folder.exists() else [folder, *made]
+    last = folder / "checkpoints" / LAST
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        write_config(config, folder)
+        write_config(config, folder, lock)
         try:
             yield
         except wandb.Error as error:
@@ -151,9 +235,9 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
                 raise UsageError(f"trainer: {in_one_line(error)}") from error
             raise
     except UsageError:
-        if not last.is_file():
+        if made and not last.is_file() and first():
             shutil.rmtree(folder, ignore_errors=True)
-            for parent in made:
+            for parent in made[1:]:
                 with suppress(OSError):  # another run lives there by now
                     parent.rmdir()
         raise
@@ -161,20 +245,27 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         status = 143 if isinstance(stop, SIGTERMException) else 130
         raise InterruptionError(last if last.is_file() else None, status) from stop
     finally:
+        lock.release()
         if wandb.run is not None:
             wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 @rank_zero_only
-def write_config(config: Plain, folder: Path) -> None:
-    """Makes the folder; `acn fit` takes what it writes.
+def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> None:
+    """Makes the folder, and its `config.yaml`, which `acn fit` takes.
 
     Raises:
-        UsageError: the folder cannot be written to.
+        UsageError: the folder cannot be written to, or another process does.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with suppress(NotImplementedError):  # a file system that knows no locks
+            lock.acquire()
         (folder / "config.yaml").write_text(to_yaml(config))
+    except Timeout as error:
+        raise UsageError(
+            f"run: another process writes to {folder}. Wait for its end, or choose another name."
+        ) from error
     except OSError as error:
         raise UsageError(f"trainer.default_root_dir: cannot write {folder} ({error}).") from error
 

@@ -5,6 +5,7 @@ if __name__ == "callbacks":
         "import acn_lightning.callbacks: under the bare name there would be two of each class"
     )
 
+from acn_lightning.callbacks.agreement import CheckAgreement
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
 from acn_lightning.callbacks.measure import MeasureTest
@@ -12,9 +13,11 @@ from acn_lightning.callbacks.pictures import DrawPictures
 from acn_lightning.callbacks.progress import PrintEpochs
 from acn_lightning.callbacks.refresh import RefreshNeighbours
 from acn_lightning.callbacks.seeds import SeedEpochs
+from acn_lightning.callbacks.signals import StopOnSignal
 
 __all__ = [
     "BestCheckpoint",
+    "CheckAgreement",
     "DrawPictures",
     "LastCheckpoint",
     "MeasureTest",
@@ -22,4 +25,5 @@ __all__ = [
     "RefreshNeighbours",
     "SeedEpochs",
     "StopOnNonFiniteLoss",
+    "StopOnSignal",
 ]

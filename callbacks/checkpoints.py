@@ -1,52 +1,77 @@
-"""Checkpoints at epoch boundaries, from which a run goes on as if it had not stopped."""
+"""Checkpoints, from each of which a run goes on as if it had not stopped."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-
-class BoundaryCheckpoint(ModelCheckpoint):
-    """Saves at epoch boundaries only, not where `max_steps` or `max_time` cut an epoch short:
-    training goes on exactly from a boundary alone."""
-
-    def __init__(self, folder: Path, name: str, **options: Any) -> None:
-        super().__init__(
-            folder, name, save_on_train_epoch_end=True, enable_version_counter=False, **options
-        )
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_last_batch:
-            super().on_train_epoch_end(trainer, pl_module)
+from acn_lightning.checkpoint import LAST, NEW, rotate
+from acn_lightning.errors import UsageError
 
 
-class LastCheckpoint(BoundaryCheckpoint):
-    """`last.ckpt`: the newest epoch boundary, the start of training being the first of them.
+class LastCheckpoint(Checkpoint):
+    """`last.ckpt`: the newest state of a run, and `last-1.ckpt`, ... the ones before.
 
-    Of an epoch that was cut short it keeps `unfinished.ckpt` beside it: weights to test and use.
+    Saved when training starts, at each epoch's end, where training stops within an epoch
+    (`max_steps`, `max_time`), and when `save` is called.
+
+    Args:
+        folder: where to; the first process's counts.
+        keep: how many. Where one is damaged, the one before it is there.
+        every_n_steps: how often to save within an epoch as well; 0 for never.
+
+    Raises:
+        UsageError: an option is out of range.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "last")
+    def __init__(self, folder: Path, *, keep: int = 2, every_n_steps: int = 0) -> None:
+        if keep < 1:
+            raise UsageError(f"checkpoints.keep: {keep} is below 1.")
+        if every_n_steps < 0:
+            raise UsageError(f"checkpoints.every_n_steps: {every_n_steps} is below 0.")
+        self.folder, self.keep, self.every_n_steps = folder, keep, every_n_steps
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = trainer.strategy.broadcast(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._save_as("last.ckpt", trainer)
+        # A run that goes on in its own folder has it already.
+        if not trainer.strategy.broadcast((self.folder / LAST).is_file()):
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Between two steps of the optimiser, as gradients are in no checkpoint.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.is_last_batch or not stepped:
+            return
+        step = trainer.global_step
+        due = self.every_n_steps and step % self.every_n_steps == 0
+        if due or trainer.should_stop or step == trainer.max_steps:
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        if not trainer.is_last_batch:
-            self._save_as("unfinished.ckpt", trainer)
+        if trainer.is_last_batch:  # else the epoch was cut short, and its last step was saved
+            self.save(trainer)
 
-    def _save_as(self, name: str, trainer: Trainer) -> None:
-        if not getattr(trainer, "fast_dev_run", False):  # which keeps nothing
-            trainer.save_checkpoint(Path(str(self.dirpath)) / name)
+    @property
+    def file(self) -> Path | None:
+        """The newest checkpoint; None before the first."""
+        return self.folder / LAST if (self.folder / LAST).is_file() else None
+
+    def save(self, trainer: Trainer) -> None:
+        """In all processes at once."""
+        if getattr(trainer, "fast_dev_run", False):  # which keeps nothing
+            return
+        trainer.save_checkpoint(self.folder / NEW)
+        rank_zero_only(rotate)(self.folder, self.keep)
 
 
-class BestCheckpoint(BoundaryCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """`best.ckpt`: the epoch boundary with the lowest held-out cost.
 
     A resumed run inherits the best one of the run before, file included: what was best is
@@ -54,7 +79,14 @@ class BestCheckpoint(BoundaryCheckpoint):
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
-        super().__init__(folder, "best", monitor=monitor, mode="min")
+        super().__init__(
+            folder, "best", monitor=monitor, mode="min", save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )  # fmt: skip
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_last_batch:  # the costs of an epoch that was cut short are of other images
+            super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         inherited = Path(state_dict["best_model_path"])

@@ -42,6 +42,11 @@ class StopOnNonFiniteLoss(Callback):
             self._note(trainer.callback_metrics["val/total"].to(self.first_bad.device), trainer)
         self._look_at_weights(trainer, pl_module)  # an epoch cut short had no last batch
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look_at_weights(trainer, pl_module)
+
     def _note(self, figures: torch.Tensor, trainer: Trainer) -> None:
         bad = ~figures.isfinite().all() & (self.first_bad < 0)
         self.first_bad = torch.where(bad, trainer.global_step, self.first_bad)

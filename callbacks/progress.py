@@ -12,6 +12,9 @@ class PrintEpochs(Callback):
     def __init__(self) -> None:
         self.start = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = time.perf_counter()  # an epoch that is gone on with has no beginning
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = time.perf_counter()
 

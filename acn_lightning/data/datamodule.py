@@ -1,5 +1,7 @@
 """The LightningDataModule: indexed examples for training, validation and testing."""
 
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from acn_lightning.data.images import (
     whole,
 )
 from acn_lightning.data.npz import read_npz
+from acn_lightning.data.resumable import ResumableLoader, ResumableSampler
 from acn_lightning.data.sources import Source, held_out_rows, read_digits
 from acn_lightning.errors import UsageError, check_choice
 
@@ -200,11 +203,13 @@ class ImageData(LightningDataModule):
         world, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
-        kind = DistributedSampler if shuffle else UnrepeatedDistributedSampler
-        sampler: DistributedSampler[Batch] = kind(
+        kind = ResumableSampler if shuffle else UnrepeatedDistributedSampler
+        sampler: DistributedSampler[Any] = kind(
             images, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed
         )
-        return DataLoader(
+        if isinstance(sampler, ResumableSampler):
+            sampler.trainer, sampler.batch_size = self.trainer, self.batch_size
+        return (ResumableLoader if shuffle else DataLoader)(
             images,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -213,6 +218,32 @@ class ImageData(LightningDataModule):
             # A loader draws a number when it starts. Its own source keeps it from the global one.
             generator=torch.Generator(),
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint knows of the data."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises:
+        UsageError: the checkpoint was trained on other data.
+        """
+        kept = state_dict.get("fingerprint", self.fingerprint)
+        if kept != self.fingerprint:
+            raise UsageError(
+                f"data.root: the checkpoint was trained on other data: {kept}; here "
+                f"{self.fingerprint}."
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """How many training images there are, and a checksum of them and their labels."""
+        assert self.content is not None
+        images, labels = self.content.train
+        digest = sha256(str(tuple(images.shape)).encode())
+        digest.update(labels.numpy().tobytes())
+        for some in images.split(2**14):
+            digest.update(some.contiguous().numpy())
+        return f"{len(images):,} images, {digest.hexdigest()[:16]}"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 images to floats in [0, 1], on the device; drawn afresh where that is asked for."""

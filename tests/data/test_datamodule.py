@@ -54,7 +54,8 @@ def test_processes_share_the_images_and_measure_each_once():
     def indices(make):
         shares = []
         for rank in range(2):
-            data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+            loop = SimpleNamespace(restarted_mid_epoch=False)
+            data.trainer = SimpleNamespace(world_size=2, global_rank=rank, fit_loop=loop)
             shares.append(torch.cat([batch.index for batch in make()]).tolist())
         return shares
 

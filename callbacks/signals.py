@@ -1,0 +1,118 @@
+"""Signals: a run ends between two steps, in all its processes after the same one."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from acn_lightning.callbacks.checkpoints import LastCheckpoint
+from acn_lightning.errors import InterruptionError
+from acn_lightning.processes import alone
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""A scheduler's end, its warning before the limit (where `sbatch --signal=USR1@300` asks for one),
+and Ctrl-C."""
+
+
+class StopOnSignal(Callback):
+    """Ends training after the step that is under way, with a checkpoint of it.
+
+    A signal may come to one process, or to each at another moment. So the processes ask each other
+    at every step, on the host and while the next step runs: nobody waits, and all stop after the
+    same step. Within an epoch's end (its search, validation) the run ends once that is saved.
+    A second Ctrl-C ends it at once, and so does any of them before and after training, when there
+    is nothing to save.
+
+    Takes the place of Lightning's own handlers for SIGTERM and, on SLURM, SIGUSR1. These send a
+    message to the other processes from within the handler, which may be in the middle of another
+    one, and look at each step for an answer that the host has to wait for.
+
+    Args:
+        last: saves; None where nothing is kept.
+
+    Raises:
+        InterruptionError: in all processes; its status is 128 and the signal's number.
+    """
+
+    def __init__(self, last: LastCheckpoint | None) -> None:
+        self.last = last
+        self.training = False
+        self.asked = 0
+        self.group: Any = None
+        self.vote: tuple[Any, Tensor] | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals come here while the work inside goes on."""
+        before = {one: signal.signal(one, self._hear) for one in SIGNALS}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
+        setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training, self.asked, self.vote = True, 0, None
+        if not alone():
+            self.group = torch.distributed.new_group(backend="gloo")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training = False
+        self._agreed()
+        self._stop()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        between = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # At an epoch's last batch the boundary comes first, and its checkpoint.
+        if between and not trainer.is_last_batch and self._agreed():
+            if self.last:
+                self.last.save(trainer)
+            self._stop()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._agreed():
+            self._stop()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if not self.training or (self.asked and number == signal.SIGINT):
+            self._leave(number)
+        self.asked = number
+        print("\nacn: stopping after this step.", file=sys.stderr, flush=True)
+
+    def _leave(self, number: int) -> None:
+        raise InterruptionError(self.last.file if self.last else None, 128 + number)
+
+    def _agreed(self) -> int:
+        """The signal to stop for, the same in all processes; 0 to go on."""
+        if alone():
+            return self.asked
+        before, mine = self.vote, torch.tensor(self.asked)
+        work = torch.distributed.all_reduce(
+            mine, torch.distributed.ReduceOp.MAX, group=self.group, async_op=True
+        )
+        self.vote = work, mine
+        if before is None:
+            return 0
+        before[0].wait()
+        return int(before[1])
+
+    def _stop(self) -> None:
+        """Once all have been heard, or a process would leave while another asks."""
+        number = self.asked
+        if self.vote:
+            self.vote[0].wait()
+            number = int(self.vote[1])
+        if number:
+            self._leave(number)

@@ -1,0 +1,268 @@
+"""Runs that stop and go on: in the same folder, from what is left, with what has to agree."""
+
+import json
+import shutil
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+
+from acn_lightning import run
+from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, rotate
+from acn_lightning.errors import TrainingError, UsageError
+from tests.conftest import QUICK
+from tests.test_experiment import assert_same_end, rows, stopped_at
+
+FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=0", "evaluation.linear=none")
+AUTO = ("run=mine", "resume=auto")
+
+
+def stop(acn, *words, epoch):
+    """Runs a command that Ctrl-C ends in that epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "fit", stopped_at(epoch=epoch))
+        status, _, err = acn(*words)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning had it ignored
+    assert status == 130
+    return err
+
+
+# ---------------------------------------------------------------- resume=auto
+
+
+def test_the_same_command_goes_on_in_the_same_folder(acn):
+    auto = [*FIT, *AUTO, "trainer.max_epochs=3", "checkpoints.every_n_steps=4"]
+    err = stop(acn, *auto, epoch=1)
+    assert err.strip().splitlines()[-1] == "acn: interrupted. Go on with the same command."
+    # what was logged after the checkpoint that is left
+    folder = Path("runs/digits/mine")
+    with (folder / "metrics.csv").open("a") as file:
+        file.write((folder / "metrics.csv").read_text().splitlines()[1].replace("0", "1") + "\n")
+    status, _, err = acn(*auto)
+    assert status == 0, err
+    assert acn(*FIT, "trainer.max_epochs=3", "trainer.default_root_dir=whole")[0] == 0
+    whole = next(Path("whole").glob("*/*"))
+    assert rows(folder) == rows(whole)
+    assert_same_end("runs", "whole")
+    assert [path.name for path in Path("runs/digits").iterdir()] == ["mine"]
+    # a run that is complete is complete when asked for once more
+    results = json.loads((folder / "results.json").read_text())
+    assert acn(*auto)[0] == 0
+    assert rows(folder) == rows(whole)
+    again = json.loads((folder / "results.json").read_text())
+    assert again["nats_per_image"] == results["nats_per_image"]
+
+
+def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
+    auto = [*FIT, *AUTO, "logger=wandb", "trainer.limit_train_batches=1"]
+    assert acn(*auto, "trainer.max_epochs=1")[0] == 0
+    assert acn(*auto, "trainer.max_epochs=2")[0] == 0
+    found = [path.name.rpartition("-run-")[2].partition("-")[2]
+             for path in Path("runs/digits/mine/wandb").glob("offline-run-*")]  # fmt: skip
+    assert set(found) == {"digits-mine"}
+
+
+def test_auto_takes_its_name_from_the_scheduler(monkeypatch, tmp_path):
+    def folder(**more):
+        config = {"experiment": "digits", "run": None, "resume": "auto",
+                  "trainer": {"default_root_dir": str(tmp_path)}}  # fmt: skip
+        return run.run_folder(config | more).name
+
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(UsageError, match=r"Set run=NAME"):
+        folder()
+    assert folder(run="mine") == "mine"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
+    assert folder() == "torchrun-abc"
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert folder() == "slurm-17"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert folder() == "slurm-16_3"
+    assert folder(resume=None) not in ("slurm-16_3", folder(resume=None))
+
+
+def test_two_runs_do_not_share_a_folder(acn):
+    one = [*FIT, "run=mine", "trainer.max_epochs=1"]
+    assert acn(*one)[0] == 0
+    status, _, err = acn(*one)
+    assert status == 2
+    assert "there is runs/digits/mine already. Go on with it by resume=auto" in err
+    status, _, err = acn(*one, "resume=auto", "model.code_size=5")
+    assert status == 2
+    assert "model.code_size: the checkpoint was trained with 4" in err
+    with run.FileLock("runs/digits/mine/.lock"):
+        status, _, err = acn(*one, "resume=auto")
+    assert status == 2
+    assert "another process writes to runs/digits/mine" in err
+    assert Path("runs/digits/mine/results.json").is_file()
+    for name in ("..", "a/b", ""):
+        status, _, err = acn(*FIT, f"run={name!r}")
+        assert status == 2
+        assert "is no name for a folder" in err
+
+
+# ---------------------------------------------------------------- what has to agree
+
+
+def test_other_images_under_the_same_labels_are_refused(acn):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 2, (60, 8, 8), dtype=np.uint8) * 255
+    labels = np.arange(60) % 3
+    source = ["data.source=npz", "data.root=mine.npz", "trainer.max_epochs=1"]
+    np.savez("mine.npz", images=images, labels=labels)
+    assert acn(*FIT, *AUTO, *source)[0] == 0
+    images[7, 0, 0] = 255 - images[7, 0, 0]
+    np.savez("mine.npz", images=images, labels=labels)
+    status, _, err = acn(*FIT, *AUTO, *source, "trainer.max_epochs=2")
+    if "other data" not in err:  # the one that was changed is a test image
+        pytest.fail(err)
+    assert status == 2
+    assert "acn: data.root: the checkpoint was trained on other data: 54 images, " in err
+
+
+# ---------------------------------------------------------------- what is left of a checkpoint
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run of two epochs, with three checkpoints."""
+    from acn_lightning.cli import main
+
+    folder = tmp_path_factory.mktemp("stopped")
+    words = [
+        *FIT,
+        "trainer.max_epochs=2",
+        "checkpoints.keep=3",
+        f"trainer.default_root_dir={folder}",
+    ]
+    assert main(words) == 0
+    (run,) = folder.glob("*/*")
+    return run
+
+
+def step_of(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def test_the_last_ones_are_kept_in_order(stopped):
+    names = ["last.ckpt", "last-1.ckpt", "last-2.ckpt"]
+    assert [step_of(stopped / "checkpoints" / name) for name in names] == [42, 21, 0]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(acn, stopped, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "truncated":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+        last.write_bytes(content)
+    elif damage == "empty":
+        last.write_bytes(b"")
+    else:
+        last.unlink()
+    with pytest.warns(UserWarning, match=r"last\.ckpt.* Going on from .*last-1\.ckpt"):
+        path, checkpoint = newest_checkpoint(folder)
+    assert path.name == "last-1.ckpt"
+    assert checkpoint["global_step"] == 21
+    with pytest.warns(UserWarning, match="Going on from"):
+        status, _, err = acn("fit", f"resume={last}", "trainer.default_root_dir=runs")
+    assert status == 0, err
+    assert_same_end("runs", stopped.parents[1])
+
+
+def test_where_all_are_damaged_the_first_is_named(stopped, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(b"no")
+    with pytest.raises(UsageError, match=r"run/checkpoints/last\.ckpt is no checkpoint"):
+        newest_checkpoint(folder)
+
+
+def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_path, monkeypatch):
+    """Dies at each call to the system in turn; what is left can be read, and is not older than the
+    last that was complete."""
+
+    class DiedError(BaseException):
+        pass
+
+    writer = DurableCheckpointIO()
+
+    def save(number):
+        writer.save_checkpoint({"number": number}, tmp_path / "new.ckpt")
+        rotate(tmp_path, 2)
+
+    def newest():
+        for name in ("last.ckpt", "new.ckpt", "last-1.ckpt"):
+            if (tmp_path / name).is_file():
+                return torch.load(tmp_path / name, weights_only=True)["number"]
+        return None
+
+    calls = {"torch.save": torch, "os.fsync": run.os, "pathlib.Path.replace": Path}
+    for moment in range(20):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        save(1)
+        save(2)
+        left = moment
+
+        def counted(call):
+            def dies(*arguments, **options):
+                nonlocal left
+                if left == 0:
+                    raise DiedError
+                left -= 1
+                return call(*arguments, **options)
+
+            return dies
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name, owner in calls.items():
+                attribute = name.rpartition(".")[2]
+                patch.setattr(owner, attribute, counted(getattr(owner, attribute)))
+            try:
+                save(3)
+            except DiedError:
+                assert newest() in (2, 3)
+                continue
+        assert newest() == 3
+        break
+    else:
+        pytest.fail("it never came to an end")
+    assert moment >= 6  # written, brought to the disk, renamed, its name too; then the rotation
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(tmp_path):
+    """The limit to a file's size stands for the end of a disk: both come from the system."""
+    import resource
+
+    writer = DurableCheckpointIO()
+    path = tmp_path / "new.ckpt"
+    writer.save_checkpoint({"weights": torch.zeros(1000)}, path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"new\.ckpt cannot be written: .*File too large"):
+            writer.save_checkpoint({"weights": torch.zeros(10**6)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["new.ckpt"]
+
+
+def test_no_warning_where_nothing_is_damaged(stopped):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert newest_checkpoint(stopped)[0] == stopped / "checkpoints" / "last.ckpt"
