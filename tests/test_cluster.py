@@ -1,0 +1,98 @@
+"""The launch files of conf/cluster: what they start, and what they do about how it ends."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from acn_lightning.config import compose
+
+FOLDER = Path(__file__).parents[1] / "conf" / "cluster"
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Makes a command that notes its words in a file and ends with a status."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+    def make(name, status=0):
+        noted = tmp_path / f"{name}.txt"
+        path = programs / name
+        path.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {noted}\nexit {status}\n')
+        path.chmod(0o755)
+        return noted
+
+    return make
+
+
+def bash(script, *words, **variables):
+    return subprocess.run(
+        ["bash", str(script), *words], env=os.environ | variables, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(("status", "again"), [(0, False), (138, True), (143, False), (2, False)])
+def test_slurm_queues_a_job_again_whose_limit_was_near_and_no_other(stand_in, status, again):
+    srun, scontrol = stand_in("srun", status), stand_in("scontrol")
+    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS_PER_NODE": "8"}
+    done = bash(FOLDER / "slurm.sbatch", "mnist+small", "data.root=DIR", **job)
+    assert (done.returncode, done.stderr) == (status, "")
+    option, *command = srun.read_text().splitlines()
+    assert option == "--kill-on-bad-exit=1"
+    assert command[:3] == ["acn", "fit", "mnist+small"]
+    trainer = compose(command[2], command[3:])["trainer"]
+    assert (trainer["num_nodes"], trainer["devices"], trainer["strategy"]) == (4, 8, "ddp")
+    assert scontrol.exists() is again
+    if again:
+        assert scontrol.read_text().split() == ["requeue", "17"]
+
+
+def test_slurm_warns_with_a_signal_that_a_run_listens_to():
+    from acn_lightning.callbacks.signals import SIGNALS
+
+    asked = dict(re.findall(r"#SBATCH --(signal|requeue|open-mode)=?(\w*)",
+                            (FOLDER / "slurm.sbatch").read_text()))  # fmt: skip
+    assert f"SIG{asked['signal']}" in [one.name for one in SIGNALS]
+    assert {"requeue", "open-mode"} <= asked.keys()
+
+
+def test_torchrun_says_what_it_lacks_and_starts_what_is_asked(stand_in):
+    torchrun = stand_in("torchrun")
+    done = bash(FOLDER / "torchrun.sh", "mnist")
+    assert done.returncode != 0
+    assert "HOSTS: how many hosts" in done.stderr
+    hosts = {"HOSTS": "2", "GPUS": "8", "FIRST": "10.0.0.1", "JOB": "mine", "ADDRESS": "10.0.0.2"}
+    done = bash(FOLDER / "torchrun.sh", "mnist", "data.root=a folder", **hosts)
+    assert done.returncode == 0, done.stderr
+    words = torchrun.read_text().splitlines()
+    before, command = words[: words.index("fit")], words[words.index("fit") + 1 :]
+    assert {"--rdzv-endpoint=10.0.0.1:29400", "--rdzv-id=mine", "--local-addr=10.0.0.2"} <= {
+        *before
+    }
+    config = compose(command[0], command[1:])
+    assert (config["trainer"]["num_nodes"], config["trainer"]["devices"]) == (2, 8)
+    assert (config["data"]["root"], config["resume"]) == ("a folder", "auto")
+
+
+def test_kubernetes_counts_and_names_agree():
+    service, job = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    words = container["args"]
+    options = dict(word[2:].split("=") for word in words if word.startswith("--"))
+    config = compose(words[words.index("fit") + 1], words[words.index("fit") + 2 :])
+    hosts = {job["spec"]["completions"], job["spec"]["parallelism"], int(options["nnodes"])}
+    assert hosts == {config["trainer"]["num_nodes"]}
+    gpus = {int(options["nproc-per-node"]), container["resources"]["limits"]["nvidia.com/gpu"]}
+    assert gpus == {config["trainer"]["devices"]}
+    name = job["metadata"]["name"]
+    assert options["rdzv-endpoint"] == f"{name}-0.{pod['subdomain']}:29400"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    claims = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == claims

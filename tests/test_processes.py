@@ -1,0 +1,167 @@
+"""Runs of several processes, started as users start them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from tests.conftest import QUICK
+from tests.test_experiment import rows, same, wait_for
+
+TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+FIT = (
+    "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "evaluation.linear=none",
+    "data.binarisation=dynamic", "trainer.max_epochs=4",
+)  # fmt: skip
+
+
+def start(*words, cwd, **variables):
+    """Python, with a group of its own for all the processes that it starts."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(process, timeout=120):
+    """(status, what it said). It waits for all that write there: every process of the run."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out + err
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The folder of a run of two processes that Lightning started, and what it said. One run, also
+    where pytest itself has several processes."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "whole"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            status, said = ended(start("-m", "acn_lightning", *FIT, *TWO, cwd=folder))
+            assert status == 0, said
+            (folder / "said").write_text(said)
+    (run,) = folder.glob("runs/*/*")
+    return run, (folder / "said").read_text()
+
+
+def last_of(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_two_processes_count_each_image_once_and_fill_one_bank(acn, whole):
+    folder, said = whole
+    assert said.count("codes refreshed, last epoch") == 1
+    assert "1,294 of 1,294" in said
+    # each process takes half of the 1,294 images: 11 steps of 64 an epoch
+    assert last_of(folder)["global_step"] == 44
+    results = json.loads((folder / "results.json").read_text())
+    assert results["images"] == 359
+    one = ["trainer.devices=1", "trainer.strategy=auto", "trainer.default_root_dir=tested"]
+    assert acn("test", folder / "checkpoints" / "best.ckpt", *one)[0] == 0
+    (tested,) = Path("tested").glob("*/*/results.json")
+    again = json.loads(tested.read_text())
+    assert again["accuracy"]["knn"] == pytest.approx(results["accuracy"]["knn"], abs=1e-6)
+    costs = [run["nats_per_image"]["ordered"] for run in (results, again)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.02)  # other noise in z
+    metrics = rows(folder)
+    assert [float(metrics[epoch]["bank/refreshed"]) for epoch in range(4)] == 4 * [1294]
+    received = float(metrics[1]["bank/received_megabytes"]) * 1e6
+    # rows and codes of the other half, and its part of the table
+    assert received == pytest.approx(647 * (8 + 4 * 4 + 5 * 4))
+
+
+def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_path):
+    """The same run under torchrun, which gets a SIGTERM in its second epoch and starts again."""
+    torchrun = [
+        "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-id=job",
+        "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "acn_lightning",
+    ]  # fmt: skip
+    words = [*torchrun, *FIT, *TWO, "resume=auto", "checkpoints.keep=9"]
+    process = start(*words, cwd=tmp_path)
+    folder = tmp_path / "runs" / "digits" / "torchrun-job"
+    metrics = folder / "metrics.csv"
+    wait_for(lambda: metrics.is_file() and 0 in rows(folder), process, seconds=120)
+    process.send_signal(signal.SIGTERM)
+    status, said = ended(process)
+    assert status != 0
+    assert said.count("acn: interrupted. Go on with the same command.") == 1, said
+    assert 11 <= last_of(folder)["global_step"] < 44
+    status, said = ended(start(*words, cwd=tmp_path))
+    assert status == 0, said
+    one, other = last_of(whole[0]), last_of(folder)
+    for part in ("state_dict", "optimizer_states", "code_bank", "epoch", "global_step"):
+        assert same(one[part], other[part]), part
+    assert rows(whole[0]) == rows(folder)
+
+
+def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
+    """Without learning: codes, table, accuracies, and costs that have no noise in them."""
+    still = ["model.learning_rate=1e-29", "model.prior.kind=standard_normal",
+             "data.binarisation=none", "trainer.max_epochs=1"]  # fmt: skip
+    fit = [word for word in (*FIT, *still) if "prior.width" not in word]
+    three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp"]
+    status, said = ended(start("-m", "acn_lightning", *fit, *three, cwd=tmp_path))
+    assert status == 0, said
+    assert acn(*fit, "trainer.default_root_dir=one")[0] == 0
+    folders = [next(path.glob("*/*")) for path in (tmp_path / "runs", Path("one"))]
+    several, one = (last_of(folder)["code_bank"] for folder in folders)
+    assert (several["written"] == one["written"]).all()
+    torch.testing.assert_close(several["codes"], one["codes"])
+    # by rounding, two that are as near may change places
+    assert (several["neighbours"] == one["neighbours"]).float().mean() > 0.999
+    found = [rows(folder) for folder in folders]
+    for name in ("val/rate", "val/knn_accuracy", "test/rate", "test/knn_accuracy"):
+        values = [float(value[name]) for run in found for value in run.values() if name in value]
+        assert len(values) == 2
+        assert values[0] == pytest.approx(values[1], rel=1e-5), name
+
+
+FAILS = """
+import os
+import sys
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from acn_lightning.cli import main
+from acn_lightning.code_bank import CodeBank
+
+def write(self, *_):
+    raise OSError("the disk is on fire")
+
+if rank_zero_only.rank == int(os.environ["FAILING"]):
+    CodeBank.write = write
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_fails_ends_all_with_its_error(tmp_path, rank):
+    (tmp_path / "fails.py").write_text(FAILS)
+    begin = time.monotonic()
+    variables = {"FAILING": str(rank), "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = start("fails.py", *FIT, *TWO, cwd=tmp_path, **variables)
+    status, said = ended(process, timeout=90)
+    assert status != 0
+    assert "acn: the disk is on fire" in said
+    assert time.monotonic() - begin < 75
+
+
+def test_ranks_with_other_images_are_refused(tmp_path):
+    """Each process reads the file that its rank is in the name of, as on hosts with disks of their
+    own."""
+    for rank in range(2):
+        images = np.random.default_rng(rank).integers(0, 2, (60, 8, 8), dtype=np.uint8) * 255
+        np.savez(tmp_path / f"{rank}.npz", images=images, labels=np.arange(60) % 3)
+    words = [*FIT, *TWO, "data.source=npz", "data.root=${oc.env:LOCAL_RANK,0}.npz"]
+    status, said = ended(start("-m", "acn_lightning", *words, cwd=tmp_path))
+    assert status != 0
+    assert "acn: data.root: ranks [1] have other training images than rank 0" in said
+    assert not list(tmp_path.glob("runs/*/*"))
