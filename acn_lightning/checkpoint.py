@@ -5,6 +5,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from acn_lightning.config import Plain
+from acn_lightning.config import Plain, complete
 from acn_lightning.errors import TrainingError, UsageError
 
 KEY = "acn_config"
@@ -166,6 +167,31 @@ def check_sums(path: Path) -> None:
 def config_of(checkpoint: dict[str, Any]) -> Plain:
     """The config that a checkpoint was trained with."""
     config: Plain = checkpoint["hyper_parameters"][KEY]
+    return config
+
+
+def carried_config(checkpoint: dict[str, Any], given: Sequence[str]) -> Plain:
+    """The config that a checkpoint carries, with what has become an option since, to be built from.
+
+    Args:
+        checkpoint: may come from a stranger.
+        given: what the user's command says besides, `key=value`.
+
+    Raises:
+        UsageError: building it would import code that the command does not name.
+    """
+    config = complete(config_of(checkpoint) | {"run": None, "resume": None})
+    encoder = config["model"]["encoder"]
+    if encoder["kind"] == "import":
+        named = f"model.encoder.path={encoder['path']}"
+        if not any(
+            word.startswith(("model.encoder.path=", "model.encoder.kind=")) for word in given
+        ):
+            raise UsageError(
+                f"model.encoder.path: the checkpoint's encoder is {encoder['path']}, code outside "
+                f"of acn that it would import and run. If you trust that, add {named}."
+            )
+        encoder["weights"] = None  # the checkpoint has what became of them
     return config
 
 

@@ -25,6 +25,7 @@ examples:
   acn fit mnist+small data.root=DIR              an ACN for two CPU cores
   acn fit mnist+small+vae trainer.max_epochs=3   a plain VAE
   acn fit resume=runs/mnist/RUN/checkpoints/last.ckpt trainer.max_epochs=60
+  acn finetune runs/mnist/RUN/checkpoints/best.ckpt folder data.root=DIR freeze=[encoder]
   acn test runs/mnist/RUN/checkpoints/best.ckpt
   acn sample runs/mnist/RUN/checkpoints/best.ckpt kind=daydream
 """
@@ -85,6 +86,12 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, first, help in [
         ("fit", run_fit, "NAME", f"train an experiment: {names}, or a YAML file; {more}"),
+        (
+            "finetune",
+            run_finetune,
+            "CHECKPOINT",
+            "train experiment NAME from a checkpoint's weights",
+        ),
         ("test", run_test, "CHECKPOINT", "evaluate a checkpoint on its test set"),
         ("sample", run_sample, "CHECKPOINT", "draw a grid of images with a checkpoint"),
         ("show", run_show, "NAME", "print the whole config of an experiment"),
@@ -112,6 +119,18 @@ def run_fit(parsed: argparse.Namespace) -> int:
 
     hush()
     return tell(experiments.fit(experiment, overrides))
+
+
+def run_finetune(parsed: argparse.Namespace) -> int:
+    """`acn finetune CHECKPOINT NAME [key=value ...]`."""
+    checkpoint, name = parsed.first, next(iter(parsed.overrides), "")
+    if checkpoint is None or not name or ("=" in name and not Path(name).exists()):
+        raise UsageError("say which checkpoint and what for: acn finetune CHECKPOINT NAME.")
+    from acn_lightning import experiment as experiments
+    from acn_lightning.console import hush
+
+    hush()
+    return tell(experiments.finetune(checkpoint, name, parsed.overrides[1:]))
 
 
 def run_test(parsed: argparse.Namespace) -> int:

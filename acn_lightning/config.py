@@ -41,13 +41,16 @@ def layers() -> dict[str, Path]:
     return {path.stem: path for path in sorted((FOLDER / "layers").glob("*.yaml"))}
 
 
-def compose(experiment: str, overrides: Sequence[str] = ()) -> Plain:
+def compose(
+    experiment: str, overrides: Sequence[str] = (), between: Mapping[str, Any] | None = None
+) -> Plain:
     """The whole, checked config of an experiment.
 
     Args:
         experiment: a name from `conf/`, or a path of a YAML file; `+NAME` or `+FILE.yaml` behind it
             lays another on top, from `conf/layers/`: `mnist+small+pixelvae`.
         overrides: `section.key=value`, the value in YAML; on top of all.
+        between: laid on top of the experiment and below the overrides.
 
     Raises:
         UsageError: unknown experiment, layer or key, a value of the wrong type.
@@ -61,6 +64,7 @@ def compose(experiment: str, overrides: Sequence[str] = ()) -> Plain:
     try:
         for path in paths[1:]:
             base = lay(base, OmegaConf.create(read_yaml(path)))
+        base = lay(base, OmegaConf.create(dict(between or {})))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
     return complete(cast(Plain, OmegaConf.to_container(base)), overrides)
@@ -202,7 +206,7 @@ TRAINER_OURS = ("callbacks", "logger", "plugins")
 
 def make_schema(chosen: DictConfig) -> type:
     """The dataclass that a config of these kinds of components is held to."""
-    from acn_lightning.callbacks import DrawPictures, LastCheckpoint, MeasureTest, RefreshNeighbours
+    from acn_lightning import callbacks
     from acn_lightning.data import ImageData
     from acn_lightning.decoders import Decoder
     from acn_lightning.encoders import Encoder
@@ -232,10 +236,11 @@ def make_schema(chosen: DictConfig) -> type:
             "data": section("data", options(ImageData)),
             "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
             "neighbours": section("neighbours", options(NeighbourIndex)),
-            "refresh": section("refresh", options(RefreshNeighbours)),
-            "checkpoints": section("checkpoints", options(LastCheckpoint)),
-            "evaluation": section("evaluation", options(MeasureTest)),
-            "pictures": section("pictures", options(DrawPictures)),
+            "refresh": section("refresh", options(callbacks.RefreshNeighbours)),
+            "finetune": section("finetune", options(callbacks.Finetune)),
+            "checkpoints": section("checkpoints", options(callbacks.LastCheckpoint)),
+            "evaluation": section("evaluation", options(callbacks.MeasureTest)),
+            "pictures": section("pictures", options(callbacks.DrawPictures)),
             "sampling": section("sampling", options(draw)),
             "trainer": section("trainer", trainer_schema()),
             "wandb": Wandb,
@@ -255,6 +260,8 @@ def section(name: str, content: Mapping[str, Option | type]) -> type:
             fields.append((key, value, dataclasses.field(default_factory=value)))
         elif value[1] is dataclasses.MISSING:
             fields.append((key, value[0], dataclasses.field()))
+        elif isinstance(value[1], list):
+            fields.append((key, value[0], dataclasses.field(default_factory=value[1].copy)))
         else:
             fields.append((key, value[0], dataclasses.field(default=value[1])))
     return dataclasses.make_dataclass(name.capitalize(), fields)

@@ -1,19 +1,34 @@
 """Encoders: an image to the posterior q(z|x) = N(mu(x), I) over its code."""
 
+import importlib
 import math
+import operator
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import normalize
 
 from acn_lightning.errors import UsageError
 from acn_lightning.networks import Component, in_float32
+from acn_lightning.weights import read_weights, table, take
 
 
 class Encoder(Component):
-    """Maps images (B, C, H, W) in [0, 1] to a posterior: batch shape (B,), event shape (D,)."""
+    """Maps images (B, C, H, W) in [0, 1] to a posterior: batch shape (B,), event shape (D,).
+
+    Attributes:
+        pretrained: names of its parameters whose values come from elsewhere.
+    """
+
+    pretrained: Sequence[str] = ()
 
 
 def unit_normal(mean: Float[Tensor, "... code"]) -> Distribution:
@@ -22,7 +37,31 @@ def unit_normal(mean: Float[Tensor, "... code"]) -> Distribution:
     return Independent(normal, 1, validate_args=False)
 
 
-class ConvEncoder(Encoder, kind="conv"):
+class FeatureEncoder:
+    """What encoders of images by way of features share: a `body`, and a linear layer to the mean.
+
+    Raises:
+        UsageError: `spread` is not above 0.
+    """
+
+    body: nn.Module
+
+    def make_mean(self, features: int, code_size: int, spread: float, sphere: bool) -> None:
+        if not 0 < spread < math.inf:
+            raise UsageError(f"model.encoder.spread: {spread} is not above 0.")
+        self.mean = nn.Linear(features, code_size)
+        self.radius = spread * code_size**0.5 if sphere else None
+        # By torch's default, codes begin a seventh of the posterior's noise apart: drowned in it
+        # they teach the decoder nothing, and on digits training stands still for 30 epochs.
+        nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
+
+    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
+        features = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
+        mean = in_float32(self.mean, features.flatten(1))
+        return unit_normal(self.radius * normalize(mean, dim=1) if self.radius else mean)
+
+
+class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
     """VGG-like body (Simonyan and Zisserman, arXiv 1409.1556): pairs of 3 x 3 convolutions, the
     resolution halved and the channels doubled between them until a side is 4 or less; then one
     linear layer to the mean.
@@ -57,8 +96,6 @@ class ConvEncoder(Encoder, kind="conv"):
     ) -> None:
         super().__init__()
         check_channels("model.encoder.channels", channels)
-        if not 0 < spread < math.inf:
-            raise UsageError(f"model.encoder.spread: {spread} is not above 0.")
         width, height, wide = image_shape[0], image_shape[1], image_shape[2]
         layers: list[nn.Module] = []
         while True:
@@ -69,17 +106,89 @@ class ConvEncoder(Encoder, kind="conv"):
             layers.append(nn.AvgPool2d(2, ceil_mode=True))
             height, wide, channels = -(-height // 2), -(-wide // 2), channels * 2
         self.body = nn.Sequential(*layers, nn.Flatten())
-        features = width * height * wide
-        self.mean = nn.Linear(features, code_size)
-        self.radius = spread * code_size**0.5 if sphere else None
-        # By torch's default, codes begin a seventh of the posterior's noise apart: drowned in it
-        # they teach the decoder nothing, and on digits training stands still for 30 epochs.
-        nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
+        self.make_mean(width * height * wide, code_size, spread, sphere)
 
-    def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
-        features = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
-        mean = in_float32(self.mean, features)
-        return unit_normal(self.radius * normalize(mean, dim=1) if self.radius else mean)
+
+class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
+    """A network of the user's own, or of another package, for the features; then one linear layer
+    to the mean, which is always trained here.
+
+    A code that is stored while training should be the one that the same weights give afterwards:
+    where the network has batch normalisation or dropout, freeze it (`finetune.freeze`), or have the
+    bank encoded anew at each boundary (`refresh.encode`), which is done in evaluation mode.
+
+    Args:
+        image_shape: (C, H, W).
+        code_size: D.
+        path: package.module:Name of an `nn.Module`, or of a function that returns one. It is given
+            images (B, C, H, W) in [-1, 1] and returns features (B, ...). Modules in the current
+            folder are found as well.
+        arguments: that it is made with.
+        weights: a file for it, see `read_weights`; what does not fit begins anew, with a warning.
+        spread, sphere: as in `ConvEncoder`.
+
+    Raises:
+        UsageError: there is no such network, it cannot be made so, does not take the images, or
+            nothing of the weights fits.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        code_size: int,
+        *,
+        path: str = "",
+        arguments: dict[str, Any] | None = None,
+        weights: str | None = None,
+        spread: float = 1.0,
+        sphere: bool = False,
+    ) -> None:
+        super().__init__()
+        self.body = make(path, arguments or {})
+        if weights is not None:
+            taken = take(self.body, read_weights(weights))
+            if not taken.names:
+                raise UsageError(f"model.encoder.weights: nothing of {weights} fits {path}.")
+            own = dict(self.body.named_parameters())
+            self.pretrained = [f"body.{name}" for name in taken.names if name in own]
+            if taken.anew or taken.left:
+                found = "\n".join([f"weights of {weights} for {path}", *table(taken)])
+                rank_zero_warn(found)
+        try:
+            with torch.no_grad(), isolate_rng(include_cuda=False):
+                features = self.body.eval()(torch.zeros(2, *image_shape)).flatten(1).shape[1]
+        except Exception as error:  # of whatever kind a network of others has
+            size = " x ".join(map(str, image_shape))
+            raise UsageError(
+                f"model.encoder.path: {path} does not make features (B, ...) of images of {size}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
+        self.body.train()
+        self.make_mean(features, code_size, spread, sphere)
+
+
+def make(path: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network at package.module:Name.
+
+    Raises:
+        UsageError: there is none, or it cannot be made so.
+    """
+    package, colon, name = path.partition(":")
+    if not (package and colon and name):
+        raise UsageError(f"model.encoder.path: '{path}' is no package.module:Name.")
+    here = str(Path.cwd())
+    try:
+        sys.path.append(here)  # behind all that is installed
+        found = operator.attrgetter(name)(importlib.import_module(package))
+        network = found(**arguments)
+    except Exception as error:  # the module is run, and may raise any
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(f"model.encoder.path: {path} cannot be made: {said}") from error
+    finally:
+        sys.path.remove(here)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"model.encoder.path: {path} makes no nn.Module.")
+    return network
 
 
 class NoEncoder(Encoder, kind="none"):

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import (
     KEY,
     LAST,
+    carried_config,
     config_of,
     epochs_of,
     newest_checkpoint,
@@ -38,6 +40,7 @@ from acn_lightning.run import (
     check_limits,
     continue_metrics,
     ending_together,
+    identity,
     make_loggers,
     make_trainer,
     run_folder,
@@ -45,6 +48,7 @@ from acn_lightning.run import (
     writing,
 )
 from acn_lightning.sampling import draw
+from acn_lightning.weights import table, take
 
 
 class Outcome(NamedTuple):
@@ -75,16 +79,35 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         TrainingError: the loss is no number any more.
         InterruptionError: Ctrl-C or SIGTERM.
     """
+    return run(*fit_config(experiment, overrides))
+
+
+def finetune(path: str, experiment: str, overrides: list[str]) -> Outcome:
+    """`acn finetune`: trains an experiment from the weights of a checkpoint, with its networks.
+
+    Raises:
+        UsageError: as for `fit`; or nothing of the checkpoint has a place here.
+        TrainingError, InterruptionError: as for `fit`.
+    """
+    return run(finetune_config(path, experiment, overrides), None)
+
+
+def run(config: Plain, resumed: "Resumed | None") -> Outcome:
+    """Trains by a config, and reports on the test set."""
     start = time.perf_counter()
-    config, resumed = fit_config(experiment, overrides)
     folder = run_folder(config)
     if config["resume"] == AUTO:
         resumed = own_checkpoint(config, folder)
+    finetuning = cb.Finetune(**config["finetune"])
     data, module = build(config)
+    module.hparams["run"] = identity(config, folder)
+    parent = None
     if resumed:
         # Lightning loads it again; what does not fit is to be known before anything is written.
         load(module, resumed.content, bank=True)
         data.load_state_dict(resumed.content.get("ImageData", {}))
+    if source := config["finetune"]["checkpoint"]:
+        parent = begin_with(module, source, resumed)
     refresh = cb.RefreshNeighbours(**config["refresh"])
     last = cb.LastCheckpoint(folder / "checkpoints", **config["checkpoints"])
     best = cb.BestCheckpoint(
@@ -97,13 +120,14 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         cb.SeedEpochs(config["seed"]),
         cb.CheckAgreement(),
         cb.StopOnNonFiniteLoss(),
+        finetuning,
         refresh,
         measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
         stop,
         *([best, last] if keep else []),
     ]
-    trainer = make_trainer(config, callbacks, make_loggers(config, folder), folder)
+    trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
     check_limits(trainer, data)
     if resumed:
         check_processes(resumed.content, trainer.world_size)
@@ -116,7 +140,7 @@ def fit(experiment: str | None, overrides: list[str]) -> Outcome:
         written = [folder / "checkpoints" / name for name in ("best.ckpt", LAST)]
         kept = next((str(path) for path in written if path.is_file()), None)
         kept = trainer.strategy.broadcast(kept)  # of the first process: the others' folder is none
-        results = evaluate(trainer, module, data, measure, kept, start)
+        results = evaluate(trainer, module, data, measure, kept, start) | {"parent": parent}
     refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
     return Outcome(results, write_results(results, folder), rebuilds, refreshed)
 
@@ -153,8 +177,7 @@ def sample(path: str, overrides: list[str]) -> Path:
     Raises:
         UsageError: as for `test`, or an option of `draw` is out of range.
     """
-    ours = tuple(f"{name}=" for name in options(draw))
-    overrides = [f"sampling.{word}" if word.startswith(ours) else word for word in overrides]
+    overrides = in_section("sampling", draw, overrides)
     config, data, module = from_checkpoint(path, overrides, bank=True)
     folder = run_folder(config)
     device = make_trainer(config, [], [], folder).strategy.root_device
@@ -181,7 +204,8 @@ class Resumed(NamedTuple):
 
 
 FREE = ("trainer.", "compile", "channels_last", "pictures.", "evaluation.", "sampling.", "wandb.",
-        "logger", "run", "resume", "checkpoints.", "data.root", "data.download")  # fmt: skip
+        "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
+        "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
 """What a run may change when it goes on."""
 
 
@@ -201,9 +225,11 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Res
     if not resume[-1] or resume[-1] == AUTO:
         return config, None
     resumed = Resumed(*newest_checkpoint(resume[-1]))
-    kept = complete(config_of(resumed.content))
-    if not experiment:
-        config = complete(kept | {"run": None}, overrides)
+    if experiment:
+        kept = complete(config_of(resumed.content))
+    else:
+        kept = carried_config(resumed.content, overrides)
+        config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: not key.startswith(FREE))
     return config, resumed
 
@@ -259,13 +285,61 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
             networks cannot take the data.
     """
     checkpoint = read_checkpoint(path)
-    # Completed: it lacks what has become an option since.
-    kept = complete(config_of(checkpoint) | {"run": None, "resume": None})
+    kept = carried_config(checkpoint, overrides)
     config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
     data, module = build(config, tuple(checkpoint["hyper_parameters"]["image_shape"]))
     load(module, checkpoint, bank)
     return config, data, module
+
+
+NETWORKS = ("code_size", "encoder", "prior", "decoder")
+"""What of the model fine-tuning has from the checkpoint; the likelihood goes with the data."""
+
+
+def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
+    """The experiment's config, with the networks of the checkpoint, overrides on top.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or the config is wrong.
+    """
+    overrides = in_section("finetune", cb.Finetune, overrides)
+    given = [word for word in overrides if word.startswith("finetune.checkpoint=")]
+    if given:
+        raise UsageError(f"{given[0]}: the checkpoint is the command's first word.")
+    kept = carried_config(read_checkpoint(path), overrides)
+    networks = {name: kept["model"][name] for name in NETWORKS}
+    begin = {"checkpoint": str(Path(path).resolve())}
+    return compose(experiment, overrides, {"model": networks, "finetune": begin})
+
+
+def in_section(section: str, constructor: Callable[..., Any], overrides: list[str]) -> list[str]:
+    """Overrides of a command's own options, which may leave out the section that they are in."""
+    ours = tuple(f"{name}=" for name in options(constructor))
+    return [f"{section}.{word}" if word.startswith(ours) else word for word in overrides]
+
+
+def begin_with(module: ACN, source: str, resumed: Resumed | None) -> Plain:
+    """Weights from a checkpoint, where the run does not go on anyway. Says what was taken.
+
+    Returns:
+        The checkpoint, and the run that it is of, None where it does not know.
+
+    Raises:
+        UsageError: it cannot be read, or nothing of it has a place here.
+    """
+    if resumed:
+        return {"checkpoint": source, "run": resumed.content["hyper_parameters"].get("parent")}
+    checkpoint = read_checkpoint(source)
+    taken = take(module, checkpoint["state_dict"])
+    if not taken.names:
+        raise UsageError(f"{source}: nothing of it has a place in these networks.")
+    parameters = {name for name, _ in module.named_parameters()}
+    module.pretrained += [name for name in taken.names if name in parameters]
+    parent = checkpoint["hyper_parameters"].get("run")
+    module.hparams["parent"] = parent
+    rank_zero_only(print)("\n".join([f"weights of {source}", *table(taken)]), flush=True)
+    return {"checkpoint": source, "run": parent}
 
 
 def load(module: ACN, checkpoint: Mapping[str, Any], bank: bool) -> None:

@@ -54,6 +54,10 @@ class ACN(LightningModule):
         free_nats: a rate below this many nats per image costs nothing in the loss ("free bits",
             Kingma et al., arXiv 1606.04934, with the whole code as one group); another such means.
 
+    Attributes:
+        pretrained: names of the parameters that began with values from elsewhere. A run's
+            checkpoints know them as well.
+
     Raises:
         UsageError: an option is out of range; when fitting, the callback `RefreshNeighbours` is
             missing, or a cosine has no end to go to.
@@ -84,6 +88,7 @@ class ACN(LightningModule):
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
         self.schedule, self.warmup_epochs, self.free_nats = schedule, warmup_epochs, free_nats
         self.classes = classes
+        self.pretrained = [f"encoder.{name}" for name in encoder.pretrained]
         self._costs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.costs
         # Metrics, not means that Lightning keeps: a checkpoint within an epoch has them, and
         # Lightning's are wrong by rounding where processes have unlike numbers of images. They do
@@ -187,25 +192,29 @@ class ACN(LightningModule):
         return cast(MeanMetric, self.means[f"{part}/{name}"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        if self.schedule == "cosine":
+            # Not in the checkpoint: a run that is resumed with more epochs takes its time.
+            self.steps = self.trainer.estimated_stepping_batches
+            if math.isinf(self.steps):
+                raise UsageError("model.schedule=cosine needs an end: set trainer.max_epochs.")
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # A function of the step and of what a group of parameters has as its factor. torch's
+        # schedulers know no group whose share of the rate changes while they decay it.
+        rate = self.learning_rate * self.decay(self.trainer.global_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate * group.get("factor", 1.0)
+
+    def decay(self, step: int) -> float:
+        """The learning rate of a step of the run, as a part of the first."""
         if self.schedule == "constant":
-            return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
-            raise UsageError("model.schedule=cosine needs an end: set trainer.max_epochs.")
-        # By the step and not by the epoch: Lightning saves an epoch's checkpoint before it steps
-        # schedules that go by epochs. The length is not in the checkpoint, so that a run that is
-        # resumed with more epochs takes its time.
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: (1 + math.cos(math.pi * min(1, step / steps))) / 2
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+            return 1.0
+        return (1 + math.cos(math.pi * min(1, step / self.steps))) / 2
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["code_bank"] = self.bank.state_dict()
+        checkpoint["pretrained"] = self.pretrained
         means = [self._mean("train", name) for name in COSTS]
         sums = [value for mean in means for value in (mean.mean_value, mean.weight)]
         everyones = [] if self.trainer.is_last_batch else gather(torch.stack(sums))
@@ -213,6 +222,7 @@ class ACN(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.bank.load_state_dict(checkpoint["code_bank"])
+        self.pretrained = checkpoint.get("pretrained", [])
         everyones = checkpoint.get("epoch_costs", [])
         if len(everyones) == count():  # else it is not to train on
             sums = own(everyones).to(self.device)

@@ -150,8 +150,18 @@ def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def make_loggers(config: Plain, folder: Path) -> list[Logger]:
+def identity(config: Plain, folder: Path) -> str:
+    """What a run is called in W&B, and in the checkpoints of runs that begin with its weights."""
+    return re.sub(r"[^\w.-]", "-", f"{config['experiment']}-{folder.name}")
+
+
+def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> list[Logger]:
     """`metrics.csv` in the run's folder always, W&B where `logger` names it.
+
+    Args:
+        config: complete.
+        folder: the run's.
+        parent: the run and checkpoint that its weights come from; W&B has it with the config.
 
     Raises:
         UsageError: `logger` or `wandb.mode` is none that there is.
@@ -164,9 +174,9 @@ def make_loggers(config: Plain, folder: Path) -> list[Logger]:
         mode = told["mode"] or os.environ.get("WANDB_MODE", "offline")
         check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
         # By its id a run that goes on in its folder is the same run there.
-        identity = re.sub(r"[^\w.-]", "-", f"{config['experiment']}-{folder.name}")
-        named = told | {"name": told["name"] or folder.name, "mode": mode, "id": identity}
-        loggers.append(WandbLogger(save_dir=folder, config=config, **named))
+        named = {"name": told["name"] or folder.name, "mode": mode, "id": identity(config, folder)}
+        known = config | ({"parent": parent} if parent else {})
+        loggers.append(WandbLogger(save_dir=folder, config=known, **told | named))
     return loggers
 
 

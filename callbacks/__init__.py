@@ -7,6 +7,7 @@ if __name__ == "callbacks":
 
 from acn_lightning.callbacks.agreement import CheckAgreement
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from acn_lightning.callbacks.finetune import Finetune
 from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
 from acn_lightning.callbacks.measure import MeasureTest
 from acn_lightning.callbacks.pictures import DrawPictures
@@ -19,6 +20,7 @@ __all__ = [
     "BestCheckpoint",
     "CheckAgreement",
     "DrawPictures",
+    "Finetune",
     "LastCheckpoint",
     "MeasureTest",
     "PrintEpochs",

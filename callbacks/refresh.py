@@ -18,6 +18,8 @@ class RefreshNeighbours(Callback):
     The paper searches at every step; once an epoch has the same fixed point (codes that no longer
     move have the same neighbours whenever they are asked for) at a small part of the price.
 
+    Where weights come from a checkpoint, the codes that the first epoch draws from are theirs.
+
     Before a test, the training images are encoded anew with the final weights: codes stored while
     the encoder was moving give worse figures.
 
@@ -50,6 +52,8 @@ class RefreshNeighbours(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         if module.bank.neighbours is None:
+            if module.pretrained:  # its codes mean something before the first step
+                encode_all(trainer, module)
             self._refresh(trainer, module)
         else:  # a checkpoint brought the table; the index is not in it
             module.bank.rebuild(module.index, trainer.is_global_zero)
@@ -122,9 +126,13 @@ def encode_all(trainer: Trainer, module: ACN) -> None:
     """Writes the code of every training image, by the weights as they are, to the bank."""
     # What was stored along the epoch gives way: the same image may be another process's now.
     module.bank.written.clamp_(max=module.bank.boundary - 1)
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()  # a network of the user's own may have batch normalisation, or dropout
     for batch in data_of(trainer).encoding_dataloader():
         # The data module's hook has made floats of the images when this returns.
         batch = trainer.strategy.batch_to_device(batch)
         with trainer.precision_plugin.forward_context():
             module.bank.write(batch.index, module(batch.image).mean)
+    for part, training in modes:
+        part.training = training
     module.bank.synchronise()

@@ -306,12 +306,12 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, how, status)
     assert_same_end("onward", "whole")
 
 
-def stopped_at(epoch, fit=Trainer.fit):
-    """`Trainer.fit` with Ctrl-C at the sixth step of an epoch."""
+def stopped_at(epoch, step=5, fit=Trainer.fit):
+    """`Trainer.fit` with Ctrl-C at a step of an epoch."""
 
     class Stop(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.current_epoch == epoch and batch_idx == 5:
+            if trainer.current_epoch == epoch and batch_idx == step:
                 raise KeyboardInterrupt
 
     def stopped(self, *arguments, **options):

@@ -154,6 +154,44 @@ def test_a_process_that_fails_ends_all_with_its_error(tmp_path, rank):
     assert time.monotonic() - begin < 75
 
 
+THAWS = """
+import sys
+import torch
+from acn_lightning.callbacks import Finetune
+from acn_lightning.cli import main
+
+def on_train_epoch_end(self, trainer, module):
+    weights = torch.cat([one.detach().flatten() for one in module.encoder.parameters()])
+    every = trainer.strategy.all_gather(weights)
+    codes = trainer.strategy.all_gather(module.bank.codes)
+    if trainer.is_global_zero:
+        same = bool((every[0] == every[1]).all()), bool((codes[0] == codes[1]).all())
+        print("epoch", trainer.current_epoch, *same, float(weights.sum()))
+
+Finetune.on_train_epoch_end = on_train_epoch_end
+sys.exit(main())
+"""
+
+
+def test_processes_learn_the_same_weights_before_and_after_a_thaw(whole, tmp_path):
+    """Lightning's own way leaves each process with weights of its own."""
+    (tmp_path / "thaws.py").write_text(THAWS)
+    process = start(
+        "thaws.py", "finetune", whole[0] / "checkpoints" / "best.ckpt", "digits", "data.subset=300",
+        "freeze=[encoder]", "unfreeze_epoch=1", "trainer.max_epochs=3", *FIT[-4:-1], *TWO,
+        "trainer.enable_model_summary=false", cwd=tmp_path,
+        PYTHONPATH=str(Path(__file__).parents[1]),
+    )  # fmt: skip
+    status, said = ended(process)
+    assert status == 0, said
+    assert said.count("encoder: 14 of 14 tensors taken") == 1
+    found = [line.split()[2:] for line in said.splitlines() if line.startswith("epoch ")
+             and line.split()[1].isdigit()]  # fmt: skip
+    assert [one[:2] for one in found] == 3 * [["True", "True"]]
+    sums = [one[2] for one in found]
+    assert len(set(sums)) == 3  # epoch 0 aside, they moved
+
+
 def test_ranks_with_other_images_are_refused(tmp_path):
     """Each process reads the file that its rank is in the name of, as on hosts with disks of their
     own."""

@@ -26,7 +26,7 @@ from acn_lightning.data.images import (
 )
 from acn_lightning.data.npz import read_npz
 from acn_lightning.data.resumable import ResumableLoader, ResumableSampler
-from acn_lightning.data.sources import Source, held_out_rows, read_digits
+from acn_lightning.data.sources import Source, held_out_rows, read_digits, some_of
 from acn_lightning.errors import UsageError, check_choice
 
 SOURCES = (
@@ -68,6 +68,8 @@ class ImageData(LightningDataModule):
             the static draw under "dynamic" also, so that figures compare.
         validation: how many training images to hold out from training for validation: a
             fraction below 1 or a number of images. 0 for none.
+        subset: how many of the training images to use at all, those held out included: a random
+            choice that the seed decides. null takes all.
         batch_size: examples a step and process.
 
     Raises:
@@ -86,6 +88,7 @@ class ImageData(LightningDataModule):
         attribute: str | None = None,
         binarisation: str = "static",
         validation: float | int = 0.1,
+        subset: int | None = None,
         batch_size: int = 64,
     ) -> None:
         super().__init__()
@@ -112,7 +115,7 @@ class ImageData(LightningDataModule):
             raise UsageError(
                 f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
             )
-        self.source, self.download = source, download
+        self.source, self.download, self.subset = source, download, subset
         self.root = Path(root).expanduser() if root is not None else Path()
         self.image_size, self.channels = parse_size(image_size), channels
         self.attribute = attribute or "Smiling"
@@ -130,6 +133,8 @@ class ImageData(LightningDataModule):
         if self.content is not None:
             return
         content = self._read()
+        if self.subset is not None:
+            content = content._replace(train=some_of(content.train, self.subset, self.seed))
         size = len(content.train.images)
         count = self.validation if self.validation >= 1 else round(self.validation * size)
         if count > size - 2:

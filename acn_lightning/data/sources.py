@@ -37,6 +37,20 @@ def held_out_rows(size: int, count: int) -> tuple[Tensor, Tensor]:
     return order[count:].sort().values, order[:count].sort().values
 
 
+def some_of(part: Part, count: int, seed: int) -> Part:
+    """So many of its images, chosen at random, in their order.
+
+    Raises:
+        UsageError: it has not so many, or the number is below 2.
+    """
+    size = len(part.images)
+    if not 2 <= count <= size:
+        raise UsageError(f"data.subset: {count} is not from 2 to {size}, the training images.")
+    chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
+    rows = chosen.sort().values
+    return Part(part.images[rows], part.labels[rows])
+
+
 def divide(part: Part, classes: tuple[str, ...], fraction: float, name: str) -> Source:
     """A source whose publisher has no test set: a fixed `fraction` of it becomes one."""
     count = round(len(part.images) * fraction)
