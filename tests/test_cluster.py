@@ -1,8 +1,12 @@
 """The launch files of conf/cluster: what they start, and what they do about how it ends."""
 
+import importlib.util
 import os
 import re
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +100,46 @@ def test_kubernetes_counts_and_names_agree():
     assert service["spec"]["selector"] == {"job-name": name}
     claims = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == claims
+
+
+PREEMPTED = """#!/bin/bash
+# In the place of acn: waits for its end the first time, and is done the second.
+printf "%s\\n" "$@" > words-$BASHPID
+if [ -e begun ]; then touch again; exit 0; fi
+trap 'touch saved; exit 143' TERM
+echo $PPID > begun
+while true; do sleep 0.05; done
+"""
+
+
+def test_submitit_saves_and_starts_again_what_is_preempted(tmp_path, monkeypatch):
+    """On this machine; what SLURM would do is submitit's."""
+    if importlib.util.find_spec("submitit") is None:
+        pytest.skip("submitit is not installed")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "acn").write_text(PREEMPTED)
+    (programs / "acn").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec = importlib.util.spec_from_file_location("submit", FOLDER / "submit.py")
+    submit = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(submit)
+    command = ["submit.py", "--cluster", "local", "--gpus", "1", "mnist", "++", "seed=3"]
+    monkeypatch.setattr(sys, "argv", command)
+    (job,) = submit.main()
+    end = time.monotonic() + 60
+    while not (Path("begun").exists() and Path("begun").read_text().endswith("\n")):
+        assert time.monotonic() < end, job.stdout()
+        time.sleep(0.05)
+    os.kill(int(Path("begun").read_text()), signal.SIGUSR1)  # as SLURM does to each task
+    while not job.done():
+        assert time.monotonic() < end, job.stdout()
+        time.sleep(0.05)
+    job.result()
+    assert Path("saved").exists()
+    assert Path("again").exists()
+    first, second = (path.read_text().split() for path in Path().glob("words-*"))
+    assert first == second
+    assert first[:4] == ["fit", "mnist", "seed=3", "resume=auto"]
+    assert compose(first[1], first[2:])["run"].endswith("-0")

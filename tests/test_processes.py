@@ -25,10 +25,11 @@ FIT = (
 
 def start(*words, cwd, **variables):
     """Python, with a group of its own for all the processes that it starts."""
+    variables = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | variables
     return subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables, start_new_session=True,
+        env=os.environ | variables, start_new_session=True,
     )  # fmt: skip
 
 
@@ -109,10 +110,11 @@ def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
     still = ["model.learning_rate=1e-29", "model.prior.kind=standard_normal",
              "data.binarisation=none", "trainer.max_epochs=1"]  # fmt: skip
     fit = [word for word in (*FIT, *still) if "prior.width" not in word]
-    three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp"]
+    three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp", "logger=wandb"]
     status, said = ended(start("-m", "acn_lightning", *fit, *three, cwd=tmp_path))
     assert status == 0, said
     assert acn(*fit, "trainer.default_root_dir=one")[0] == 0
+    assert len(list(tmp_path.glob("**/offline-run-*"))) == 1
     folders = [next(path.glob("*/*")) for path in (tmp_path / "runs", Path("one"))]
     several, one = (last_of(folder)["code_bank"] for folder in folders)
     assert (several["written"] == one["written"]).all()
@@ -164,9 +166,12 @@ def on_train_epoch_end(self, trainer, module):
     weights = torch.cat([one.detach().flatten() for one in module.encoder.parameters()])
     every = trainer.strategy.all_gather(weights)
     codes = trainer.strategy.all_gather(module.bank.codes)
+    with torch.no_grad():
+        now = module(trainer.datamodule.fixed_set.images / 255).mean
     if trainer.is_global_zero:
         same = bool((every[0] == every[1]).all()), bool((codes[0] == codes[1]).all())
-        print("epoch", trainer.current_epoch, *same, float(weights.sum()))
+        fresh = torch.allclose(now, codes[0], atol=1e-4)
+        print("epoch", trainer.current_epoch, *same, fresh, float(weights.sum()))
 
 Finetune.on_train_epoch_end = on_train_epoch_end
 sys.exit(main())
@@ -174,12 +179,13 @@ sys.exit(main())
 
 
 def test_processes_learn_the_same_weights_before_and_after_a_thaw(whole, tmp_path):
-    """Lightning's own way leaves each process with weights of its own."""
+    """Lightning's own way leaves each process with weights of its own. With `refresh.encode` all
+    codes are of an epoch's last weights, whichever process trained on an image."""
     (tmp_path / "thaws.py").write_text(THAWS)
     process = start(
         "thaws.py", "finetune", whole[0] / "checkpoints" / "best.ckpt", "digits", "data.subset=300",
-        "freeze=[encoder]", "unfreeze_epoch=1", "trainer.max_epochs=3", *FIT[-4:-1], *TWO,
-        "trainer.enable_model_summary=false", cwd=tmp_path,
+        "freeze=[encoder]", "unfreeze_epoch=1", "trainer.max_epochs=3", "refresh.encode=true",
+        *FIT[-4:-1], *TWO, "trainer.enable_model_summary=false", cwd=tmp_path,
         PYTHONPATH=str(Path(__file__).parents[1]),
     )  # fmt: skip
     status, said = ended(process)
@@ -187,8 +193,8 @@ def test_processes_learn_the_same_weights_before_and_after_a_thaw(whole, tmp_pat
     assert said.count("encoder: 14 of 14 tensors taken") == 1
     found = [line.split()[2:] for line in said.splitlines() if line.startswith("epoch ")
              and line.split()[1].isdigit()]  # fmt: skip
-    assert [one[:2] for one in found] == 3 * [["True", "True"]]
-    sums = [one[2] for one in found]
+    assert [one[:3] for one in found] == 3 * [["True", "True", "True"]]
+    sums = [one[3] for one in found]
     assert len(set(sums)) == 3  # epoch 0 aside, they moved
 
 

@@ -1,0 +1,93 @@
+"""Runs on SLURM without a batch script; several with different keys as one array of jobs.
+
+    pip install submitit
+    python conf/cluster/submit.py --hosts 1 --gpus 8 mnist data.root=/shared/mnist
+    python conf/cluster/submit.py --gpus 1 mnist logger=wandb ++ seed=0 ++ seed=1 neighbours.k=10
+
+What stands before the first ++ is for `acn fit`, and for all runs; what stands behind each ++ makes
+a run of its own. Near the limit, or when it is preempted, a job saves, ends and goes back into the
+queue, by submitit (https://github.com/facebookincubator/submitit); started again it goes on where
+it was. Logs are in runs/jobs/. With --cluster local the same happens here, without SLURM.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+# SLURM sends it to all processes of a job: it has to be one that acn knows.
+os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
+
+import submitit
+
+
+class Run:
+    """`acn fit` in a job of submitit's, in each of its tasks."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+
+    def __call__(self) -> None:
+        self.child = subprocess.Popen(["acn", "fit", *self.words])
+        self._wait()
+        if status := self.child.wait():
+            raise SystemExit(status)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        os.kill(self.child.pid, signal.SIGTERM)  # all its processes stop after the same step
+        self._wait()
+        return submitit.helpers.DelayedSubmission(Run(self.words))
+
+    def _wait(self) -> None:
+        # As `Popen.wait` does, without its lock: a signal comes while the job waits here already.
+        os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)
+
+    __submitit_checkpoint__ = checkpoint  # the name that submitit is changing to
+
+
+def main() -> list["submitit.Job[None]"]:
+    """Hands the jobs in, and says their numbers and folders."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--hosts", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=1, help="of each host; a process for each")
+    parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--partition")
+    parser.add_argument("--cluster", choices=["slurm", "local"], default="slurm")
+    asked, words = parser.parse_known_args()
+    common, *others = split(words)
+    executor = submitit.AutoExecutor(folder=Path("runs/jobs/%j"), cluster=asked.cluster)
+    executor.update_parameters(
+        name="acn", nodes=asked.hosts, tasks_per_node=asked.gpus, gpus_per_node=asked.gpus,
+        timeout_min=round(60 * asked.hours), slurm_signal_delay_s=300,
+    )  # fmt: skip
+    if asked.partition:
+        executor.update_parameters(slurm_partition=asked.partition)
+    if asked.hosts * asked.gpus > 1:
+        common += [f"trainer.num_nodes={asked.hosts}", f"trainer.devices={asked.gpus}",
+                   "trainer.strategy=ddp"]  # fmt: skip
+    begun = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    with executor.batch():
+        jobs = [
+            executor.submit(Run([*common, *own, "resume=auto", f"run={begun}-{number}"]))
+            for number, own in enumerate(others or [[]])
+        ]
+    for job, own in zip(jobs, others or [[]], strict=True):
+        print(job.job_id, *own)
+    return jobs
+
+
+def split(words: list[str]) -> list[list[str]]:
+    """At each ++."""
+    groups: list[list[str]] = [[]]
+    for word in words:
+        if word == "++":
+            groups.append([])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+if __name__ == "__main__":
+    main()
