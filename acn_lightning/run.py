@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import wandb
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -237,12 +236,14 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         write_config(config, folder, lock)
         try:
             yield
-        except wandb.Error as error:
-            raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
         except (MisconfigurationException, ValueError, ZeroDivisionError) as error:
             # Some arguments Lightning looks at only now. An error of our own is no wrong input.
             if raised_by_lightning(error):
                 raise UsageError(f"trainer: {in_one_line(error)}") from error
+            raise
+        except Exception as error:
+            if (wandb := sys.modules.get("wandb")) and isinstance(error, wandb.Error):
+                raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
             raise
     except UsageError:
         if made and not last.is_file() and first():
@@ -256,7 +257,8 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         raise InterruptionError(last if last.is_file() else None, status) from stop
     finally:
         lock.release()
-        if wandb.run is not None:
+        # Imported by its logger, which few use: nearly a second
+        if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
             wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 

@@ -1,11 +1,129 @@
-"""What a process of a distributed test runs. It stands apart as each such process imports it, and
-what the other tests import takes some seconds."""
+"""Processes for tests. To import torch and Lightning takes eight seconds; these are forked from a
+process that has done so. They import this module, which therefore knows nothing of pytest."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from lightning import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from acn_lightning.callbacks import Finetune
+from acn_lightning.cli import main
 from acn_lightning.code_bank import CodeBank
+from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
+
+fork = multiprocessing.get_context("forkserver")
+fork.set_forkserver_preload(["acn_lightning.experiment"])
+
+
+class Run:
+    """`acn` in processes of its own, which know of each other what a launcher would tell them.
+
+    Args:
+        words: of the command line.
+        folder: to work in.
+        size: how many processes.
+        before: called in each of them before it begins.
+    """
+
+    def __init__(
+        self, *words: object, folder: Path, size: int = 1, before: Callable[[], None] | None = None
+    ) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.log = folder / f"said-{port}.txt"
+        self.log.touch()
+        self.processes = [
+            fork.Process(
+                target=acn, args=([*map(str, words)], rank, size, port, folder, self.log, before)
+            )
+            for rank in range(size)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def poll(self) -> int | None:
+        """The first process's status, if it has ended."""
+        return self.processes[0].exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends all of them a signal."""
+        for process in self.processes:
+            os.kill(process.pid or 0, number)
+
+    def ended(self, seconds: float = 120) -> tuple[int | None, str]:
+        """Waits for all; the first one's status and what they said. Who takes longer is killed."""
+        for process in self.processes:
+            process.join(seconds)
+            process.kill()
+            process.join()
+        return self.poll(), self.said
+
+    @property
+    def said(self) -> str:
+        """What they said until now."""
+        return self.log.read_text()
+
+
+def acn(
+    words: list[str],
+    rank: int,
+    size: int,
+    port: int,
+    folder: Path,
+    log: Path,
+    before: Callable[[], None] | None,
+) -> None:
+    """One of a run's processes."""
+    os.chdir(folder)
+    os.environ["WANDB_MODE"] = "offline"
+    with log.open("a") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    if size > 1:
+        known = {"LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in known.items()})
+        rank_zero_only.rank = rank  # read when Lightning was imported
+    if before:
+        before()
+    sys.exit(main(words))
+
+
+def fail_as_first() -> None:
+    """Has rank 0 fail when it writes codes."""
+
+    def write(*_: object) -> None:
+        raise OSError("the disk is on fire")
+
+    if rank_zero_only.rank == 0:
+        CodeBank.write = write  # type: ignore[method-assign,assignment]
+
+
+def compare_weights() -> None:
+    """Has a fine-tuning say at each epoch's end whether all processes hold the same weights and the
+    same codes, whether the codes are what these weights say, and the sum of the weights."""
+
+    def on_train_epoch_end(_: Finetune, trainer: Trainer, module: ACN) -> None:
+        weights = torch.cat([one.detach().flatten() for one in module.encoder.parameters()])
+        every = trainer.strategy.all_gather(weights)
+        codes = trainer.strategy.all_gather(module.bank.codes)
+        with torch.no_grad():
+            now = module(trainer.datamodule.fixed_set.images / 255).mean  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            same = bool((every[0] == every[1]).all()), bool((codes[0] == codes[1]).all())
+            fresh = torch.allclose(now, codes[0], atol=1e-4)
+            print("epoch", trainer.current_epoch, *same, fresh, float(weights.sum()))
+
+    Finetune.on_train_epoch_end = on_train_epoch_end  # type: ignore[method-assign,assignment]
 
 
 def synchronise(rank: int, size: int, folder: str) -> None:

@@ -108,7 +108,9 @@ def test_state_of_other_data_is_refused(other):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, size):
-    torch.multiprocessing.spawn(synchronise, (size, str(tmp_path)), nprocs=size)
+    torch.multiprocessing.start_processes(
+        synchronise, (size, str(tmp_path)), nprocs=size, start_method="forkserver"
+    )
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
     codes = states[0][0]["codes"]
     distances = torch.cdist(codes, codes).fill_diagonal_(torch.inf)

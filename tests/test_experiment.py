@@ -18,6 +18,7 @@ from PIL import Image
 
 from acn_lightning.experiment import fit_config
 from tests.conftest import QUICK, only_run, write_idx
+from tests.processes import Run
 
 FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2")
 
@@ -48,7 +49,7 @@ def test_fit_writes_one_complete_folder(acn):
     results = json.loads((folder / "results.json").read_text())
     assert set(results) == {
         "data", "split", "images", "seed", "binarisation", "nats_per_image", "bits_per_dim",
-        "accuracy", "posterior_samples", "seconds", "checkpoint",
+        "accuracy", "posterior_samples", "seconds", "checkpoint", "parent",
     }  # fmt: skip
     assert set(results["nats_per_image"]) == {
         "reconstruction", "kl_k1", "kl_k5", "kl_k10", "kl_tour", "kl_unconditional", "ordered",
@@ -138,7 +139,7 @@ PIXELCNN = (
 )
 def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
     fit = [word for word in FIT if prior == "mixture" or "prior" not in word]
-    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic", *more]
+    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic", "data.subset=900", *more]
     assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=whole")[0] == 0
     # Killed after the second of five epochs, so that a schedule knows its whole length
     with pytest.MonkeyPatch.context() as patch:
@@ -165,10 +166,11 @@ def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
 def test_a_resumed_run_inherits_the_best_checkpoint(acn):
     assert acn(*FIT, "trainer.max_epochs=2")[0] == 0
     first = only_run()
-    # A rate at which nothing gets better any more
+    # Weights so far off that an epoch does not make them better than before
     checkpoint = torch.load(first / "checkpoints/last.ckpt", weights_only=True)
-    for group in checkpoint["optimizer_states"][0]["param_groups"]:
-        group["lr"] = -0.1
+    for name, weight in checkpoint["state_dict"].items():
+        if name.startswith("decoder."):
+            weight.mul_(100)
     torch.save(checkpoint, "worse.ckpt")
     status, out, err = acn(
         "fit", "resume=worse.ckpt", "trainer.max_epochs=3", "trainer.default_root_dir=onward"
@@ -258,18 +260,10 @@ def test_own_images_from_a_folder(acn, tmp_path):
 # ---------------------------------------------------------------- endings
 
 
-def start(*words):
-    """`acn` as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "acn_lightning", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
 def wait_for(condition, process, seconds=60):
     end = time.time() + seconds
     while not (found := condition()):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, getattr(process, "said", "")
         assert time.time() < end
         time.sleep(0.05)
     return found
@@ -278,21 +272,21 @@ def wait_for(condition, process, seconds=60):
 @pytest.mark.parametrize(
     ("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
 )
-def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, how, status):
-    whole = [*FIT, "trainer.max_epochs=400"]
-    process = start(*whole)
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, tmp_path, how, status):
+    fit = [*FIT, "data.subset=500"]
+    process = Run(*fit, "trainer.max_epochs=400", folder=tmp_path)
 
     def third_epoch():
         return [path for path in Path("runs").glob("*/*/metrics.csv") if 2 in rows(path.parent)]
 
     wait_for(third_epoch, process)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == status, err
+    ended, said = process.ended()
+    assert ended == status, said
     last = only_run() / "checkpoints/last.ckpt"
     if how != signal.SIGKILL:
         assert (
-            err.strip().splitlines()[-1] == f"acn: interrupted. Go on with: acn fit resume={last}"
+            said.strip().splitlines()[-1] == f"acn: interrupted. Go on with: acn fit resume={last}"
         )
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
     assert epochs >= 2
@@ -301,7 +295,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, how, status)
     more = [f"trainer.max_epochs={epochs + 1}", "trainer.enable_model_summary=false"]
     status, _, err = acn("fit", f"resume={last}", *more, "trainer.default_root_dir=onward")
     assert status == 0, err
-    status, _, err = acn(*FIT, more[0], "trainer.default_root_dir=whole")
+    status, _, err = acn(*fit, more[0], "trainer.default_root_dir=whole")
     assert status == 0, err
     assert_same_end("onward", "whole")
 

@@ -167,14 +167,16 @@ def test_unlabelled_images_have_no_accuracy(tmp_path):
 
 
 class Weights(Callback):
-    """Notes the rate's weight and the learning rate before each step."""
+    """Notes the rate's weight and the learning rate of each step."""
 
     def __init__(self):
         self.rates, self.speeds = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.rates.append(pl_module.rate_weight(batch_idx))
-        self.speeds.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.speeds.append(optimizer.param_groups[0]["lr"])
 
 
 def weights(*overrides, epochs=4):

@@ -115,7 +115,7 @@ def test_standard_normal_prior_ignores_the_code():
 def test_families_know_their_kinds():
     families = (Encoder, Prior, Decoder, Likelihood)
     assert {family: sorted(family.kinds) for family in families} == {
-        Encoder: ["conv", "none"],
+        Encoder: ["conv", "import", "none"],
         Prior: ["mixture", "standard_normal"],
         Decoder: ["conv", "pixelcnn"],
         Likelihood: ["bernoulli", "categorical", "logistic_mixture"],

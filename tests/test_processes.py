@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 
 from tests.conftest import QUICK
+from tests.processes import Run, compare_weights, fail_as_first
 from tests.test_experiment import rows, same, wait_for
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
@@ -111,7 +112,7 @@ def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
              "data.binarisation=none", "trainer.max_epochs=1"]  # fmt: skip
     fit = [word for word in (*FIT, *still) if "prior.width" not in word]
     three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp", "logger=wandb"]
-    status, said = ended(start("-m", "acn_lightning", *fit, *three, cwd=tmp_path))
+    status, said = Run(*fit, *three, folder=tmp_path, size=3).ended()
     assert status == 0, said
     assert acn(*fit, "trainer.default_root_dir=one")[0] == 0
     assert len(list(tmp_path.glob("**/offline-run-*"))) == 1
@@ -129,7 +130,6 @@ def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
 
 
 FAILS = """
-import os
 import sys
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning.cli import main
@@ -138,57 +138,41 @@ from acn_lightning.code_bank import CodeBank
 def write(self, *_):
     raise OSError("the disk is on fire")
 
-if rank_zero_only.rank == int(os.environ["FAILING"]):
+if rank_zero_only.rank == 1:
     CodeBank.write = write
 sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_all_with_its_error(tmp_path, rank):
+def test_a_process_that_fails_ends_the_one_that_started_it(tmp_path):
     (tmp_path / "fails.py").write_text(FAILS)
     begin = time.monotonic()
-    variables = {"FAILING": str(rank), "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = start("fails.py", *FIT, *TWO, cwd=tmp_path, **variables)
-    status, said = ended(process, timeout=90)
+    here = str(Path(__file__).parents[1])
+    status, said = ended(start("fails.py", *FIT, *TWO, cwd=tmp_path, PYTHONPATH=here), timeout=90)
     assert status != 0
     assert "acn: the disk is on fire" in said
     assert time.monotonic() - begin < 75
 
 
-THAWS = """
-import sys
-import torch
-from acn_lightning.callbacks import Finetune
-from acn_lightning.cli import main
-
-def on_train_epoch_end(self, trainer, module):
-    weights = torch.cat([one.detach().flatten() for one in module.encoder.parameters()])
-    every = trainer.strategy.all_gather(weights)
-    codes = trainer.strategy.all_gather(module.bank.codes)
-    with torch.no_grad():
-        now = module(trainer.datamodule.fixed_set.images / 255).mean
-    if trainer.is_global_zero:
-        same = bool((every[0] == every[1]).all()), bool((codes[0] == codes[1]).all())
-        fresh = torch.allclose(now, codes[0], atol=1e-4)
-        print("epoch", trainer.current_epoch, *same, fresh, float(weights.sum()))
-
-Finetune.on_train_epoch_end = on_train_epoch_end
-sys.exit(main())
-"""
+def test_a_first_process_that_fails_ends_the_others(tmp_path):
+    begin = time.monotonic()
+    run = Run(*FIT, *TWO, folder=tmp_path, size=2, before=fail_as_first)
+    status, said = run.ended()
+    assert status == 2
+    assert run.processes[1].exitcode == 2
+    assert "acn: the disk is on fire" in said
+    assert "acn: another process of this run has ended" in said
+    assert time.monotonic() - begin < 60
 
 
 def test_processes_learn_the_same_weights_before_and_after_a_thaw(whole, tmp_path):
     """Lightning's own way leaves each process with weights of its own. With `refresh.encode` all
     codes are of an epoch's last weights, whichever process trained on an image."""
-    (tmp_path / "thaws.py").write_text(THAWS)
-    process = start(
-        "thaws.py", "finetune", whole[0] / "checkpoints" / "best.ckpt", "digits", "data.subset=300",
+    status, said = Run(
+        "finetune", whole[0] / "checkpoints" / "best.ckpt", "digits", "data.subset=300",
         "freeze=[encoder]", "unfreeze_epoch=1", "trainer.max_epochs=3", "refresh.encode=true",
-        *FIT[-4:-1], *TWO, "trainer.enable_model_summary=false", cwd=tmp_path,
-        PYTHONPATH=str(Path(__file__).parents[1]),
-    )  # fmt: skip
-    status, said = ended(process)
+        *FIT[-4:-1], *TWO, folder=tmp_path, size=2, before=compare_weights,
+    ).ended()  # fmt: skip
     assert status == 0, said
     assert said.count("encoder: 14 of 14 tensors taken") == 1
     found = [line.split()[2:] for line in said.splitlines() if line.startswith("epoch ")
@@ -205,7 +189,7 @@ def test_ranks_with_other_images_are_refused(tmp_path):
         images = np.random.default_rng(rank).integers(0, 2, (60, 8, 8), dtype=np.uint8) * 255
         np.savez(tmp_path / f"{rank}.npz", images=images, labels=np.arange(60) % 3)
     words = [*FIT, *TWO, "data.source=npz", "data.root=${oc.env:LOCAL_RANK,0}.npz"]
-    status, said = ended(start("-m", "acn_lightning", *words, cwd=tmp_path))
-    assert status != 0
+    status, said = Run(*words, folder=tmp_path, size=2).ended()
+    assert status == 2, said
     assert "acn: data.root: ranks [1] have other training images than rank 0" in said
     assert not list(tmp_path.glob("runs/*/*"))
