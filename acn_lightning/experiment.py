@@ -278,7 +278,8 @@ def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> 
 
 def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain, ImageData, ACN]:
     """The config that a checkpoint carries, overrides on top, and what it describes, with the
-    checkpoint's weights and, where asked for, its code bank.
+    checkpoint's weights and, where asked for, its code bank. With its bank come its images: another
+    seed then is for what is drawn, not for which images there are.
 
     Raises:
         UsageError: the checkpoint cannot be read, the overrides contradict its networks, or its
@@ -288,7 +289,8 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
     kept = carried_config(checkpoint, overrides)
     config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
-    data, module = build(config, tuple(checkpoint["hyper_parameters"]["image_shape"]))
+    built = config | {"seed": kept["seed"]} if bank else config
+    data, module = build(built, tuple(checkpoint["hyper_parameters"]["image_shape"]))
     load(module, checkpoint, bank)
     return config, data, module
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from acn_lightning.callbacks import Finetune
 from acn_lightning.cli import main
 from acn_lightning.code_bank import CodeBank
+from acn_lightning.config import compose
+from acn_lightning.experiment import build
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 
@@ -147,3 +149,28 @@ def synchronise(rank: int, size: int, folder: str) -> None:
     result = bank.state_dict(), found.refreshed, sum(searched), found.received
     torch.save(result, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def costs_of(
+    combinations: list[tuple[bool, bool, int]], overrides: list[str]
+) -> list[tuple[float, float, float]]:
+    """Rate, distortion and the gradient's length, for each (channels_last, compile, bits).
+
+    In a process that pytest did not start: torch cannot trace through the checks of shapes that it
+    has around each function.
+    """
+    found = []
+    for last, compiled, bits in combinations:
+        data, module = build(compose("digits", [*overrides, f"channels_last={last}"]))
+        images = data.test_set.images[:32] / 255
+        if compiled:  # the tracing, without the minute in the C++ compiler
+            module.compile(backend="aot_eager", options=None, fullgraph=True)
+        torch.manual_seed(1)
+        code = torch.randn(32, 4)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bits == 16):
+            rate, distortion, _ = module._costs(images, code)
+        (rate.mean() + distortion.mean()).backward()
+        squares = [(p.grad.double() ** 2).sum() for p in module.parameters() if p.grad is not None]
+        length = float(torch.stack(squares).sum()) ** 0.5
+        found.append((float(rate.mean()), float(distortion.mean()), length))
+    return found

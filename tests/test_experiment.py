@@ -20,7 +20,7 @@ from acn_lightning.experiment import fit_config
 from tests.conftest import QUICK, only_run, write_idx
 from tests.processes import Run
 
-FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2")
+FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2", "data.subset=700")
 
 
 def rows(folder):
@@ -70,7 +70,7 @@ def test_fit_writes_one_complete_folder(acn):
     for line in ("reconstruction", "KL, K = 5", "KNN classifier", "index rebuilds", "3 in"):
         assert line in out
     assert all(0 < accuracy <= 1 for accuracy in results["accuracy"].values())
-    assert "1,294 of 1,294" in out
+    assert "630 of 630" in out
     metrics = rows(folder)
     for name in ("train/rate", "train/total", "val/total", "val/knn_accuracy", "bank/refreshed"):
         assert name in metrics[0]
@@ -139,7 +139,7 @@ PIXELCNN = (
 )
 def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
     fit = [word for word in FIT if prior == "mixture" or "prior" not in word]
-    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic", "data.subset=900", *more]
+    fit += [f"model.prior.kind={prior}", "data.binarisation=dynamic", *more]
     assert acn(*fit, "trainer.max_epochs=5", "trainer.default_root_dir=whole")[0] == 0
     # Killed after the second of five epochs, so that a schedule knows its whole length
     with pytest.MonkeyPatch.context() as patch:
@@ -273,8 +273,7 @@ def wait_for(condition, process, seconds=60):
     ("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
 )
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, tmp_path, how, status):
-    fit = [*FIT, "data.subset=500"]
-    process = Run(*fit, "trainer.max_epochs=400", folder=tmp_path)
+    process = Run(*FIT, "trainer.max_epochs=400", folder=tmp_path)
 
     def third_epoch():
         return [path for path in Path("runs").glob("*/*/metrics.csv") if 2 in rows(path.parent)]
@@ -295,7 +294,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, tmp_path, ho
     more = [f"trainer.max_epochs={epochs + 1}", "trainer.enable_model_summary=false"]
     status, _, err = acn("fit", f"resume={last}", *more, "trainer.default_root_dir=onward")
     assert status == 0, err
-    status, _, err = acn(*fit, more[0], "trainer.default_root_dir=whole")
+    status, _, err = acn(*FIT, more[0], "trainer.default_root_dir=whole")
     assert status == 0, err
     assert_same_end("onward", "whole")
 
@@ -354,7 +353,7 @@ def test_weights_spoilt_by_an_epochs_last_step_are_not_kept(acn):
     assert "last good checkpoint" not in err
 
 
-@pytest.mark.parametrize("steps", [30, 42])  # in the second epoch, and at its end
+@pytest.mark.parametrize("steps", [14, 20])  # in the second epoch, and at its end
 def test_a_run_cut_short_by_max_steps_goes_on(acn, steps):
     status, _, err = acn(*FIT, f"trainer.max_steps={steps}")
     assert status == 0, err
@@ -367,13 +366,13 @@ def test_a_run_cut_short_by_max_steps_goes_on(acn, steps):
 
 
 def test_without_validation_a_cut_epoch_is_not_taken_for_the_best(acn):
-    assert acn(*FIT, "trainer.max_steps=30", "data.validation=0")[0] == 0
+    assert acn(*FIT, "trainer.max_steps=14", "data.validation=0")[0] == 0
     checkpoints = only_run() / "checkpoints"
     steps = {
         path.stem: torch.load(path, weights_only=True)["global_step"]
         for path in checkpoints.glob("*.ckpt")
     }
-    assert steps == {"best": 23, "last": 30, "last-1": 23}  # 1,438 images: 23 steps
+    assert steps == {"best": 11, "last": 14, "last-1": 11}  # 700 images: 11 steps
 
 
 def test_a_class_that_only_the_test_images_have(acn):
@@ -384,7 +383,7 @@ def test_a_class_that_only_the_test_images_have(acn):
         test_images=np.zeros((5, 8, 8), np.uint8),
         test_labels=np.arange(5),
     )
-    source = ["data.source=npz", "data.root=odd.npz", "trainer.max_epochs=1"]
+    source = ["data.source=npz", "data.root=odd.npz", "data.subset=null", "trainer.max_epochs=1"]
     status, out, err = acn(*FIT, *source)
     assert status == 0, err
     assert "KNN classifier" in out
@@ -544,7 +543,7 @@ def test_overrides_that_contradict_the_checkpoint(acn, checkpoint, words, messag
 
 
 def test_images_that_the_networks_cannot_take(acn, checkpoint, idx_folder):
-    other = ["data.source=idx", f"data.root={idx_folder}", "neighbours.k=2"]
+    other = ["data.source=idx", f"data.root={idx_folder}", "data.subset=null", "neighbours.k=2"]
     refused(acn("test", checkpoint, *other), "take images of 1 x 8 x 8, the data's are 1 x 6 x 5")
 
 

@@ -83,7 +83,7 @@ def test_two_processes_count_each_image_once_and_fill_one_bank(acn, whole):
 
 
 def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_path):
-    """The same run under torchrun, which gets a SIGTERM in its second epoch and starts again."""
+    """The same run under torchrun, which gets a SIGTERM in its second epoch."""
     torchrun = [
         "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-id=job",
         "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "acn_lightning",
@@ -98,7 +98,9 @@ def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_pa
     assert status != 0
     assert said.count("acn: interrupted. Go on with the same command.") == 1, said
     assert 11 <= last_of(folder)["global_step"] < 44
-    status, said = ended(start(*words, cwd=tmp_path))
+    # Started by something else this time, under the same name
+    on = [*FIT, *TWO, "run=torchrun-job", "resume=auto", "checkpoints.keep=9"]
+    status, said = Run(*on, folder=tmp_path, size=2).ended()
     assert status == 0, said
     one, other = last_of(whole[0]), last_of(folder)
     for part in ("state_dict", "optimizer_states", "code_bank", "epoch", "global_step"):

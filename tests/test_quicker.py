@@ -2,10 +2,6 @@
 not care."""
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,30 +11,7 @@ from acn_lightning.config import compose
 from acn_lightning.errors import UsageError
 from acn_lightning.experiment import build
 from tests.conftest import QUICK
-
-ROOT = Path(__file__).parents[1]
-
-COSTS = """
-import sys
-import torch
-from acn_lightning.config import compose
-from acn_lightning.experiment import build
-
-for last, compiled, bits in {combinations}:
-    data, module = build(compose("digits", [*sys.argv[1:], f"channels_last={last}"]))
-    images = data.test_set.images[:32] / 255
-    if compiled:  # the tracing, without the minute in the C++ compiler
-        module.compile(backend="aot_eager", options=None, fullgraph=True)
-    torch.manual_seed(1)
-    code = torch.randn(32, 4)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bits == 16):
-        rate, distortion, mean = module._costs(images, code)
-    (rate.mean() + distortion.mean()).backward()
-    gradient = sum(p.grad.double().square().sum() for p in module.parameters()) ** 0.5
-    print(float(rate.mean()), float(distortion.mean()), float(gradient))
-"""
-"""Prints rate, distortion and the gradient's length for each combination. A process of its own:
-torch cannot trace through the checks of shapes that these tests put around each function."""
+from tests.processes import Run, costs_of, fork
 
 COMBINATIONS = [  # channels_last, compile, bits: none of them, each alone, all together
     (False, False, 32),
@@ -49,21 +22,10 @@ COMBINATIONS = [  # channels_last, compile, bits: none of them, each alone, all 
 ]
 
 
-def python(*arguments, **options):
-    """Runs Python beside this one, on this checkout."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=280, **options,
-    )  # fmt: skip
-
-
 def test_each_alone_and_all_together_change_costs_and_gradients_by_rounding():
     pixelcnn = ("model.decoder.kind=pixelcnn", "model.decoder.layers=2", "model.prior.mixtures=3")
-    done = python("-c", COSTS.replace("{combinations}", repr(COMBINATIONS)), *QUICK, *pixelcnn)
-    assert done.returncode == 0, done.stderr
-    figures = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
-    plain, *others = figures
+    with fork.Pool(1) as pool:
+        plain, *others = pool.apply(costs_of, (COMBINATIONS, [*QUICK, *pixelcnn]))
     for combination, found in zip(COMBINATIONS[1:], others, strict=True):
         bits = combination[2]
         close = pytest.approx(plain, rel=1e-4 if bits == 32 else 1e-2)
@@ -83,8 +45,8 @@ def test_a_compiled_run_and_its_checkpoint(acn, tmp_path):
 
     fit = ("fit", "digits", *short, "trainer.max_epochs=1")
     assert acn(*fit, "experiment=plain")[0] == 0
-    done = python("-m", "acn_lightning", *fit, "experiment=quick", *quicker, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, said = Run(*fit, "experiment=quick", *quicker, folder=tmp_path).ended()
+    assert status == 0, said
     plain, quick = (next((tmp_path / "runs" / name).iterdir()) for name in ("plain", "quick"))
     costs = [first_epoch(folder) for folder in (plain, quick)]
     assert costs[1] == pytest.approx(costs[0], rel=1e-2)

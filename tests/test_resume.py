@@ -17,7 +17,10 @@ from acn_lightning.errors import TrainingError, UsageError
 from tests.conftest import QUICK
 from tests.test_experiment import assert_same_end, rows, stopped_at
 
-FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=0", "evaluation.linear=none")
+FIT = (
+    "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "evaluation.linear=none",
+    "data.subset=700",
+)  # fmt: skip
 AUTO = ("run=mine", "resume=auto")
 
 
@@ -115,7 +118,7 @@ def test_other_images_under_the_same_labels_are_refused(acn):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 2, (60, 8, 8), dtype=np.uint8) * 255
     labels = np.arange(60) % 3
-    source = ["data.source=npz", "data.root=mine.npz", "trainer.max_epochs=1"]
+    source = ["data.source=npz", "data.root=mine.npz", "data.subset=null", "trainer.max_epochs=1"]
     np.savez("mine.npz", images=images, labels=labels)
     assert acn(*FIT, *AUTO, *source)[0] == 0
     images[7, 0, 0] = 255 - images[7, 0, 0]
@@ -153,7 +156,7 @@ def step_of(path):
 
 def test_the_last_ones_are_kept_in_order(stopped):
     names = ["last.ckpt", "last-1.ckpt", "last-2.ckpt"]
-    assert [step_of(stopped / "checkpoints" / name) for name in names] == [42, 21, 0]
+    assert [step_of(stopped / "checkpoints" / name) for name in names] == [20, 10, 0]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
@@ -174,7 +177,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(acn, stopped, tm
     with pytest.warns(UserWarning, match=r"last\.ckpt.* Going on from .*last-1\.ckpt"):
         path, checkpoint = newest_checkpoint(folder)
     assert path.name == "last-1.ckpt"
-    assert checkpoint["global_step"] == 21
+    assert checkpoint["global_step"] == 10
     with pytest.warns(UserWarning, match="Going on from"):
         status, _, err = acn("fit", f"resume={last}", "trainer.default_root_dir=runs")
     assert status == 0, err
