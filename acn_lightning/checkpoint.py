@@ -5,7 +5,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from acn_lightning.config import Plain, complete
+from acn_lightning.config import Plain, complete, differences
 from acn_lightning.errors import TrainingError, UsageError
 
 KEY = "acn_config"
@@ -199,3 +199,18 @@ def epochs_of(checkpoint: dict[str, Any]) -> int:
     """The epoch that training goes on with: its number, which is how many are complete."""
     progress: int = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return progress
+
+
+def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> None:
+    """Raises:
+    UsageError: the config differs from the checkpoint's in a `fixed` key.
+    """
+    changes = differences(kept, config)
+    # Another kind brings other options: the kind is what to name.
+    for key in sorted(changes, key=lambda key: not key.endswith(".kind")):
+        old, new = changes[key]
+        if fixed(key):
+            raise UsageError(
+                f"{key}: the checkpoint was trained with {old}, the command says {new}. Leave it "
+                "out, or train anew."
+            )

@@ -1,40 +1,31 @@
 """An experiment from its config: build the parts, fit, test."""
 
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
+from acn_lightning.building import build, from_checkpoint, load
 from acn_lightning.checkpoint import (
-    KEY,
     LAST,
     carried_config,
     config_of,
     epochs_of,
     newest_checkpoint,
     read_checkpoint,
+    refuse_changes,
 )
-from acn_lightning.code_bank import CodeBank
-from acn_lightning.config import Plain, complete, compose, differences, options
+from acn_lightning.config import Plain, complete, compose, options
 from acn_lightning.data import ImageData
-from acn_lightning.decoders import Decoder
-from acn_lightning.encoders import Encoder
 from acn_lightning.errors import TrainingError, UsageError
-from acn_lightning.evaluation import NEIGHBOURS, bits_per_dim
-from acn_lightning.likelihoods import Likelihood
+from acn_lightning.evaluation import bits_per_dim
 from acn_lightning.module import ACN
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.networks import Component
 from acn_lightning.pictures import grid
-from acn_lightning.priors import Prior
 from acn_lightning.run import (
     AUTO,
     check_limits,
@@ -261,40 +252,6 @@ def check_processes(checkpoint: Mapping[str, Any], processes: int) -> None:
         )
 
 
-def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> None:
-    """Raises:
-    UsageError: the config differs from the checkpoint's in a `fixed` key.
-    """
-    changes = differences(kept, config)
-    # Another kind brings other options: the kind is what to name.
-    for key in sorted(changes, key=lambda key: not key.endswith(".kind")):
-        old, new = changes[key]
-        if fixed(key):
-            raise UsageError(
-                f"{key}: the checkpoint was trained with {old}, the command says {new}. Leave it "
-                "out, or train anew."
-            )
-
-
-def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain, ImageData, ACN]:
-    """The config that a checkpoint carries, overrides on top, and what it describes, with the
-    checkpoint's weights and, where asked for, its code bank. With its bank come its images: another
-    seed then is for what is drawn, not for which images there are.
-
-    Raises:
-        UsageError: the checkpoint cannot be read, the overrides contradict its networks, or its
-            networks cannot take the data.
-    """
-    checkpoint = read_checkpoint(path)
-    kept = carried_config(checkpoint, overrides)
-    config = complete(kept, overrides)
-    refuse_changes(kept, config, lambda key: key.startswith("model."))
-    built = config | {"seed": kept["seed"]} if bank else config
-    data, module = build(built, tuple(checkpoint["hyper_parameters"]["image_shape"]))
-    load(module, checkpoint, bank)
-    return config, data, module
-
-
 NETWORKS = ("code_size", "encoder", "prior", "decoder")
 """What of the model fine-tuning has from the checkpoint; the likelihood goes with the data."""
 
@@ -342,111 +299,6 @@ def begin_with(module: ACN, source: str, resumed: Resumed | None) -> Plain:
     module.hparams["parent"] = parent
     rank_zero_only(print)("\n".join([f"weights of {source}", *table(taken)]), flush=True)
     return {"checkpoint": source, "run": parent}
-
-
-def load(module: ACN, checkpoint: Mapping[str, Any], bank: bool) -> None:
-    """Weights, and the code bank where asked for.
-
-    Raises:
-        UsageError: they do not fit.
-    """
-    try:
-        module.load_state_dict(checkpoint["state_dict"])
-        if bank:
-            module.on_load_checkpoint(dict(checkpoint))
-    except (RuntimeError, KeyError) as error:
-        raise UsageError(
-            f"The checkpoint does not fit its own config: {' '.join(str(error).split())[:300]}"
-        ) from error
-
-
-# ---------------------------------------------------------------- building
-
-
-def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[ImageData, ACN]:
-    """Data, read, and the module for it.
-
-    Args:
-        config: complete.
-        image_shape: that the networks are for; None takes the data's.
-
-    Raises:
-        UsageError: the data cannot be read, an option is out of range, K is too large for the
-            data, or the networks are for other images.
-    """
-    if not 0 <= config["seed"] < 2**32:
-        raise UsageError(f"seed: {config['seed']} is not from 0 to 4294967295.")
-    seed_everything(config["seed"], verbose=False)
-    data = ImageData(config["seed"], **config["data"])
-    data.prepare_data()
-    data.setup()
-    shape = image_shape or data.image_shape
-    if shape != data.image_shape:
-        raise UsageError(
-            f"The checkpoint's networks take images of {by(shape)}, the data's are "
-            f"{by(data.image_shape)} (channels x height x width)."
-        )
-    model = dict(config["model"])
-    code_size = model.pop("code_size")
-    if code_size < 1:
-        raise UsageError(f"model.code_size: {code_size} is below 1.")
-    likelihood = component(Likelihood, model.pop("likelihood"), shape[0])
-    index = NeighbourIndex(code_size, config["seed"], **config["neighbours"])
-    if index.k >= len(data.rows):
-        raise UsageError(
-            f"neighbours.k: {index.k} neighbours of an image need more than {index.k} training "
-            f"images; there are {len(data.rows)}."
-        )
-    if max(NEIGHBOURS) > len(data.rows):
-        raise UsageError(
-            f"data.root: {len(data.rows)} training images are too few: costs are reported with "
-            f"{max(NEIGHBOURS)} neighbours."
-        )
-    if likelihood.binary and not data.binary:
-        raise UsageError(
-            f"model.likelihood.kind: {config['model']['likelihood']['kind']} is for pixels of two "
-            "values, and the images have more. Use categorical or logistic_mixture, or "
-            "data.binarisation=dynamic."
-        )
-    module = ACN(
-        component(Encoder, model.pop("encoder"), shape, code_size),
-        component(Prior, model.pop("prior"), code_size),
-        component(Decoder, model.pop("decoder"), shape, code_size, likelihood),
-        CodeBank(data.labels, data.rows, code_size, config["seed"]),
-        index,
-        len(data.classes),
-        **model,
-    )
-    if config["channels_last"]:
-        module.to(memory_format=torch.channels_last)
-    if config["compile"]:
-        check_compiler()
-        module.compile()
-    module.save_hyperparameters({KEY: config, "image_shape": list(shape)}, logger=False)
-    return data, module
-
-
-def check_compiler() -> None:
-    """Raises:
-    UsageError: there is no compiler that `torch.compile` could hand its code to.
-    """
-    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
-    if not any(name and shutil.which(name) for name in names):
-        raise UsageError(
-            "compile: torch.compile needs a C++ compiler, and there is none here. Install g++ or "
-            "clang++, or leave compile=true out."
-        )
-
-
-def component(family: type[Component], options: Mapping[str, Any], *wiring: Any) -> Any:
-    """The network of the `kind` that the options name."""
-    options = dict(options)
-    return family.kinds[options.pop("kind")](*wiring, **options)
-
-
-def by(shape: Iterable[int]) -> str:
-    """(1, 28, 28) in words."""
-    return " x ".join(map(str, shape))
 
 
 def train(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from acn_lightning import experiment, objective, run
+from acn_lightning import building, objective, run
 from acn_lightning.config import compose
 from benchmarks.data import images_in
 
@@ -24,7 +24,7 @@ def main(*overrides: str) -> None:
     """Prints two tables, percent of the time of a step."""
     with TemporaryDirectory() as folder:
         config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
-        data, module = experiment.build(config)
+        data, module = building.build(config)
         trainer = run.make_trainer(config, [], [], Path(folder))
     image = data.fixed_set.images[: data.batch_size] / 255
     code = torch.randn(len(image), config["model"]["code_size"])

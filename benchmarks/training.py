@@ -14,7 +14,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from acn_lightning import experiment, objective, run
+from acn_lightning import building, experiment, objective, run
 from acn_lightning.callbacks.parts import acn_of
 from acn_lightning.config import Plain, compose
 from acn_lightning.console import hush
@@ -129,7 +129,7 @@ def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
     quieten()
     with TemporaryDirectory() as folder:
         config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
-        data, module = experiment.build(config)
+        data, module = building.build(config)
         trainer = run.make_trainer(config, [], [], Path(folder))
     device = trainer.strategy.root_device
     ours = module.decoder.to(device)

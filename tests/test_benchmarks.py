@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from acn_lightning.building import build
 from acn_lightning.config import compose
 from acn_lightning.data import Batch, ImageData
 from acn_lightning.errors import InterruptionError
-from acn_lightning.experiment import build
 from acn_lightning.neighbours import NeighbourIndex
 from benchmarks import __main__ as command
 from benchmarks import data, measure, references, sampling, scale, search, training

@@ -6,9 +6,9 @@ import torch
 from lightning import Trainer
 from PIL import Image
 
+from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.config import compose, experiments, layers
-from acn_lightning.experiment import build
 from tests.conftest import write_idx
 
 GENERATOR = np.random.default_rng(0)

@@ -7,11 +7,11 @@ import torch
 from lightning import Callback, Trainer
 from torch.distributions import Bernoulli
 
+from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs
 from acn_lightning.config import compose
 from acn_lightning.data import Batch, ImageData
 from acn_lightning.errors import UsageError
-from acn_lightning.experiment import build
 from acn_lightning.module import COSTS
 from tests.conftest import QUICK, naive_vote
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from acn_lightning import run
+from acn_lightning.building import build
 from acn_lightning.config import compose
 from acn_lightning.errors import UsageError
-from acn_lightning.experiment import build
 from tests.conftest import QUICK
 from tests.processes import Run, costs_of, fork
 
