@@ -46,8 +46,8 @@ def exact_neighbours(
     return torch.cat(answers)
 
 
-def distances_between(
-    codes: Float[Tensor, "size code"], rows: Int[Tensor, " n"], others: Int[Tensor, "n k"]
+def distances_to(
+    queries: Float[Tensor, "n code"], codes: Float[Tensor, "size code"], rows: Int[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
-    """Euclidean distances of each row's code to those of its others."""
-    return torch.linalg.vector_norm(codes[others] - codes[rows][:, None], dim=2)
+    """Euclidean distances of each query to the codes at its rows."""
+    return torch.linalg.vector_norm(codes[rows] - queries[:, None], dim=2)

@@ -1,32 +1,55 @@
 """The LightningModule: how the parts of an ACN are wired."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
+from tqdm import tqdm
 
 from acn_lightning import objective
 from acn_lightning.code_bank import CodeBank
 from acn_lightning.data import Batch
+from acn_lightning.data.convert import as_images
+from acn_lightning.data.images import binarise_alike
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
 from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.evaluation import Coded, knn_vote
+from acn_lightning.exact import distances_to
 from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.networks import evaluating
 from acn_lightning.priors import Prior
 from acn_lightning.processes import count, gather, own
 
 COSTS = ("rate", "distortion", "total")
 """What is averaged over the images of an epoch, a validation and a test."""
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class Neighbours(NamedTuple):
+    """Stored codes near to some others, nearest first; NumPy arrays or tensors.
+
+    Attributes:
+        rows: of the training images, (N, K).
+        distances: Euclidean, between codes, (N, K).
+        labels: of the training images, (N, K); -1 where there are none.
+    """
+
+    rows: Any
+    distances: Any
+    labels: Any
 
 
 class ACN(LightningModule):
@@ -105,6 +128,104 @@ class ACN(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.bank.to(self.device)
+
+    # ------------------------------------------------------------ when it has trained
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> "ACN":
+        """A trained model, on the CPU, with its code bank and an index of it. The images that it
+        was trained on are not needed.
+
+        The bank has each training image's code from the epoch that the checkpoint was saved after:
+        codes of one and the same image then and now differ a little.
+
+        Args:
+            path: of a checkpoint that `acn fit` wrote.
+            overrides: of its config, such as "neighbours.factory=Flat"; or
+                "model.encoder.path=...", where its encoder is code outside of this package.
+
+        Raises:
+            UsageError: it cannot be read, or is none of this package's.
+
+        Example:
+            acn = ACN.load("runs/mnist/RUN/checkpoints/best.ckpt")
+            codes = acn.encode(images)
+            found = acn.neighbours(images, k=5)
+        """
+        from acn_lightning.building import restore  # which imports this module
+
+        return restore(path, overrides)
+
+    def encode(self, images: Array, batch_size: int = 256) -> Array:
+        """The codes of any images: the posterior's means.
+
+        Binarised where the training images were. "static" and "dynamic" draw here with one draw
+        for all images, so that equal images have equal codes.
+
+        Args:
+            images: (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; uint8 from 0 to 255 or
+                floats from 0 to 1. Another size or number of channels than the training data's is
+                converted, with a warning.
+            batch_size: of images that the encoder sees at once.
+
+        Returns:
+            (N, D) float32: an array where images are an array, else a tensor on their device.
+
+        Raises:
+            UsageError: images of another form; or the module was not made from a config.
+        """
+        known = self.hparams.get("image_shape")
+        if known is None:
+            raise UsageError(
+                "This ACN was put together by hand, and does not know how its images are made: "
+                "call it with a batch, acn(images).mean."
+            )
+        stored = as_images(images, tuple(known))
+        config = self.hparams["acn_config"]
+        binary = binarise_alike(stored, config["data"]["binarisation"], config["seed"])
+        codes = self.encode_stored(binary, batch_size)
+        return like(images, codes)
+
+    def encode_stored(
+        self,
+        images: UInt8[Tensor, "size channel height width"],
+        batch_size: int = 256,
+        show: bool = False,
+    ) -> Float[Tensor, "size code"]:
+        """The codes, on the CPU, of images that are in the training data's form already.
+
+        Args:
+            show: whether to show progress, if it takes more than some seconds.
+        """
+        codes = torch.empty(len(images), self.bank.codes.shape[1])
+        rows = torch.arange(len(images)).split(batch_size)
+        with evaluating(self):
+            for some in tqdm(rows, "encoding", leave=False, delay=3, disable=not show):
+                batch = images[some].to(self.device).float() / 255
+                codes[some] = self(batch).mean.float().cpu()
+        return codes
+
+    def neighbours(self, images: Array, k: int | None = None, batch_size: int = 256) -> Neighbours:
+        """The training images whose stored codes are nearest to the codes of any images.
+
+        Args:
+            images: as for `encode`.
+            k: how many; None takes the config's `neighbours.k`.
+            batch_size: of images that the encoder sees at once.
+
+        Returns:
+            `rows`, `distances` and `labels`, each (N, K), arrays or tensors as the images are. An
+            image that was trained on is its own nearest neighbour.
+
+        Raises:
+            UsageError: as for `encode`; or there are no K codes.
+        """
+        codes = torch.as_tensor(self.encode(images, batch_size)).to(self.bank.codes.device)
+        rows = self.index.search(codes, k=k)
+        found = (rows, distances_to(codes, self.bank.codes, rows), self.bank.labels[rows])
+        return Neighbours(*(like(images, one) for one in found))
+
+    # ------------------------------------------------------------ while it trains
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
         """The posterior q(z|x); its mean is the code."""
@@ -229,3 +350,10 @@ class ACN(LightningModule):
             for name, (mean_value, weight) in zip(COSTS, sums.view(-1, 2), strict=True):
                 mean = self._mean("train", name)
                 mean.mean_value, mean.weight = mean_value.clone(), weight.clone()
+
+
+def like(given: Array, tensor: Tensor) -> Array:
+    """A tensor as an array where an array was given, else on the device of what was given."""
+    if isinstance(given, Tensor):
+        return tensor.to(given.device)
+    return tensor.cpu().numpy()

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from acn_lightning.errors import UsageError, check_choice
-from acn_lightning.exact import distances_between, exact_neighbours
+from acn_lightning.exact import distances_to, exact_neighbours
 from acn_lightning.libfaiss import (
     MOST_ON_GPU,
     add_to_lists,
@@ -162,7 +162,9 @@ class NeighbourIndex:
         sample = self._some_rows(SAMPLE)
         true = self._search_exactly(self.codes[sample], sample, self.k)
         # The margin is for the rounding of distances that come from inner products, as FAISS's do.
-        bound = distances_between(self.codes, sample, true).amax(1, keepdim=True) * (1 + 1e-4)
+        bound = distances_to(self.codes[sample], self.codes, true).amax(1, keepdim=True) * (
+            1 + 1e-4
+        )
         recall = self._recall(sample, bound)
         knob = knob_of(self.index)
         if knob is None or self.effort is not None:
@@ -346,7 +348,7 @@ class NeighbourIndex:
 
     def _recall(self, sample: Int[Tensor, " n"], bound: Float[Tensor, "n 1"]) -> float:
         found = self.search(self.codes[sample], exclude=sample)
-        near = distances_between(self.codes, sample, found) <= bound
+        near = distances_to(self.codes[sample], self.codes, found) <= bound
         return float(near.double().mean())
 
     def _chunks(self, rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:

@@ -1,5 +1,7 @@
 """What encoders, priors and decoders have in common: they are chosen by name in a config."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +29,20 @@ class Component(nn.Module):
             cls.kinds = {}
         else:
             cls.kinds[kind] = cls
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without gradients, and as it is when not trained (batch normalisation, dropout); each part is
+    afterwards as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def in_float32(layer: nn.Module, inputs: Tensor) -> Tensor:

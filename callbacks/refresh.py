@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.code_bank import Refresh
 from acn_lightning.module import ACN
+from acn_lightning.networks import evaluating
 
 
 class RefreshNeighbours(Callback):
@@ -121,18 +121,14 @@ def warn_of_recall(recall: float | None, module: ACN) -> None:
         )
 
 
-@torch.no_grad()
 def encode_all(trainer: Trainer, module: ACN) -> None:
     """Writes the code of every training image, by the weights as they are, to the bank."""
     # What was stored along the epoch gives way: the same image may be another process's now.
     module.bank.written.clamp_(max=module.bank.boundary - 1)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()  # a network of the user's own may have batch normalisation, or dropout
-    for batch in data_of(trainer).encoding_dataloader():
-        # The data module's hook has made floats of the images when this returns.
-        batch = trainer.strategy.batch_to_device(batch)
-        with trainer.precision_plugin.forward_context():
-            module.bank.write(batch.index, module(batch.image).mean)
-    for part, training in modes:
-        part.training = training
+    with evaluating(module):
+        for batch in data_of(trainer).encoding_dataloader():
+            # The data module's hook has made floats of the images when this returns.
+            batch = trainer.strategy.batch_to_device(batch)
+            with trainer.precision_plugin.forward_context():
+                module.bank.write(batch.index, module(batch.image).mean)
     module.bank.synchronise()

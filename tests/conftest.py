@@ -24,6 +24,8 @@ with jaxtyping.install_import_hook("acn_lightning", "beartype.beartype"):
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from acn_lightning.cli import main
 from acn_lightning.code_bank import CodeBank
@@ -61,6 +63,32 @@ QUICK = (
     "trainer.enable_model_summary=false",
 )
 """Overrides for a model that trains in a moment."""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder with `photos/`, 150 PNG files of digits 0, 1 and 2, and a run on them,
+    `runs/folder/mine`; 12 x 12 pixels in grey."""
+    folder = tmp_path_factory.mktemp("trained")
+    digits = load_digits()
+    for label in range(3):
+        (folder / "photos" / f"digit {label}").mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.target == label][:50]):
+            pixels = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((12, 12))
+            pixels.save(folder / "photos" / f"digit {label}" / f"{number:02}.png")
+    words = [
+        "fit", "folder", *QUICK, f"data.root={folder / 'photos'}", "trainer.max_epochs=4",
+        "data.image_size=12", "run=mine", f"trainer.default_root_dir={folder / 'runs'}",
+        "pictures.every_n_epochs=0", "evaluation.linear=none", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    assert main(words) == 0
+    return folder
+
+
+@pytest.fixture
+def checkpoint(trained):
+    """Of that run."""
+    return trained / "runs/folder/mine/checkpoints/best.ckpt"
 
 
 def only_run(root=Path("runs")):

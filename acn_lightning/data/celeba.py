@@ -56,8 +56,9 @@ def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) ->
                 f"data.root: {root / IMAGES} has no {absent}, which {PARTITION} names. Unpack the "
                 "images again."
             )
-        images = read_images([root / IMAGES / name for name in names], size, 3)
-        parts.append(Part(images, torch.tensor([values[name] for name in names])))
+        files = [root / IMAGES / name for name in names]
+        labels = torch.tensor([values[name] for name in names])
+        parts.append(Part(read_images(files, size, 3), labels, tuple(map(str, files))))
     return Source(parts[0], parts[1], (f"not {attribute}", attribute))
 
 

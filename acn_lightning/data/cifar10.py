@@ -45,7 +45,9 @@ def read_cifar10(root: Path) -> Source:
         for name in (*TRAIN, TEST)
     )
     return Source(
-        Part(*(torch.cat(tensors) for tensors in zip(*train, strict=True))), test, classes
+        Part(torch.cat([one.images for one in train]), torch.cat([one.labels for one in train])),
+        test,
+        classes,
     )
 
 

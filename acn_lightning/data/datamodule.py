@@ -243,7 +243,7 @@ class ImageData(LightningDataModule):
     def fingerprint(self) -> str:
         """How many training images there are, and a checksum of them and their labels."""
         assert self.content is not None
-        images, labels = self.content.train
+        images, labels, _ = self.content.train
         digest = sha256(str(tuple(images.shape)).encode())
         digest.update(labels.numpy().tobytes())
         for some in images.split(2**14):

@@ -1,6 +1,7 @@
 """A folder of image files."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from acn_lightning.data.sources import Part, Source, divide, require_folder
-from acn_lightning.errors import UsageError
+from acn_lightning.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,10 +51,13 @@ def read_folder(root: Path, image_size: Sequence[int] | None, channels: int | No
             for path in paths
         ]
     )
+    names = tuple(map(str, files))
     if len(listings) == 1:
-        return divide(Part(images, labels), tuple(classes), 0.1, str(root))
-    parts = [len(paths) for paths, _ in listings]
-    train, test = map(Part, images.split(parts), labels.split(parts))
+        return divide(Part(images, labels, names), tuple(classes), 0.1, str(root))
+    first = len(listings[0][0])
+    # Slices share the images' memory.
+    train = Part(images[:first], labels[:first], names[:first])
+    test = Part(images[first:], labels[first:], names[first:])
     return Source(train, test, tuple(classes))
 
 
@@ -90,22 +94,72 @@ def read_images(
     Raises:
         UsageError: one cannot be read, or sizes differ.
     """
-    from tqdm import tqdm
-
     channels = channels or (1 if all(map(is_grey, files)) else 3)
     first = read_image(files[0], image_size, channels)
+
+    def read(file: Path) -> np.ndarray:
+        array = read_image(file, image_size, channels)
+        if array.shape != first.shape:
+            raise UsageError(
+                f"data.image_size: images differ in size: {files[0]} is {pixels(first)}, "
+                f"{file} is {pixels(array)}. Give a size to bring them to: "
+                "data.image_size=[64,64]."
+            )
+        return array
+
+    return gather_images(files, (channels, *first.shape[:2]), read)
+
+
+def read_readable(
+    files: Sequence[Path], image_shape: tuple[int, ...], unreadable: str = "stop"
+) -> tuple[UInt8[Tensor, "size channel height width"], list[Path]]:
+    """(images, their files), brought to `image_shape`, (C, H, W).
+
+    Args:
+        files: what to read.
+        image_shape: that they are to have.
+        unreadable: "skip" leaves out what cannot be read, and warns with the names; "stop" does
+            not go on.
+
+    Raises:
+        UsageError: one cannot be read, or with "skip" none.
+    """
+    check_choice("unreadable", unreadable, ("stop", "skip"))
+    channels, *size = image_shape
+    failed: dict[Path, str] = {}
+
+    def read(file: Path) -> np.ndarray:
+        try:
+            return read_image(file, size, channels)
+        except UsageError as error:
+            if unreadable == "stop":
+                raise UsageError(f"{error} To leave such files out: unreadable=skip.") from error
+            failed[file] = str(error).removeprefix("data.root: ")
+            return np.zeros(size if channels == 1 else (*size, channels), np.uint8)
+
+    images = gather_images(files, image_shape, read)
+    kept = [row for row, file in enumerate(files) if file not in failed]
+    if failed:
+        told = " ".join(failed[file] for file in files if file in failed)
+        if not kept:
+            raise UsageError(f"None of {len(files)} images can be read. {told}")
+        warnings.warn(f"{len(failed)} of {len(files)} images are left out: {told}", stacklevel=2)
+        images = images[kept]
+    return images, [files[row] for row in kept]
+
+
+def gather_images(
+    files: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray]
+) -> UInt8[Tensor, "size channel height width"]:
+    """What `read` makes of each file, several at a time, in one tensor."""
+    from tqdm import tqdm
+
     # In place, as twice the images of a large collection may be more than there is memory for.
-    images = np.empty((len(files), channels, *first.shape[:2]), np.uint8)
+    images = np.empty((len(files), *shape), np.uint8)
 
     def fill(rows: range) -> int:
         for row in rows:
-            array = read_image(files[row], image_size, channels)
-            if array.shape != first.shape:
-                raise UsageError(
-                    f"data.image_size: images differ in size: {files[0]} is {pixels(first)}, "
-                    f"{files[row]} is {pixels(array)}. Give a size to bring them to: "
-                    "data.image_size=[64,64]."
-                )
+            array = read(files[row])
             images[row] = array if array.ndim == 2 else array.transpose(2, 0, 1)
         return len(rows)
 
@@ -133,11 +187,18 @@ def read_image(path: Path, image_size: Sequence[int] | None, channels: int) -> n
     with opened(path) as file:
         deep = file.mode.startswith("I")  # 16 bits a pixel; Pillow's convert would cut at 255
         whole = Image.fromarray((np.asarray(file) // 257).astype(np.uint8)) if deep else file
-        image = ImageOps.exif_transpose(whole).convert("L" if channels == 1 else "RGB")
-        if image_size is not None:
-            height, width = image_size
-            image = ImageOps.fit(image, (width, height))
-        return np.asarray(image)
+        return fitted(ImageOps.exif_transpose(whole), image_size, channels)
+
+
+def fitted(image: "Image", image_size: Sequence[int] | None, channels: int) -> np.ndarray:
+    """An image's pixels, of that size and number of channels, as `read_image` gives them."""
+    from PIL import ImageOps
+
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image_size is not None:
+        height, width = image_size
+        image = ImageOps.fit(image, (width, height))
+    return np.asarray(image)
 
 
 @contextmanager

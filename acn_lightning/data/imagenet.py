@@ -155,7 +155,11 @@ def read_files(root: Path, image_size: Sequence[int] | None) -> Source:
             "does not have."
         )
     train_part, test_part = (
-        Part(read_images(files, size, 3), torch.tensor([label[wnid] for wnid in names]))
+        Part(
+            read_images(files, size, 3),
+            torch.tensor([label[wnid] for wnid in names]),
+            tuple(map(str, files)),
+        )
         for files, names in ((train, wnids), (test, test_wnids))
     )
     return Source(train_part, test_part, tuple(classes))

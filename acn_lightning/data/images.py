@@ -93,6 +93,22 @@ def binarise(
     return torch.cat([piece.to(torch.uint8) * 255 for piece in pieces])
 
 
+def binarise_alike(
+    images: UInt8[Tensor, "size channel height width"], how: str, seed: int
+) -> UInt8[Tensor, "size channel height width"]:
+    """The same for images that are no rows of a data set: the draw of "static" and "dynamic" is one
+    for all of them, so that what becomes of an image hangs on that image alone.
+
+    Raises:
+        UsageError: `how` is none that there is.
+    """
+    if how not in ("static", "dynamic"):
+        return binarise(images, how, seed)
+    generator = torch.Generator().manual_seed(seed)
+    bounds = torch.rand(images.shape[1:], generator=generator) * 255
+    return (images > bounds).to(torch.uint8) * 255  # a pixel with its grey value's probability
+
+
 def draw_binary(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """A fresh sample of binary pixels, each 1 with its grey value's probability."""
     return torch.bernoulli(image)

@@ -13,10 +13,20 @@ from acn_lightning.errors import UsageError
 
 
 class Part(NamedTuple):
-    """Images and their classes; -1 where an image has none."""
+    """Images and their classes; -1 where an image has none.
+
+    Attributes:
+        names: their files; empty where they are rows of a larger file.
+    """
 
     images: UInt8[Tensor, "size channel height width"]
     labels: Int[Tensor, " size"]
+    names: tuple[str, ...] = ()
+
+    def at(self, rows: Int[Tensor, " n"]) -> "Part":
+        """Some of them."""
+        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
+        return Part(self.images[rows], self.labels[rows], names)
 
 
 class Source(NamedTuple):
@@ -47,8 +57,7 @@ def some_of(part: Part, count: int, seed: int) -> Part:
     if not 2 <= count <= size:
         raise UsageError(f"data.subset: {count} is not from 2 to {size}, the training images.")
     chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
-    rows = chosen.sort().values
-    return Part(part.images[rows], part.labels[rows])
+    return part.at(chosen.sort().values)
 
 
 def divide(part: Part, classes: tuple[str, ...], fraction: float, name: str) -> Source:
@@ -58,11 +67,8 @@ def divide(part: Part, classes: tuple[str, ...], fraction: float, name: str) -> 
         raise UsageError(
             f"data.root: {name} has {len(part.images)} images, too few to hold any out for testing."
         )
-    train, test = (
-        Part(part.images[rows], part.labels[rows])
-        for rows in held_out_rows(len(part.images), count)
-    )
-    return Source(train, test, classes)
+    train, test = held_out_rows(len(part.images), count)
+    return Source(part.at(train), part.at(test), classes)
 
 
 def read_digits() -> Source:

@@ -1,0 +1,76 @@
+"""Images from elsewhere, brought to the form of those that a model was trained on."""
+
+import warnings
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from acn_lightning.data.folder import fitted
+from acn_lightning.errors import UsageError
+
+
+def as_images(
+    images: np.ndarray | Tensor, image_shape: tuple[int, ...]
+) -> UInt8[Tensor, "size channel height width"]:
+    """Arrays as this project stores images.
+
+    Args:
+        images: (N, H, W), (N, H, W, C) or (N, C, H, W); C is 1 or 3. uint8 from 0 to 255, floats
+            from 0 to 1, or bool. Where both ends could be the channels, a torch tensor has them
+            first and a NumPy array last.
+        image_shape: (C, H, W) to bring them to, with a warning where they differ: resized to cover
+            the size, the rest cut off evenly; colours become grey, and the other way about.
+
+    Raises:
+        UsageError: they are none of these.
+    """
+    array = torch.as_tensor(images).cpu()
+    first = isinstance(images, Tensor)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1 if first else 3] not in (1, 3):
+        first = not first
+    if array.ndim != 4 or (images.ndim == 4 and array.shape[1 if first else 3] not in (1, 3)):
+        raise UsageError(
+            f"images of the form {tuple(images.shape)} are none of (N, H, W), (N, H, W, C) and "
+            "(N, C, H, W) with C = 1 or 3."
+        )
+    if images.ndim == 4 and not first:
+        array = array.permute(0, 3, 1, 2)
+    if array.dtype == torch.bool:
+        array = array.to(torch.uint8) * 255
+    elif array.is_floating_point():
+        if array.numel() and not (array.min() >= 0 and array.max() <= 1):  # or NaN
+            raise UsageError(
+                f"images of {str(array.dtype).removeprefix('torch.')} have to lie between 0 and 1; "
+                f"these go from {float(array.min()):g} to {float(array.max()):g}."
+            )
+        array = (array.double() * 255).round().to(torch.uint8)
+    elif array.dtype != torch.uint8:
+        raise UsageError(
+            f"images are {str(array.dtype).removeprefix('torch.')}: give uint8 from 0 to 255, or "
+            "floats from 0 to 1."
+        )
+    if tuple(array.shape[1:]) == image_shape or not len(array):
+        return array.reshape(-1, *image_shape) if not len(array) else array.contiguous()
+    tell_of_conversion(tuple(array.shape[1:]), image_shape)
+    channels, *size = image_shape
+    converted = np.empty((len(array), *image_shape), np.uint8)
+    for row, image in enumerate(array.permute(0, 2, 3, 1).numpy()):
+        grey = image.shape[2] == 1
+        pixels = fitted(Image.fromarray(image[..., 0] if grey else image), size, channels)
+        converted[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(converted)
+
+
+def tell_of_conversion(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Warns that images are brought to another form."""
+    one, other = (" x ".join(map(str, shape)) for shape in (given, wanted))
+    warnings.warn(
+        f"Images of {one} (channels x height x width) are brought to {other}, as the model was "
+        "trained on.",
+        stacklevel=3,
+    )

@@ -1,0 +1,152 @@
+"""A trained model in Python: codes and neighbours of any images."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from acn_lightning import ACN
+from acn_lightning.building import from_checkpoint
+from acn_lightning.data.images import binarise_alike
+from acn_lightning.errors import UsageError
+
+
+@pytest.fixture
+def loaded(checkpoint):
+    return ACN.load(checkpoint)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (9, 12, 12), dtype=np.uint8)
+
+
+def test_codes_are_the_posteriors_means_whatever_form_images_come_in(loaded, images):
+    with torch.no_grad():
+        expected = loaded(torch.from_numpy(images)[:, None] / 255).mean.numpy()
+    assert isinstance(loaded.encode(images), np.ndarray)
+    forms = [
+        images,
+        images[..., None],
+        images / np.float32(255),
+        images.astype(np.float64) / 255,
+        torch.from_numpy(images),
+        torch.from_numpy(images)[:, None] / 255,
+    ]
+    for form in forms:
+        codes = loaded.encode(form, batch_size=4)
+        assert type(codes) is type(form)
+        assert codes.shape == (9, 4)
+        assert str(codes.dtype).endswith("float32")
+        np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_and_other_sizes_are_converted_and_it_is_said(loaded, images):
+    big = np.asarray([Image.fromarray(image).resize((24, 24), 0) for image in images])
+    colour = np.repeat(big[..., None], 3, axis=3)
+    with pytest.warns(UserWarning, match="Images of 3 x 24 x 24 .* brought to 1 x 12 x 12"):
+        converted = loaded.encode(colour)
+    with pytest.warns(UserWarning, match="brought to"):
+        first = loaded.encode(torch.from_numpy(colour).permute(0, 3, 1, 2))
+    np.testing.assert_array_equal(converted, first.numpy())
+    wide = np.zeros((1, 12, 36), np.uint8)
+    wide[:, :, 12:24] = images[0]  # what is left when the sides are cut off
+    with pytest.warns(UserWarning, match="brought to"):
+        np.testing.assert_allclose(loaded.encode(wide), loaded.encode(images[:1]), rtol=1e-5)
+
+
+def test_the_nearest_are_those_of_all_distances(loaded, images):
+    found = loaded.neighbours(images, k=7)
+    codes, bank = loaded.encode(images), loaded.bank
+    for i, code in enumerate(codes):
+        distances = np.linalg.norm(bank.codes[bank.rows].numpy() - code, axis=1)
+        nearest = bank.rows.numpy()[np.argsort(distances)[:7]]
+        assert found.rows[i].tolist() == nearest.tolist()
+        np.testing.assert_allclose(found.distances[i], np.sort(distances)[:7], rtol=1e-4)
+        assert found.labels[i].tolist() == bank.labels[nearest].tolist()
+    as_tensors = loaded.neighbours(torch.from_numpy(images))
+    assert as_tensors.rows.shape == (9, 5)  # the config's K
+    assert torch.equal(as_tensors.distances, torch.from_numpy(found.distances[:, :5]))
+
+
+def test_the_images_it_was_trained_on_are_not_needed(trained, tmp_path, loaded, images):
+    shutil.copytree(trained / "runs", tmp_path / "elsewhere")
+    path = tmp_path / "elsewhere/folder/mine/checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"]["acn_config"]["data"]["root"] = "gone"
+    del checkpoint["hyper_parameters"]["classes"]  # as before they were noted
+    torch.save(checkpoint, path)
+    other = ACN.load(path, ["neighbours.k=2"])
+    assert np.array_equal(other.encode(images), loaded.encode(images))
+    assert other.neighbours(images).rows.shape == (9, 2)
+    assert other.classes == loaded.classes == 3
+
+
+def test_the_stored_codes_are_of_the_training_images(checkpoint):
+    loaded = ACN.load(checkpoint)
+    _, data, module = from_checkpoint(str(checkpoint), [], bank=True)
+    assert torch.equal(loaded.bank.codes, module.bank.codes)
+    anew = loaded.encode_stored(data.fixed_set.images)
+    assert np.array_equal(anew, loaded.encode(data.fixed_set.images))
+    loaded.bank.codes = anew
+    loaded.bank.rebuild(loaded.index)
+    nearest = loaded.neighbours(data.fixed_set.images[data.rows], k=1)
+    assert torch.equal(nearest.rows[:, 0], data.rows)
+    assert nearest.distances.max() < 1e-4
+
+
+@pytest.mark.parametrize("how", ["none", "threshold", "static", "dynamic"])
+def test_what_becomes_of_an_image_hangs_on_it_alone(how):
+    images = torch.randint(0, 256, (2000, 1, 3, 4), dtype=torch.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = 0, 255
+    binary = binarise_alike(images, how, seed=3)
+    order = torch.randperm(len(images))
+    assert torch.equal(binarise_alike(images[order], how, seed=3), binary[order])
+    if how == "none":
+        assert torch.equal(binary, images)
+    else:
+        assert set(binary.unique().tolist()) == {0, 255}
+        assert not binary[:, 0, 0, 0].any()
+        assert binary[:, 0, 0, 1].all()
+        assert abs(float((binary > 0).float().mean()) - 0.5) < 0.02
+
+
+def test_encoding_leaves_the_module_as_it_was(loaded, images):
+    loaded.train()
+    loaded.prior.eval()
+    codes = loaded.encode(torch.from_numpy(images))
+    assert loaded.encoder.training
+    assert not loaded.prior.training
+    assert not codes.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (np.zeros((12, 12), np.uint8), r"form \(12, 12\) are none of"),
+        (np.zeros((2, 12, 12, 4), np.uint8), "C = 1 or 3"),
+        (np.zeros((2, 12, 12), np.int64), "int64: give uint8"),
+        (np.full((2, 12, 12), 255.0), "between 0 and 1; these go from 255 to 255"),
+        (np.full((2, 12, 12), np.nan), "between 0 and 1"),
+    ],
+)
+def test_other_arrays_are_refused(loaded, wrong, words):
+    with pytest.raises(UsageError, match=words):
+        loaded.encode(wrong)
+
+
+def test_no_images_have_no_codes(loaded):
+    assert loaded.encode(np.zeros((0, 12, 12), np.uint8)).shape == (0, 4)
+
+
+def test_more_neighbours_than_codes_are_refused(loaded, images):
+    with pytest.raises(UsageError, match="500 neighbours of a code are asked for"):
+        loaded.neighbours(images, k=500)
+
+
+def test_a_module_put_together_by_hand_says_what_to_do(loaded, images):
+    bare = ACN(loaded.encoder, loaded.prior, loaded.decoder, loaded.bank, loaded.index, 3)
+    with pytest.raises(UsageError, match=r"acn\(images\)\.mean"):
+        bare.encode(images)
