@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,9 @@ examples:
   acn finetune runs/mnist/RUN/checkpoints/best.ckpt folder data.root=DIR freeze=[encoder]
   acn test runs/mnist/RUN/checkpoints/best.ckpt
   acn sample runs/mnist/RUN/checkpoints/best.ckpt kind=daydream
+  acn neighbours runs/mnist/RUN/checkpoints/best.ckpt photo.png k=8
+  acn explore runs/mnist/RUN/checkpoints/best.ckpt out=codes.html
+  acn export runs/mnist/RUN/checkpoints/best.ckpt out=codes
 """
 
 
@@ -94,6 +97,24 @@ def make_parser() -> argparse.ArgumentParser:
         ),
         ("test", run_test, "CHECKPOINT", "evaluate a checkpoint on its test set"),
         ("sample", run_sample, "CHECKPOINT", "draw a grid of images with a checkpoint"),
+        (
+            "neighbours",
+            run_neighbours,
+            "CHECKPOINT",
+            "find the training images most like some image files",
+        ),
+        (
+            "export",
+            run_export,
+            "CHECKPOINT",
+            "write codes, neighbours and a map, of the training data, an experiment or a folder",
+        ),
+        (
+            "explore",
+            run_explore,
+            "CHECKPOINT",
+            "write an HTML file to look at the codes of these with",
+        ),
         ("show", run_show, "NAME", "print the whole config of an experiment"),
     ]:
         command = commands.add_parser(name, help=help, description=f"{help}.")
@@ -155,6 +176,61 @@ def run_sample(parsed: argparse.Namespace) -> int:
 
     hush()
     print(experiments.sample(checkpoint, overrides))
+    return 0
+
+
+def run_neighbours(parsed: argparse.Namespace) -> int:
+    """`acn neighbours CHECKPOINT IMAGE... [key=value ...]`."""
+    images = [word for word in parsed.overrides if "=" not in word or Path(word).exists()]
+    if parsed.first is None or not images:
+        raise UsageError("say which checkpoint and images: acn neighbours CHECKPOINT IMAGE ...")
+    from acn_lightning import use
+    from acn_lightning.config import own_options
+    from acn_lightning.console import hush
+
+    hush()
+    words = [word for word in parsed.overrides if word not in images]
+    own, overrides = own_options(use.neighbours, words)
+    return tell_files(use.neighbours(parsed.first, images, overrides, **own))
+
+
+def run_export(parsed: argparse.Namespace) -> int:
+    """`acn export CHECKPOINT [NAME|DIR] [key=value ...]`."""
+    where, words = behind(parsed, "export")
+    from acn_lightning import use
+    from acn_lightning.config import own_options
+    from acn_lightning.console import hush
+
+    hush()
+    own, overrides = own_options(use.export, words)
+    return tell_files(use.export(parsed.first, where, overrides, **own))
+
+
+def run_explore(parsed: argparse.Namespace) -> int:
+    """`acn explore CHECKPOINT [NAME|DIR] [key=value ...]`."""
+    where, words = behind(parsed, "explore")
+    from acn_lightning import use
+    from acn_lightning.config import own_options
+    from acn_lightning.console import hush
+
+    hush()
+    own, overrides = own_options(use.explore, words)
+    return tell_files([use.explore(parsed.first, where, overrides, **own)])
+
+
+def behind(parsed: argparse.Namespace, command: str) -> tuple[str | None, list[str]]:
+    """(what stands behind the checkpoint, the overrides)."""
+    if parsed.first is None:
+        raise UsageError(f"say which checkpoint: acn {command} CHECKPOINT.")
+    words: list[str] = parsed.overrides
+    if words and ("=" not in words[0] or Path(words[0]).exists()):
+        return words[0], words[1:]
+    return None, words
+
+
+def tell_files(files: Iterable[Path]) -> int:
+    """Prints what was written."""
+    print(*files, sep="\n")
     return 0
 
 

@@ -276,6 +276,27 @@ def options(constructor: Callable[..., Any]) -> dict[str, Option]:
     }
 
 
+def own_options(command: Callable[..., Any], words: Sequence[str]) -> tuple[Plain, list[str]]:
+    """A command's own options, which no run remembers, and the words that are none of them.
+
+    Args:
+        command: its keyword-only arguments are the options.
+        words: `key=value`.
+
+    Raises:
+        UsageError: a value of the wrong type.
+    """
+    known = options(command)
+    ours = [word for word in words if word.partition("=")[0] in known]
+    try:
+        schema = OmegaConf.structured(section(command.__name__, known))
+        given = OmegaConf.merge(schema, parse_overrides(ours))
+        values = OmegaConf.to_container(given, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(explain(error)) from error
+    return cast(Plain, values), [word for word in words if word not in ours]
+
+
 def trainer_options() -> dict[str, inspect.Parameter]:
     """The arguments of Lightning's Trainer that a config may set."""
     from lightning import Trainer

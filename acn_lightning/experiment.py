@@ -30,6 +30,7 @@ from acn_lightning.run import (
     AUTO,
     check_limits,
     continue_metrics,
+    device_of,
     ending_together,
     identity,
     make_loggers,
@@ -171,7 +172,7 @@ def sample(path: str, overrides: list[str]) -> Path:
     overrides = in_section("sampling", draw, overrides)
     config, data, module = from_checkpoint(path, overrides, bank=True)
     folder = run_folder(config)
-    device = make_trainer(config, [], [], folder).strategy.root_device
+    device = device_of(config)
     module.to(device).eval()
     module.bank.to(device)
     seed_everything(config["seed"], verbose=False)

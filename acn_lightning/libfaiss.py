@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,3 +86,13 @@ def has_plain_lists(index: Any) -> bool:
     """Whether `add_to_lists` takes it."""
     faiss = import_faiss()
     return isinstance(index, faiss.IndexIVFFlat | faiss.IndexIVFScalarQuantizer)
+
+
+def save_index(index: Any, path: Path) -> None:
+    """Writes an index for `faiss.read_index`, wherever it lies.
+
+    The way from a GPU was never run by this project's tests.
+    """
+    faiss = import_faiss()
+    on_gpu = hasattr(index, "getDevice")
+    faiss.write_index(faiss.index_gpu_to_cpu(index) if on_gpu else index, str(path))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
-from tqdm import tqdm
 
 from acn_lightning import objective
+from acn_lightning.bars import bar
 from acn_lightning.code_bank import CodeBank
 from acn_lightning.data import Batch
 from acn_lightning.data.convert import as_images
@@ -199,10 +199,11 @@ class ACN(LightningModule):
         """
         codes = torch.empty(len(images), self.bank.codes.shape[1])
         rows = torch.arange(len(images)).split(batch_size)
-        with evaluating(self):
-            for some in tqdm(rows, "encoding", leave=False, delay=3, disable=not show):
+        with evaluating(self), bar("encoding", "image", total=len(images), show=show) as shown:
+            for some in rows:
                 batch = images[some].to(self.device).float() / 255
                 codes[some] = self(batch).mean.float().cpu()
+                shown.update(len(some))
         return codes
 
     def neighbours(self, images: Array, k: int | None = None, batch_size: int = 256) -> Neighbours:

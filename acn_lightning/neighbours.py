@@ -1,7 +1,6 @@
 """Nearest stored codes with FAISS, on the codes' GPU where FAISS can, else on the CPU."""
 
 import math
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
+from acn_lightning.bars import bar
 from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.exact import distances_to, exact_neighbours
 from acn_lightning.libfaiss import (
@@ -356,16 +355,7 @@ class NeighbourIndex:
         # Of each: its code, and what is found by number, distance, row and order.
         bytes_each = 4 * self.code_size + 40 * (self.k + 1)
         chunks: Iterable[Tensor] = rows.split(min(CHUNK, max(1, self.memory // 2 // bytes_each)))
-        with tqdm(
-            total=len(rows),
-            desc=doing,
-            unit="code",
-            unit_scale=True,
-            leave=False,
-            disable=not show,
-            delay=3,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        ) as bar:
+        with bar(doing, "code", total=len(rows), show=show) as shown:
             for chunk in chunks:
                 yield chunk
-                bar.update(len(chunk))
+                shown.update(len(chunk))

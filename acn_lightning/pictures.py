@@ -1,7 +1,10 @@
 """Pictures of what a model does, as Pillow images."""
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.distributions import Distribution
@@ -13,6 +16,17 @@ def expected(images: Distribution) -> Tensor:
         return images.mean
     except NotImplementedError:
         return images.sample()
+
+
+def thumbnails(
+    images: UInt8[Tensor, "size channel height width"], side: int
+) -> Iterator[Image.Image]:
+    """Pictures of these images, the longest side at most `side` pixels."""
+    for image in images.permute(0, 2, 3, 1).numpy():
+        pixels = image[..., 0] if image.shape[2] == 1 else image
+        picture = Image.fromarray(np.ascontiguousarray(pixels))
+        picture.thumbnail((side, side))
+        yield picture
 
 
 def grid(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import re
 import secrets
@@ -112,6 +113,21 @@ def make_trainer(
             "search needs them. Use 32-true, bf16-mixed or 16-mixed."
         )
     return trainer
+
+
+def device_of(config: Plain) -> torch.device:
+    """The device that a config's trainer would use, without a word on which there are.
+
+    Raises:
+        UsageError: as for `make_trainer`.
+    """
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        return make_trainer(config, [], [], Path()).strategy.root_device
+    finally:
+        log.setLevel(level)
 
 
 def quickest_precision(accelerator: str) -> str:

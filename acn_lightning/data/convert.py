@@ -1,14 +1,12 @@
 """Images from elsewhere, brought to the form of those that a model was trained on."""
 
-import warnings
-
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from acn_lightning.data.folder import fitted
+from acn_lightning.data.folder import fitted, tell_of_conversion
 from acn_lightning.errors import UsageError
 
 
@@ -27,7 +25,7 @@ def as_images(
     Raises:
         UsageError: they are none of these.
     """
-    array = torch.as_tensor(images).cpu()
+    array = images.cpu() if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
     first = isinstance(images, Tensor)
     if array.ndim == 3:
         array = array[:, None]
@@ -64,13 +62,3 @@ def as_images(
         pixels = fitted(Image.fromarray(image[..., 0] if grey else image), size, channels)
         converted[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(converted)
-
-
-def tell_of_conversion(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Warns that images are brought to another form."""
-    one, other = (" x ".join(map(str, shape)) for shape in (given, wanted))
-    warnings.warn(
-        f"Images of {one} (channels x height x width) are brought to {other}, as the model was "
-        "trained on.",
-        stacklevel=3,
-    )

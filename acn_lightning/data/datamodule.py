@@ -40,6 +40,20 @@ SOURCES = (
     "folder",
     "npz",
 )
+CLOTHES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+"""The classes of Fashion-MNIST, by its publisher (Xiao, Rasul and Vollgraf, arXiv 1708.07747)."""
+
 RESIZED = ("folder", "celeba", "imagenet")
 """Sources whose images can be brought to another size."""
 
@@ -175,7 +189,10 @@ class ImageData(LightningDataModule):
             case "npz":
                 return read_npz(self.root)
             case _:
-                return read_idx(self.root)
+                content = read_idx(self.root)
+                if self.source == "fashion_mnist" and len(content.classes) == len(CLOTHES):
+                    return content._replace(classes=CLOTHES)
+                return content
 
     @property
     def binary(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from acn_lightning.bars import bar
 from acn_lightning.data.sources import Part, Source, divide, require_folder
 from acn_lightning.errors import UsageError, check_choice
 
@@ -127,9 +128,14 @@ def read_readable(
     check_choice("unreadable", unreadable, ("stop", "skip"))
     channels, *size = image_shape
     failed: dict[Path, str] = {}
+    others: dict[Path, tuple[int, ...]] = {}
 
     def read(file: Path) -> np.ndarray:
         try:
+            with opened(file) as one:
+                given = (1 if is_grey_mode(one) else 3, one.height, one.width)
+            if given != image_shape:
+                others[file] = given
             return read_image(file, size, channels)
         except UsageError as error:
             if unreadable == "stop":
@@ -145,15 +151,30 @@ def read_readable(
             raise UsageError(f"None of {len(files)} images can be read. {told}")
         warnings.warn(f"{len(failed)} of {len(files)} images are left out: {told}", stacklevel=2)
         images = images[kept]
+    if one := next((file for file in files if file in others and file not in failed), None):
+        tell_of_conversion(others[one], image_shape)
     return images, [files[row] for row in kept]
+
+
+def tell_of_conversion(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Warns that images are brought to another form."""
+    one, other = (" x ".join(map(str, shape)) for shape in (given, wanted))
+    warnings.warn(
+        f"Images of {one} (channels x height x width) are brought to {other}, as the model was "
+        "trained on.",
+        stacklevel=3,
+    )
+
+
+def is_grey_mode(image: "Image") -> bool:
+    """Whether its pixels have no colour."""
+    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
 def gather_images(
     files: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray]
 ) -> UInt8[Tensor, "size channel height width"]:
     """What `read` makes of each file, several at a time, in one tensor."""
-    from tqdm import tqdm
-
     # In place, as twice the images of a large collection may be more than there is memory for.
     images = np.empty((len(files), *shape), np.uint8)
 
@@ -166,17 +187,16 @@ def gather_images(
     # A task for every image would be more memory than the images where those are small.
     everything = range(len(files))
     pieces = [everything[start : start + 16] for start in everything[::16]]
-    bar = tqdm(total=len(files), desc="reading images", unit="image", delay=2)
-    with bar, ThreadPoolExecutor() as pool:
+    with bar("reading images", "image", total=len(files)) as shown, ThreadPoolExecutor() as pool:
         for count in pool.map(fill, pieces):
-            bar.update(count)
+            shown.update(count)
     return torch.from_numpy(images)
 
 
 def is_grey(path: Path) -> bool:
     """Whether the file's header says so."""
     with opened(path) as image:
-        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        return is_grey_mode(image)
 
 
 def read_image(path: Path, image_size: Sequence[int] | None, channels: int) -> np.ndarray:

@@ -1,0 +1,316 @@
+"""A trained model at work: `acn neighbours`, `acn export`, `acn explore`."""
+
+import csv
+import json
+import shutil
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acn_lightning.building import read_data, restore
+from acn_lightning.checkpoint import KEY
+from acn_lightning.collection import (
+    PROJECTIONS,
+    collect,
+    encode,
+    read_queries,
+    stratified,
+)
+from acn_lightning.config import Plain, to_yaml
+from acn_lightning.data import ImageData
+from acn_lightning.data.images import binarise_alike
+from acn_lightning.errors import UsageError, check_choice
+from acn_lightning.exact import distances_to
+from acn_lightning.libfaiss import save_index
+from acn_lightning.module import ACN
+from acn_lightning.pictures import grid
+from acn_lightning.run import device_of, run_folder
+
+SHOWN = 64
+"""Queries in the picture of `acn neighbours`."""
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def neighbours(
+    checkpoint: str,
+    images: list[str],
+    overrides: list[str],
+    *,
+    k: int = 8,
+    encode: bool = True,
+    unreadable: str = "stop",
+    out: str | None = None,
+) -> list[Path]:
+    """`acn neighbours CHECKPOINT IMAGE...`: the training images most like these, as a picture and a
+    table.
+
+    Args:
+        checkpoint: its path.
+        images: files, or folders of files.
+        overrides: of the checkpoint's config, `section.key=value`.
+        k: neighbours of each image.
+        encode: whether to encode the training images anew by the checkpoint's weights; else the
+            codes in the checkpoint count, which were stored along its last epoch.
+        unreadable: "stop" at a file that is no image, or "skip" it with a warning.
+        out: the folder to write to; null for a new one beside the runs.
+
+    Returns:
+        The files written: `neighbours.png` (the first 64 images), `neighbours.csv`.
+
+    Raises:
+        UsageError: something cannot be read, or the folder `out` exists; nothing has been written.
+    """
+    module, config = trained(checkpoint, overrides)
+    if not 1 <= k <= len(module.bank.rows):
+        raise UsageError(f"k: {k} is not from 1 to {len(module.bank.rows)}, the stored codes.")
+    folder = Path(out) if out else run_folder(config)
+    with writing_to(folder, config) as beside:
+        shape = tuple(module.hparams["image_shape"])
+        queries, files = read_queries(images, shape, unreadable)
+        data = read_data(config)
+        check_data(module, data)
+        if encode:
+            renew(module, data)
+        seen = binarise_alike(queries, config["data"]["binarisation"], config["seed"])
+        codes = module.encode_stored(seen, show=True).to(module.bank.codes.device)
+        rows = module.index.search(codes, k=k)
+        distances = distances_to(codes, module.bank.codes, rows).cpu()
+        rows = rows.cpu()
+        assert data.content is not None
+        pictures = torch.cat([queries[:SHOWN, None], data.content.train.images[rows[:SHOWN]]], 1)
+        grid(pictures.float() / 255, apart=1).save(beside / "neighbours.png")
+        write_table(beside / "neighbours.csv", files, rows, distances, data)
+    return sorted(folder.glob("neighbours.*"))
+
+
+def write_table(
+    path: Path, files: list[Path], rows: Tensor, distances: Tensor, data: ImageData
+) -> None:
+    """A line for each query and neighbour, nearest first."""
+    assert data.content is not None
+    names, labels = data.content.train.names, data.labels
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "rank", "row", "file", "label", "distance"])
+        for query, own, far in zip(files, rows.tolist(), distances.tolist(), strict=True):
+            for rank, (row, distance) in enumerate(zip(own, far, strict=True), start=1):
+                label = int(labels[row])
+                name = data.classes[label] if label >= 0 else ""
+                where = names[row] if names else ""
+                writer.writerow([query, rank, row, where, name, f"{distance:.6g}"])
+
+
+def export(
+    checkpoint: str,
+    where: str | None,
+    overrides: list[str],
+    *,
+    k: int = 8,
+    part: str = "train",
+    projection: str = "tsne",
+    thumbnails: int = 64,
+    unreadable: str = "stop",
+    out: str | None = None,
+) -> list[Path]:
+    """`acn export CHECKPOINT [NAME|DIR]`: codes and what goes with them, for other programs.
+
+    Args:
+        checkpoint: its path.
+        where: None for the images that it was trained on; else an experiment or a folder.
+        overrides: `section.key=value` of the checkpoint's config; where an experiment is named,
+            what begins with `data.` is of that.
+        k: neighbours of each image, among the others.
+        part: "train" or "test" images, where there are both.
+        projection: "tsne" or "pca".
+        thumbnails: the longest side of the images stored, in pixels; 0 for none.
+        unreadable: "stop" at a file that is no image, or "skip" it with a warning.
+        out: the folder to write to; null for a new one beside the runs.
+
+    Returns:
+        The files written: `codes.parquet`, `codes.npz`, `index.faiss`, `about.json`.
+
+    Raises:
+        UsageError: something cannot be read, pyarrow is not installed, or the folder `out` exists;
+            nothing has been written then.
+    """
+    from acn_lightning.table import require_pyarrow, write_parquet
+
+    require_pyarrow()
+    check_choice("projection", projection, PROJECTIONS)
+    if not 0 <= thumbnails <= 4096:
+        raise UsageError(f"thumbnails: {thumbnails} is not from 0 to 4096.")
+    module, config, theirs = asked(checkpoint, where, overrides)
+    folder = Path(out) if out else run_folder(config)
+    with writing_to(folder, config) as beside:
+        collection = collect(module, config, where, theirs, part, unreadable)
+        coded = encode(module, collection, k, config, projection)
+        write_parquet(beside / "codes.parquet", collection, coded, thumbnails)
+        np.savez(
+            beside / "codes.npz",
+            codes=coded.codes.numpy(),
+            labels=collection.labels.numpy(),
+            classes=np.array(collection.classes, dtype=str),
+            files=np.array(collection.files, dtype=str),
+            neighbours=coded.neighbours.numpy(),
+            distances=coded.distances.numpy(),
+            places=coded.places.numpy(),
+        )
+        save_index(coded.searched.index, beside / "index.faiss")
+        about = {
+            "checkpoint": str(checkpoint),
+            "data": collection.name,
+            "images": len(collection.images),
+            "code_size": coded.codes.shape[1],
+            "neighbours": k,
+            "index": coded.searched.made,
+            "recall": coded.recall,
+            "projection": projection,
+        }
+        (beside / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+    return sorted(folder.glob("*"))
+
+
+def explore(
+    checkpoint: str,
+    where: str | None,
+    overrides: list[str],
+    *,
+    k: int = 8,
+    points: int = 10_000,
+    part: str = "train",
+    projection: str = "tsne",
+    thumbnails: int = 48,
+    unreadable: str = "stop",
+    out: str | None = None,
+    open: bool = False,
+) -> Path:
+    """`acn explore CHECKPOINT [NAME|DIR]`: one HTML file to look at codes with.
+
+    Args:
+        checkpoint, where, overrides, part, projection, unreadable: as for `export`.
+        k: neighbours shown at a click.
+        points: images shown at most. Of more a sample is taken, of each class its share, and
+            neighbours are the nearest within it.
+        thumbnails: the longest side of an image in the file, in pixels.
+        out: the file to write; null for `explorer.html` in a new folder beside the runs.
+        open: whether to open it in a browser.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: something cannot be read, plotly is not installed, or the file `out` exists;
+            nothing has been written then. Or there is no browser to open it.
+    """
+    from acn_lightning.explorer import page, require_plotly
+
+    require_plotly()
+    check_choice("projection", projection, PROJECTIONS)
+    if not 2 <= points <= 100_000:
+        raise UsageError(f"points: {points} is not from 2 to 100000.")
+    if not 8 <= thumbnails <= 256:
+        raise UsageError(f"thumbnails: {thumbnails} is not from 8 to 256.")
+    if out and Path(out).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"out: {out} is no .html file.")
+    if out and Path(out).exists():
+        raise UsageError(f"out: there is {out} already. Remove it, or choose another name.")
+    module, config, theirs = asked(checkpoint, where, overrides)
+    path = Path(out) if out else run_folder(config) / "explorer.html"
+    whole = collect(module, config, where, theirs, part, unreadable)
+    some = whole.at(stratified(whole.labels, points, config["seed"]))
+    coded = encode(module, some, k, config, projection)
+    title = f"{some.name}: {checkpoint}"
+    write_whole(path, page(some, coded, title, len(whole.images), thumbnails))
+    if open and not webbrowser.open(path.resolve().as_uri()):
+        raise UsageError(f"open: there is no browser here. {path} can be opened in any.")
+    return path
+
+
+# ---------------------------------------------------------------- what they share
+
+
+def asked(checkpoint: str, where: str | None, overrides: list[str]) -> tuple[ACN, Plain, list[str]]:
+    """(the module, its config, overrides of the experiment that is named)."""
+    theirs = [word for word in overrides if where is not None and word.startswith("data.")]
+    module, config = trained(checkpoint, [word for word in overrides if word not in theirs])
+    return module, config, theirs
+
+
+def trained(checkpoint: str, overrides: list[str]) -> tuple[ACN, Plain]:
+    """The module on the device that the config asks for, and the config."""
+    module = restore(checkpoint, overrides)
+    config: Plain = module.hparams[KEY]
+    device = device_of(config)
+    module.to(device)
+    module.bank.to(device)
+    return module, config
+
+
+def check_data(module: ACN, data: ImageData) -> None:
+    """Raises:
+    UsageError: the data are others than the bank is of.
+    """
+    if not torch.equal(data.labels, module.bank.labels.cpu()):
+        raise UsageError(
+            f"data.root: the checkpoint was trained on other data: {len(module.bank.labels):,} "
+            f"images; here {len(data.labels):,}, or other labels."
+        )
+
+
+def renew(module: ACN, data: ImageData) -> None:
+    """Has the bank and its index hold the training images' codes by the weights as they are."""
+    codes = module.encode_stored(data.fixed_set.images, show=True)
+    module.bank.codes = codes.to(module.bank.codes.device)
+    module.bank.written.clamp_(min=0)
+    module.bank.rebuild(module.index, show=True)
+
+
+@contextmanager
+def writing_to(folder: Path, config: Plain) -> Iterator[Path]:
+    """A folder to write to, that gets its name when all is written, and is gone on an error. It
+    holds `config.yaml`.
+
+    Raises:
+        UsageError: there is one of that name, or it cannot be made.
+    """
+    if folder.exists():
+        raise UsageError(f"out: there is {folder} already. Remove it, or choose another name.")
+    beside = folder.with_name(f".{folder.name}.partial")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
+        beside.mkdir(parents=True)
+        (beside / "config.yaml").write_text(to_yaml(config))
+    except OSError as error:
+        raise UsageError(f"out: cannot write {folder} ({error}).") from error
+    try:
+        yield beside
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # it is not empty
+                parent.rmdir()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is there in the end, or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, "utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"out: cannot write {path} ({error}).") from error

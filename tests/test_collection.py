@@ -1,0 +1,259 @@
+"""Collections of images, their codes, neighbours and places."""
+
+import io
+import json
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from acn_lightning import ACN
+from acn_lightning.collection import collect, encode, project, stratified
+from acn_lightning.data.images import binarise_alike
+from acn_lightning.errors import UsageError
+
+
+@pytest.fixture
+def photos(trained):
+    return trained / "photos"
+
+
+def naive_nearest(codes, k):
+    """(rows, distances) of the K nearest others of each code."""
+    far = torch.cdist(codes.double(), codes.double())
+    far.fill_diagonal_(torch.inf)
+    found = far.topk(k, largest=False)
+    return found.indices, found.values.float()
+
+
+# ---------------------------------------------------------------- export
+
+
+def test_export_has_the_codes_of_the_training_images_and_their_nearest(acn, checkpoint):
+    status, out, err = acn("export", checkpoint, "k=3", "out=mine", "projection=pca")
+    assert status == 0, err
+    assert out.split() == [
+        f"mine/{name}"
+        for name in ("about.json", "codes.npz", "codes.parquet", "config.yaml", "index.faiss")
+    ]
+    table = pyarrow.parquet.read_table("mine/codes.parquet").to_pylist()
+    assert [row["id"] for row in table] == list(range(len(table)))
+    codes = torch.tensor([row["code"] for row in table])
+    loaded = ACN.load(checkpoint)
+    files = [Path(row["file"]) for row in table]
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.testing.assert_allclose(codes, loaded.encode(pixels), rtol=1e-4, atol=1e-5)
+    rows, distances = naive_nearest(codes, 3)
+    assert [row["neighbors"]["ids"] for row in table] == rows.tolist()
+    found = [row["neighbors"]["distances"] for row in table]
+    np.testing.assert_allclose(found, distances, rtol=1e-4)
+    assert [row["label"] for row in table] == [file.parent.name for file in files]
+    for row, image in zip(table, pixels, strict=True):
+        picture = Image.open(io.BytesIO(row["image"]["bytes"]))
+        assert np.array_equal(np.asarray(picture), image)
+        assert row["image"]["path"] == row["file"]
+    arrays = np.load("mine/codes.npz")
+    assert np.array_equal(arrays["codes"], codes)
+    assert np.array_equal(arrays["neighbours"], rows)
+    assert arrays["classes"].tolist() == ["digit 0", "digit 1", "digit 2"]
+    assert [[row["x"], row["y"]] for row in table] == arrays["places"].tolist()
+    index = faiss.read_index("mine/index.faiss")
+    assert (index.search(arrays["codes"], 1)[1][:, 0] == np.arange(len(table))).all()
+    about = json.loads(Path("mine/about.json").read_text())
+    assert about["images"] == len(table) == loaded.bank.codes.shape[0]
+    assert about["recall"] == 1.0
+
+
+def test_export_of_a_folder_of_other_images_and_of_an_experiment(acn, checkpoint, photos):
+    Path("other").mkdir()
+    for number, file in enumerate(sorted(photos.rglob("*.png"))[:9]):
+        Image.open(file).convert("RGB").resize((30, 20)).save(f"other/{number}.jpg")
+    with pytest.warns(UserWarning, match="Images of 3 x 20 x 30 .* brought to 1 x 12 x 12"):
+        status, _, err = acn("export", checkpoint, "other", "out=one", "thumbnails=0")
+    assert status == 0, err
+    table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
+    assert [row["file"] for row in table] == [f"other/{number}.jpg" for number in range(9)]
+    assert {row["label"] for row in table} == {"no label"}
+    assert all(row["image"] is None for row in table)
+    with pytest.warns(UserWarning, match="Images of 1 x 8 x 8"):
+        status, _, err = acn(
+            "export", checkpoint, "digits", "data.subset=100", "part=test", "out=two",
+            "projection=pca",
+        )  # fmt: skip
+    assert status == 0, err
+    table = pyarrow.parquet.read_table("two/codes.parquet").to_pylist()
+    assert len(table) == 359
+    assert table[0]["image"]["path"] == "0.png"
+    assert table[0]["file"] is None
+
+
+def test_what_cannot_be_read_is_named_and_stops_or_is_left_out(acn, checkpoint, photos, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number, file in enumerate(sorted(photos.rglob("*.png"))[:6]):
+        (folder / f"{number}.png").write_bytes(file.read_bytes())
+    (folder / "3.png").write_bytes(b"no image")
+    status, _, err = acn("export", checkpoint, folder, "k=2", "out=mine")
+    assert status == 2
+    assert f"{folder / '3.png'} cannot be read as an image" in err
+    assert err.rstrip().endswith("To leave such files out: unreadable=skip.")
+    assert not Path("mine").exists()
+    assert not list(Path().glob(".*partial"))
+    words = [folder, "k=2", "out=mine", "unreadable=skip"]
+    with pytest.warns(UserWarning, match=r"1 of 6 images are left out: .*3\.png cannot be read"):
+        status, _, err = acn("export", checkpoint, *words)
+    assert status == 0, err
+    names = [row["file"] for row in pyarrow.parquet.read_table("mine/codes.parquet").to_pylist()]
+    assert [Path(name).stem for name in names] == ["0", "1", "2", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["export"], "say which checkpoint: acn export CHECKPOINT."),
+        (["export", "CHECKPOINT", "nowhere"], "nowhere: neither a folder nor an experiment."),
+        (["export", "CHECKPOINT", "pyproject.toml"], "is a file: give a folder of images"),
+        (["export", "CHECKPOINT", "k=0"], "k: 0 is not from 1 to 134, the other images."),
+        (["export", "CHECKPOINT", "k=135"], "k: 135 is not from 1 to 134, the other images."),
+        (["export", "CHECKPOINT", "out=there"], "out: there is there already."),
+        (["export", "CHECKPOINT", "part=all"], "part: 'all' is none of train, test."),
+        (["export", "CHECKPOINT", "projection=umap"], "projection: 'umap' is none of tsne, pca."),
+        (["export", "CHECKPOINT", "thumbnails=-1"], "thumbnails: -1 is not from 0 to 4096."),
+        (["export", "CHECKPOINT", "kk=3"], "kk: there is no such key."),
+        (["explore", "CHECKPOINT", "points=1"], "points: 1 is not from 2 to 100000."),
+        (["explore", "CHECKPOINT", "thumbnails=4"], "thumbnails: 4 is not from 8 to 256."),
+        (["explore", "CHECKPOINT", "out=mine.txt"], "out: mine.txt is no .html file."),
+        (["explore", "CHECKPOINT", "out=there/a.html"], "out: there is there/a.html already."),
+        (["explore", "gone.ckpt"], "There is no checkpoint gone.ckpt."),
+        (["neighbours", "CHECKPOINT"], "say which checkpoint and images"),
+        (["neighbours", "CHECKPOINT", "gone.png"], "there is no image gone.png."),
+        (["neighbours", "CHECKPOINT", "pyproject.toml"], "cannot be read as an image"),
+        (["neighbours", "CHECKPOINT", "one.png", "k=200"], "k: 200 is not from 1 to 121"),
+        (["neighbours", "CHECKPOINT", "one.png", "out=there"], "out: there is there already."),
+        (["neighbours", "CHECKPOINT", "one.png", "data.root=there"], "has no images"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(acn, checkpoint, words, line):
+    Path("there").mkdir()
+    Path("there/a.html").touch()
+    Path("pyproject.toml").write_text("no image")
+    Image.new("L", (12, 12)).save("one.png")
+    before = sorted(Path().rglob("*"))
+    status, out, err = acn(*(checkpoint if word == "CHECKPOINT" else word for word in words))
+    assert status == 2
+    assert not out
+    assert line in err
+    assert err.startswith("acn: ")
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+def test_neighbours_of_files_as_a_picture_and_a_table(acn, checkpoint, photos):
+    loaded = ACN.load(checkpoint)
+    files = sorted(photos.rglob("*.png"))[3:140:40]
+    status, out, err = acn("neighbours", checkpoint, *files, "k=4", "out=found")
+    assert status == 0, err
+    assert out.split() == ["found/neighbours.csv", "found/neighbours.png"]
+    lines = [line.split(",") for line in Path("found/neighbours.csv").read_text().splitlines()]
+    assert lines[0] == ["image", "rank", "row", "file", "label", "distance"]
+    assert len(lines) == 1 + 4 * len(files)
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    codes = torch.from_numpy(loaded.encode(pixels))
+    rows = loaded.bank.rows
+    # The stored ones anew, as the command does.
+    stored = {line[3] for line in lines[1:]}
+    assert stored <= {str(file) for file in photos.rglob("*.png")}
+    for i, file in enumerate(files):
+        own = [line for line in lines[1:] if line[0] == str(file)]
+        assert [int(line[1]) for line in own] == [1, 2, 3, 4]
+        near = np.stack([np.asarray(Image.open(line[3])) for line in own])
+        far = torch.linalg.vector_norm(torch.from_numpy(loaded.encode(near)) - codes[i], dim=1)
+        np.testing.assert_allclose([float(line[5]) for line in own], far, rtol=1e-3, atol=1e-5)
+        assert all(int(line[2]) in rows for line in own)
+        assert all(Path(line[3]).parent.name == line[4] for line in own)
+        assert far.tolist() == sorted(far.tolist())
+    picture = Image.open("found/neighbours.png")
+    assert picture.height > picture.width / 2
+
+
+def test_stored_codes_serve_where_encoding_anew_is_not_asked_for(acn, checkpoint, photos):
+    file = min(photos.rglob("*.png"))
+    status, _, err = acn("neighbours", checkpoint, file, "k=2", "out=found", "encode=false")
+    assert status == 0, err
+    found = ACN.load(checkpoint).neighbours(np.asarray(Image.open(file))[None], k=2)
+    rows = [line.split(",")[2] for line in Path("found/neighbours.csv").read_text().splitlines()]
+    assert rows[1:] == [str(row) for row in found.rows[0]]
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_a_collection_is_seen_as_the_training_images_were(checkpoint, photos):
+    module = ACN.load(checkpoint)
+    config = module.hparams["acn_config"]
+    own = collect(module, config, None)
+    assert own.rows.tolist() == list(range(135))
+    assert torch.equal(own.images, own.seen)
+    binary = config | {"data": config["data"] | {"binarisation": "static"}}
+    folder = collect(module, binary, str(photos))
+    assert len(folder.images) == 150
+    assert torch.equal(folder.seen, binarise_alike(folder.images, "static", config["seed"]))
+    some = folder.at(torch.tensor([149, 0]))
+    assert some.files == (folder.files[149], folder.files[0])
+    assert some.rows.tolist() == [149, 0]
+    assert some.label_names() == ["digit 2", "digit 0"]
+
+
+def test_a_sample_has_of_each_class_its_share():
+    labels = torch.tensor([0] * 500 + [1] * 300 + [2] * 199 + [-1])[torch.randperm(1000)]
+    rows = stratified(labels, 100, seed=1)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    counts = torch.bincount(labels[rows] + 1, minlength=4)
+    assert (counts - torch.tensor([0, 50, 30, 20])).abs().max() <= 1
+    assert not torch.equal(rows, stratified(labels, 100, seed=2))
+    assert torch.equal(stratified(labels, 1000), torch.arange(1000))
+
+
+def test_a_map_keeps_groups_apart_and_places_the_rest_among_its_landmarks():
+    centres = torch.randn(3, 8) * 10
+    groups = torch.arange(90) % 3
+    codes = centres[groups] + torch.randn(90, 8)
+    for how, landmarks in [("tsne", 1000), ("tsne", 60), ("pca", 1000)]:
+        places = project(codes, how, landmarks=landmarks)
+        assert places.shape == (90, 2)
+        near = naive_nearest(places, 3)[0]
+        assert (groups[near] == groups[:, None]).float().mean() > 0.95
+        assert torch.equal(places, project(codes, how, landmarks=landmarks))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 6])
+def test_a_map_of_few_or_equal_codes_is_drawn_all_the_same(size):
+    for codes in (torch.randn(size, 3), torch.ones(size, 3), torch.randn(size, 1)):
+        places = project(codes)
+        assert places.shape == (size, 2)
+        assert places.isfinite().all()
+
+
+def test_duplicates_are_neighbours_of_each_other(checkpoint):
+    module = ACN.load(checkpoint)
+    config = module.hparams["acn_config"]
+    twice = collect(module, config, None).at(torch.tensor([5, 9, 5, 30]))
+    coded = encode(module, twice, 1, config, "pca")
+    assert coded.neighbours[0].item() == 2
+    assert coded.neighbours[2].item() == 0
+    assert coded.distances[[0, 2]].max() == 0
+
+
+def test_a_collection_needs_more_images_than_neighbours(checkpoint):
+    module = ACN.load(checkpoint)
+    config = module.hparams["acn_config"]
+    few = collect(module, config, None).at(torch.arange(3))
+    with pytest.raises(UsageError, match="k: 3 is not from 1 to 2"):
+        encode(module, few, 3, config)
