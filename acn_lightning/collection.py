@@ -15,6 +15,7 @@ from acn_lightning.data import ImageData
 from acn_lightning.data.convert import as_images
 from acn_lightning.data.folder import list_images, read_readable
 from acn_lightning.data.images import binarise, binarise_alike
+from acn_lightning.data.sources import stratified
 from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.exact import distances_to
 from acn_lightning.module import ACN
@@ -185,24 +186,6 @@ def read_queries(
         else:
             raise UsageError(f"there is no image {path}.")
     return read_readable(files, shape, unreadable)
-
-
-def stratified(labels: Int[Tensor, " size"], count: int, seed: int = 0) -> Int[Tensor, " n"]:
-    """Rows of `count` images at random, in order, of each class its share; all where there are no
-    more.
-
-    Example:
-        >>> labels = torch.tensor([0] * 60 + [1] * 30)
-        >>> torch.bincount(labels[stratified(labels, 9)])
-        tensor([6, 3])
-    """
-    if count >= len(labels):
-        return torch.arange(len(labels))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    order = order[labels[order].argsort(stable=True)]  # by class, at random within each
-    # Evenly spaced: a class has as many as its share, give or take one.
-    places = (torch.arange(count, dtype=torch.double) + 0.5) * len(labels) / count
-    return order[places.long()].sort().values
 
 
 # ---------------------------------------------------------------- what the model makes of them

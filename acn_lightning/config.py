@@ -241,6 +241,7 @@ def make_schema(chosen: DictConfig) -> type:
             "checkpoints": section("checkpoints", options(callbacks.LastCheckpoint)),
             "evaluation": section("evaluation", options(callbacks.MeasureTest)),
             "pictures": section("pictures", options(callbacks.DrawPictures)),
+            "probe": section("probe", options(callbacks.ProbeCodes)),
             "sampling": section("sampling", options(draw)),
             "trainer": section("trainer", trainer_schema()),
             "wandb": Wandb,

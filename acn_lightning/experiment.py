@@ -114,6 +114,7 @@ def run(config: Plain, resumed: "Resumed | None") -> Outcome:
         cb.StopOnNonFiniteLoss(),
         finetuning,
         refresh,
+        cb.ProbeCodes(**config["probe"]),
         measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
         stop,
@@ -195,8 +196,8 @@ class Resumed(NamedTuple):
     content: dict[str, Any]
 
 
-FREE = ("trainer.", "compile", "channels_last", "pictures.", "evaluation.", "sampling.", "wandb.",
-        "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
+FREE = ("trainer.", "compile", "channels_last", "pictures.", "probe.", "evaluation.", "sampling.",
+        "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
 """What a run may change when it goes on."""
 

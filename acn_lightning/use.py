@@ -19,11 +19,11 @@ from acn_lightning.collection import (
     collect,
     encode,
     read_queries,
-    stratified,
 )
 from acn_lightning.config import Plain, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.data.images import binarise_alike
+from acn_lightning.data.sources import stratified
 from acn_lightning.errors import UsageError, check_choice
 from acn_lightning.exact import distances_to
 from acn_lightning.libfaiss import save_index

@@ -11,6 +11,7 @@ from acn_lightning.callbacks.finetune import Finetune
 from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
 from acn_lightning.callbacks.measure import MeasureTest
 from acn_lightning.callbacks.pictures import DrawPictures
+from acn_lightning.callbacks.probe import ProbeCodes
 from acn_lightning.callbacks.progress import PrintEpochs
 from acn_lightning.callbacks.refresh import RefreshNeighbours
 from acn_lightning.callbacks.seeds import SeedEpochs
@@ -24,6 +25,7 @@ __all__ = [
     "LastCheckpoint",
     "MeasureTest",
     "PrintEpochs",
+    "ProbeCodes",
     "RefreshNeighbours",
     "SeedEpochs",
     "StopOnNonFiniteLoss",

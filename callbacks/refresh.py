@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.code_bank import Refresh
+from acn_lightning.diagnostics import code_figures, neighbour_figures
 from acn_lightning.module import ACN
 from acn_lightning.networks import evaluating
+
+SAMPLE = 4096
+"""Codes that figures for a dashboard are of."""
 
 
 class RefreshNeighbours(Callback):
@@ -32,7 +38,10 @@ class RefreshNeighbours(Callback):
     never encoded), `bank/rebuild_seconds`, `bank/recall` (the part of the true K nearest that the
     index finds, on a sample), `bank/megabytes` (what bank and table hold in each process) and,
     where there are several, `bank/received_megabytes` (what came to each over the network). A
-    recall below what `neighbours.recall` asks for is a warning.
+    recall below what `neighbours.recall` asks for is a warning. Of a sample of 4,096 codes also
+    `bank/neighbour_distance`, `bank/neighbour_agreement` (in class), `bank/neighbours_changed`
+    (since the boundary before), `codes/norm`, `codes/variance_mean`, `codes/variance_min` and
+    `codes/active_dimensions`: see `code_figures` and `neighbour_figures`.
 
     Attributes:
         rebuilds: how often, the one at the start of training included.
@@ -77,8 +86,13 @@ class RefreshNeighbours(Callback):
     def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
         if self.encode:
             encode_all(trainer, module)
+        sample = some_rows(module.bank.rows, SAMPLE)
+        before = module.bank.neighbours
+        before = None if before is None else before[sample].long()  # a copy: the table goes
         found = self._refresh(trainer, module)
-        figures = {
+        figures = code_figures(module.bank.codes[sample])
+        figures |= neighbour_figures(module.bank, sample, before)
+        figures |= {
             "bank/refreshed": float(found.refreshed),
             "bank/unseen": float(found.unseen),
             "bank/rebuild_seconds": found.seconds,
@@ -109,6 +123,12 @@ class RefreshNeighbours(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rebuilds, self.seconds = state_dict["rebuilds"], state_dict["seconds"]
+
+
+def some_rows(rows: Tensor, most: int) -> Tensor:
+    """Evenly spaced among them: the same ones at each boundary."""
+    count = min(most, len(rows))
+    return rows[torch.arange(count, device=rows.device) * len(rows) // count]
 
 
 def warn_of_recall(recall: float | None, module: ACN) -> None:

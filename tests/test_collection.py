@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.collection import collect, encode, project, stratified
+from acn_lightning.collection import collect, encode, project
 from acn_lightning.data.images import binarise_alike
+from acn_lightning.data.sources import stratified
 from acn_lightning.errors import UsageError
 
 

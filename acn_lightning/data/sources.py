@@ -60,6 +60,24 @@ def some_of(part: Part, count: int, seed: int) -> Part:
     return part.at(chosen.sort().values)
 
 
+def stratified(labels: Int[Tensor, " size"], count: int, seed: int = 0) -> Int[Tensor, " n"]:
+    """Rows of `count` images at random, in order, of each class its share; all where there are no
+    more.
+
+    Example:
+        >>> labels = torch.tensor([0] * 60 + [1] * 30)
+        >>> torch.bincount(labels[stratified(labels, 9)])
+        tensor([6, 3])
+    """
+    if count >= len(labels):
+        return torch.arange(len(labels))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[labels[order].argsort(stable=True)]  # by class, at random within each
+    # Evenly spaced: a class has as many as its share, give or take one.
+    places = (torch.arange(count, dtype=torch.double) + 0.5) * len(labels) / count
+    return order[places.long()].sort().values
+
+
 def divide(part: Part, classes: tuple[str, ...], fraction: float, name: str) -> Source:
     """A source whose publisher has no test set: a fixed `fraction` of it becomes one."""
     count = round(len(part.images) * fraction)
