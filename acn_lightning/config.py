@@ -240,6 +240,7 @@ def make_schema(chosen: DictConfig) -> type:
             "finetune": section("finetune", options(callbacks.Finetune)),
             "checkpoints": section("checkpoints", options(callbacks.LastCheckpoint)),
             "evaluation": section("evaluation", options(callbacks.MeasureTest)),
+            "dashboard": section("dashboard", options(callbacks.Dashboard)),
             "pictures": section("pictures", options(callbacks.DrawPictures)),
             "probe": section("probe", options(callbacks.ProbeCodes)),
             "sampling": section("sampling", options(draw)),
@@ -341,9 +342,8 @@ def check_keys(config: DictConfig, schema: type) -> None:
             full = f"{prefix}{key}"
             if full not in known:
                 if prefix == "trainer." and key in TRAINER_OURS:
-                    way = (
-                        "use logger=csv or logger=wandb" if key == "logger" else "use it in Python"
-                    )
+                    loggers = "use logger=csv, logger=wandb or logger=tensorboard"
+                    way = loggers if key == "logger" else "use it in Python"
                     raise UsageError(f"{full} is not for configs: {way}.")
                 guess = nearest(full, known) or (
                     f" Did you mean '{names[str(key)]}'?" if key in names else ""

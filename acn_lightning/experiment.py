@@ -117,6 +117,7 @@ def run(config: Plain, resumed: "Resumed | None") -> Outcome:
         cb.ProbeCodes(**config["probe"]),
         measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
+        cb.Dashboard(folder, **config["dashboard"]),
         stop,
         *([best, last] if keep else []),
     ]
@@ -196,7 +197,8 @@ class Resumed(NamedTuple):
     content: dict[str, Any]
 
 
-FREE = ("trainer.", "compile", "channels_last", "pictures.", "probe.", "evaluation.", "sampling.",
+FREE = ("trainer.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
+        "evaluation.", "sampling.",
         "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
 """What a run may change when it goes on."""

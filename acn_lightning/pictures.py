@@ -1,11 +1,11 @@
 """Pictures of what a model does, as Pillow images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -27,6 +27,43 @@ def thumbnails(
         picture = Image.fromarray(np.ascontiguousarray(pixels))
         picture.thumbnail((side, side))
         yield picture
+
+
+COLOURS = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
+    "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#4b5563",
+)  # fmt: skip
+"""Of the first ten classes; the others have hues far from each other's."""
+
+
+def colour(label: int) -> str:
+    """Of a class; grey for none, -1."""
+    if label < 0:
+        return "#999999"
+    return COLOURS[label] if label < len(COLOURS) else f"hsl({label * 137.508 % 360:.0f},65%,45%)"
+
+
+def scatter(
+    places: Float[Tensor, "size 2"], labels: Sequence[int], classes: Sequence[str], side: int = 640
+) -> Image.Image:
+    """Points coloured by class, with a legend of the first twenty."""
+    scale = 2  # drawn large and made small: edges are smooth
+    low, high = places.min(0).values, places.max(0).values
+    span = float((high - low).max()) or 1.0
+    margin, radius = 12 * scale, 3 * scale
+    middle = (places - (low + high) / 2) / span * (side * scale - 2 * margin) + side * scale / 2
+    shown = [(label, name) for label, name in enumerate(classes) if label in set(labels)][:20]
+    width = side + (150 if shown else 0)
+    picture = Image.new("RGB", (width * scale, side * scale), "white")
+    draw = ImageDraw.Draw(picture)
+    for (x, y), label in zip(middle.tolist(), labels, strict=True):
+        box = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(box, fill=colour(label), outline="white")
+    for row, (label, name) in enumerate(shown):
+        x, y = (side + 10) * scale, (20 + 18 * row) * scale
+        draw.ellipse((x, y, x + 10 * scale, y + 10 * scale), fill=colour(label))
+        draw.text((x + 16 * scale, y - scale), name[:18], fill="black", font_size=12 * scale)
+    return picture.resize((width, side), Image.Resampling.LANCZOS)
 
 
 def grid(

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -171,7 +171,7 @@ def identity(config: Plain, folder: Path) -> str:
 
 
 def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> list[Logger]:
-    """`metrics.csv` in the run's folder always, W&B where `logger` names it.
+    """`metrics.csv` in the run's folder always, W&B or TensorBoard where `logger` names it.
 
     Args:
         config: complete.
@@ -179,19 +179,29 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
         parent: the run and checkpoint that its weights come from; W&B has it with the config.
 
     Raises:
-        UsageError: `logger` or `wandb.mode` is none that there is.
+        UsageError: `logger` or `wandb.mode` is none that there is, or TensorBoard not installed.
     """
-    check_choice("logger", config["logger"], ("csv", "wandb"))
+    check_choice("logger", config["logger"], ("csv", "wandb", "tensorboard"))
     # Written at each call: a killed run keeps its figures.
     loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    if config["logger"] == "tensorboard":
+        try:
+            loggers.append(TensorBoardLogger(folder, name="", version="", sub_dir="tensorboard"))
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                "logger=tensorboard: it is not installed: pip install 'acn-lightning[tensorboard]'."
+            ) from error
     if config["logger"] == "wandb":
         told = config["wandb"]
-        mode = told["mode"] or os.environ.get("WANDB_MODE", "offline")
+        swept = "WANDB_SWEEP_ID" in os.environ  # its agent has a run of its own for us
+        usual = "online" if swept else "offline"
+        mode = told["mode"] or os.environ.get("WANDB_MODE", usual)
         check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
         # By its id a run that goes on in its folder is the same run there.
-        named = {"name": told["name"] or folder.name, "mode": mode, "id": identity(config, folder)}
+        own = os.environ.get("WANDB_RUN_ID") if swept else identity(config, folder)
+        named = {"name": told["name"] or folder.name, "mode": mode, "id": own}
         known = config | ({"parent": parent} if parent else {})
-        loggers.append(WandbLogger(save_dir=folder, config=known, **told | named))
+        loggers.append(WandbLogger(save_dir=folder.resolve(), config=known, **told | named))
     return loggers
 
 

@@ -7,6 +7,7 @@ if __name__ == "callbacks":
 
 from acn_lightning.callbacks.agreement import CheckAgreement
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from acn_lightning.callbacks.dashboard import Dashboard
 from acn_lightning.callbacks.finetune import Finetune
 from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
 from acn_lightning.callbacks.measure import MeasureTest
@@ -20,6 +21,7 @@ from acn_lightning.callbacks.signals import StopOnSignal
 __all__ = [
     "BestCheckpoint",
     "CheckAgreement",
+    "Dashboard",
     "DrawPictures",
     "Finetune",
     "LastCheckpoint",

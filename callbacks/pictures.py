@@ -1,65 +1,121 @@
-"""Reconstructions and neighbours, as PNG in the run folder and in whatever logger takes images."""
+"""Pictures of what a model does, as PNG in the run folder and in whatever logger takes images."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
+from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
-from acn_lightning.data import IndexedImages
+from acn_lightning.collection import project
+from acn_lightning.data import ImageData, IndexedImages
+from acn_lightning.data.sources import stratified
 from acn_lightning.errors import UsageError
+from acn_lightning.exact import distances_to
 from acn_lightning.module import ACN
-from acn_lightning.pictures import expected, grid
+from acn_lightning.networks import evaluating
+from acn_lightning.pictures import expected, grid, scatter
 
 
 class DrawPictures(Callback):
-    """Draws `reconstructions.png` (held-out images above, what the decoder makes of a sampled code
-    of each below) and `neighbours.png` (a held-out image and its K nearest stored neighbours a
-    row).
+    """Draws, as PNG in a folder and into whatever logger takes pictures,
+
+    - `reconstructions`: held-out images above, what the decoder makes of a sampled code of each
+      below;
+    - `neighbours`: a held-out image and its K nearest stored neighbours a row. W&B has them also
+      as a table, `queries`, to be sorted by class, mean distance or agreement;
+    - `samples`: of the model, without any image given;
+    - `projection`: stored codes on a map, coloured by class: while training their two principal
+      components, after the test t-SNE of the test images' codes.
 
     Args:
         folder: where to.
         every_n_epochs: how often while training; 0 for never. After a test they are drawn always.
         images: how many held-out images.
+        samples: how many samples; 0 for none.
+        points: of the projection, at most; 0 for none.
 
     Raises:
         UsageError: an option is out of range.
     """
 
-    def __init__(self, folder: Path, *, every_n_epochs: int = 5, images: int = 10) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every_n_epochs: int = 5,
+        images: int = 10,
+        samples: int = 32,
+        points: int = 2000,
+    ) -> None:
         if every_n_epochs < 0:
             raise UsageError(f"pictures.every_n_epochs: {every_n_epochs} is below 0.")
         if images < 1:
             raise UsageError(f"pictures.images: {images} is below 1.")
+        for name, value in [("samples", samples), ("points", points)]:
+            if value < 0:
+                raise UsageError(f"pictures.{name}: {value} is below 0.")
         self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
+        self.samples, self.points = samples, points
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             data = data_of(trainer)
             held_out = data.validation_set if len(data.validation_set) else data.test_set
-            self._draw(trainer, acn_of(pl_module), held_out)
+            self._draw(trainer, acn_of(pl_module), held_out, "pca")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set)
+        self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set, "tsne")
 
     @rank_zero_only
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, module: ACN, images: IndexedImages) -> None:
+    def _draw(self, trainer: Trainer, module: ACN, images: IndexedImages, how: str) -> None:
+        data = data_of(trainer)
         shown = range(min(self.images, len(images)))
         # A picture must not change what training draws next.
-        with isolate_rng(), trainer.precision_plugin.forward_context():
+        with isolate_rng(), evaluating(module), trainer.precision_plugin.forward_context():
             batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
             posterior = module(batch.image)
             decoded = expected(module.decoder(posterior.sample()))
+            if self.samples:
+                codes = module.bank.codes[module.bank.rows]
+                z = module.prior.marginal(codes, nearest=1).sample((self.samples,))
+                drawn = module.decoder(z).sample().cpu()
         originals = batch.image.cpu()
-        rows = module.index.search(posterior.mean).cpu()
-        stored = data_of(trainer).fixed_set.images[rows] / 255
+        rows = module.index.search(posterior.mean)
+        stored = data.fixed_set.images[rows.cpu()] / 255
         self._publish(trainer, "reconstructions", grid(torch.stack([originals, decoded.cpu()])))
         neighbours = grid(torch.cat([originals[:, None], stored], dim=1), apart=1)
         self._publish(trainer, "neighbours", neighbours)
+        distances = distances_to(posterior.mean, module.bank.codes, rows).cpu()
+        queries = (originals, batch.label.cpu(), stored, data.labels[rows.cpu()], distances)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_table"):
+                logger.log_table("queries", **table(*queries, data.classes))
+        if self.samples:
+            columns = min(8, self.samples)
+            whole = drawn[: self.samples // columns * columns].unflatten(0, (-1, columns))
+            self._publish(trainer, "samples", grid(whole))
+        if self.points:
+            self._publish(trainer, "projection", self._project(module, data, how))
+
+    def _project(self, module: ACN, data: ImageData, how: str) -> Image.Image:
+        if how == "tsne":
+            labels = data.test_set.labels
+            chosen = stratified(labels, self.points)
+            codes = module.encode_stored(data.test_set.images[chosen])
+        else:
+            labels = data.labels[data.rows]
+            chosen = stratified(labels, self.points)
+            codes = module.bank.codes[data.rows[chosen].to(module.bank.codes.device)].cpu()
+        return scatter(project(codes, how), labels[chosen].tolist(), data.classes)
 
     def _publish(self, trainer: Trainer, name: str, picture: Image.Image) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,3 +123,39 @@ class DrawPictures(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(f"images/{name}", [picture], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                pixels = np.asarray(picture.convert("RGB"))
+                logger.experiment.add_image(
+                    f"images/{name}", pixels, trainer.global_step, dataformats="HWC"
+                )
+
+
+def table(
+    queries: Tensor,
+    labels: Tensor,
+    stored: Tensor,
+    near: Tensor,
+    distances: Tensor,
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Columns and rows of W&B's table of queries, which has them nearest first."""
+    import wandb
+
+    def name(label: int) -> str:
+        return classes[label] if label >= 0 else ""
+
+    rows = [
+        [
+            wandb.Image(grid(query[None, None])),
+            name(int(label)),
+            wandb.Image(grid(images[None])),
+            ", ".join(name(one) for one in theirs.tolist()),
+            float((theirs == label).double().mean()),
+            float(far.mean()),
+        ]
+        for query, label, images, theirs, far in zip(
+            queries, labels, stored, near, distances, strict=True
+        )
+    ]
+    columns = ["query", "class", "neighbours", "their classes", "agreement", "mean distance"]
+    return {"columns": columns, "data": rows}

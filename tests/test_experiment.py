@@ -200,22 +200,6 @@ def test_acn_test_reports_what_fit_reported(acn):
     assert "not asked for" in out
 
 
-def test_wandb_offline_holds_config_scalars_and_pictures(acn):
-    status, _, err = acn(*FIT, "trainer.max_epochs=2", "logger=wandb", "wandb.tags=[a,b]")
-    assert status == 0, err
-    (run,) = only_run().glob("wandb/offline-run-*")
-    read = subprocess.run(
-        ["wandb", "leet", "inspect", "--json", str(run)],
-        capture_output=True, text=True, check=False,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
-    assert read.returncode == 0, read.stderr
-    for name in ("train/rate", "val/total", "val/knn_accuracy", "bank/refreshed", "code_size"):
-        assert name in read.stdout, name
-    images = {path.name.split("_")[0] for path in run.rglob("*.png")}
-    assert images == {"reconstructions", "neighbours"}
-
-
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,0 +1,121 @@
+"""What a dashboard has beyond scalars: which are better low, what was trained on, checkpoints, the
+explorer."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from acn_lightning.callbacks.parts import acn_of, data_of
+from acn_lightning.checkpoint import KEY, LAST
+from acn_lightning.collection import encode, of_data
+from acn_lightning.data.sources import stratified
+
+BEST = {
+    "train/total": "min",
+    "val/total": "min",
+    "val/knn_accuracy": "max",
+    "codes/knn_accuracy": "max",
+    "codes/linear_accuracy": "max",
+}
+"""Whose best value, and not the last, W&B's table of runs shows."""
+
+
+class Dashboard(Callback):
+    """For W&B and TensorBoard, at the first process. Everything is logged over the global step, as
+    Lightning does.
+
+    When training starts, W&B learns which metrics are better low or high, and its config gets the
+    `data_fingerprint` and the git `commit` of this package, where it is a checkout. At each epoch's
+    end a histogram of the variance of each dimension of the codes, `codes/variance`: a dead one
+    is seen at 0. After the test, W&B gets the checkpoints as artifacts, with the aliases `best` and
+    `last`, and the explorer of some test images.
+
+    Args:
+        folder: the run's.
+        checkpoints: whether W&B gets the checkpoints.
+        explorer: of how many test images the explorer is; 0 for none. Without plotly there is none.
+    """
+
+    def __init__(self, folder: Path, *, checkpoints: bool = True, explorer: int = 2000) -> None:
+        self.folder, self.checkpoints, self.explorer = folder, checkpoints, explorer
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for run in runs(trainer.loggers, "wandb"):
+            for name, summary in BEST.items():
+                run.define_metric(name, step_metric="trainer/global_step", summary=summary)
+            known = {"data_fingerprint": data_of(trainer).fingerprint, "commit": commit()}
+            run.config.update(known, allow_val_change=True)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        bank = acn_of(pl_module).bank
+        variance = bank.codes[bank.rows].var(0, correction=0).cpu()
+        for run in runs(trainer.loggers, "wandb"):
+            import wandb
+
+            step = {"trainer/global_step": trainer.global_step}
+            run.log({"codes/variance": wandb.Histogram(variance.tolist()), **step})
+        for run in runs(trainer.loggers, "tensorboard"):
+            run.add_histogram("codes/variance", variance, trainer.global_step)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for run in runs(trainer.loggers, "wandb"):
+            if self.checkpoints:
+                self._log_checkpoints(run)
+            if self.explorer:
+                self._log_explorer(run, trainer, pl_module)
+
+    def _log_checkpoints(self, run: Any) -> None:
+        import wandb
+
+        for alias, name in [("best", "best.ckpt"), ("last", LAST)]:
+            path = self.folder / "checkpoints" / name
+            if path.is_file():
+                artifact = wandb.Artifact(f"{run.id}-{alias}", "model")
+                artifact.add_file(str(path))
+                run.log_artifact(artifact, aliases=[alias])
+
+    def _log_explorer(self, run: Any, trainer: Trainer, pl_module: LightningModule) -> None:
+        try:
+            import plotly  # noqa: F401
+        except ImportError:
+            return
+        import wandb
+
+        from acn_lightning.explorer import page
+
+        module, data = acn_of(pl_module), data_of(trainer)
+        config = module.hparams[KEY]
+        name = config["experiment"]
+        whole = of_data(data, name, "test", data.image_shape, data.binarisation, data.seed)
+        some = whole.at(stratified(whole.labels, self.explorer, data.seed))
+        coded = encode(module, some, min(8, len(some.images) - 1), config)
+        text = page(some, coded, f"{name}: test images of {run.name}", len(whole.images), 48)
+        path = self.folder / "explorer.html"
+        path.write_text(text, "utf-8")
+        step = {"trainer/global_step": trainer.global_step}
+        run.log({"explorer": wandb.Html(path.open()), **step})
+
+
+def runs(loggers: list[Logger], kind: str) -> list[Any]:
+    """What loggers of that kind write to: W&B's runs, or TensorBoard's writers."""
+    names = {"wandb": "WandbLogger", "tensorboard": "TensorBoardLogger"}
+    found: list[Any] = [one for one in loggers if type(one).__name__ == names[kind]]
+    return [one.experiment for one in found]
+
+
+def commit() -> str | None:
+    """Of the checkout that this package runs from; None where it is installed."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

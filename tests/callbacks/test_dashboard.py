@@ -1,0 +1,231 @@
+"""What loggers get: read back from what a run has written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from acn_lightning.callbacks.refresh import some_rows
+from acn_lightning.config import FOLDER, read_yaml
+from acn_lightning.diagnostics import code_figures, neighbour_figures, probe
+from tests.conftest import QUICK, bank_of, naive_vote, only_run
+
+FIT = (
+    "fit", "digits", *QUICK, "data.subset=300", "trainer.max_epochs=2", "pictures.every_n_epochs=1",
+    "evaluation.linear=none", "probe.every_n_epochs=1",
+)  # fmt: skip
+
+
+def read_wandb(folder):
+    """The records of the offline run in a folder, by type."""
+    (run,) = folder.glob("wandb/offline-run-*")
+    read = subprocess.run(
+        ["wandb", "leet", "inspect", "--json", str(run.resolve())],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert read.returncode == 0, read.stderr
+    records = {}
+    for line in read.stdout.splitlines():
+        record = json.loads(line)
+        records.setdefault(record["type"], []).append(record[record["type"]])
+    return records
+
+
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory):
+    """(the run's folder, W&B's records of it)."""
+    from acn_lightning.cli import main
+
+    root = tmp_path_factory.mktemp("dashboard")
+    words = [f"trainer.default_root_dir={root}", "logger=wandb", "wandb.tags=[a,b]"]
+    before = os.environ.get("WANDB_MODE")
+    os.environ["WANDB_MODE"] = "offline"
+    try:
+        assert main([*FIT, *words]) == 0
+    finally:
+        os.environ.pop("WANDB_MODE")
+        os.environ |= {"WANDB_MODE": before} if before else {}
+    folder = only_run(root)
+    return folder, read_wandb(folder)
+
+
+def test_wandb_has_every_figure_over_the_global_step(dashboard):
+    folder, records = dashboard
+    names = {}
+    for record in records["history"]:
+        item = record["item"]
+        for name, value in item.items():
+            step = item["trainer/global_step"]
+            names.setdefault(name.split("._type")[0], []).append((step, value))
+    with (folder / "metrics.csv").open() as file:
+        columns = file.readline().strip().split(",")
+    assert set(columns) - {"step", "epoch"} <= names.keys()
+    for name in (
+        "train/rate", "train/distortion", "train/total", "val/rate", "val/total",
+        "val/knn_accuracy", "bank/refreshed", "bank/rebuild_seconds", "bank/recall",
+        "bank/neighbour_distance",
+        "bank/neighbour_agreement", "bank/neighbours_changed", "codes/norm", "codes/variance_min",
+        "codes/active_dimensions", "codes/knn_accuracy", "codes/linear_accuracy", "codes/variance",
+        "images/reconstructions", "images/neighbours", "images/samples", "images/projection",
+        "queries", "explorer", "test/kl_k5", "test/ordered",
+    ):  # fmt: skip
+        assert name in names, name
+    steps = [step for step, _ in names["val/total"]]
+    assert steps == sorted(steps)
+    assert steps[-1] > steps[0]
+
+
+def test_wandb_knows_what_is_better(dashboard):
+    _, records = dashboard
+    known = {one["name"]: one for one in records["metric"] if "name" in one}
+    assert known["val/total"]["summary"] == {"min": True}
+    assert known["codes/linear_accuracy"]["summary"] == {"max": True}
+    assert known["val/total"]["step_metric"] == "trainer/global_step"
+
+
+def test_wandb_has_checkpoints_table_commit_and_data(dashboard):
+    folder, records = dashboard
+    aliases = {alias: one for one in records["artifact"] for alias in one.get("aliases", [])}
+    for alias, name in [("best", "best.ckpt"), ("last", "last.ckpt")]:
+        contents = aliases[alias]["manifest"]["contents"]
+        assert [one["path"] for one in contents] == [name]
+        assert int(contents[0]["size"]) == (folder / "checkpoints" / name).stat().st_size
+    text = json.dumps(records)
+    assert "data_fingerprint" in text
+    assert "300 images, " in text
+    assert '"commit"' in text
+    tables = sorted(folder.glob("wandb/*/files/media/table/queries*.json"))
+    table = json.loads(tables[-1].read_text())
+    assert table["columns"][:2] == ["query", "class"]
+    assert len(table["data"]) == 10
+    for _, label, _, theirs, agreement, distance in table["data"]:
+        same = [one == label for one in theirs.split(", ")]
+        assert agreement == pytest.approx(np.mean(same))
+        assert distance > 0
+    assert "<title>digits: test images of" in (folder / "explorer.html").read_text("utf-8")
+
+
+def test_the_same_pictures_lie_in_the_folder(dashboard):
+    folder, _ = dashboard
+    names = {path.stem for path in (folder / "images").glob("*.png")}
+    assert names == {"reconstructions", "neighbours", "samples", "projection"}
+
+
+def test_tensorboard_has_figures_histograms_and_pictures(acn):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    status, _, err = acn(*FIT, "logger=tensorboard")
+    assert status == 0, err
+    events = EventAccumulator(str(only_run() / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"val/total", "codes/linear_accuracy", "bank/neighbours_changed"} <= set(tags["scalars"])
+    assert tags["histograms"] == ["codes/variance"]
+    assert set(tags["images"]) == {
+        f"images/{name}" for name in ("reconstructions", "neighbours", "samples", "projection")
+    }
+
+
+def test_what_is_not_wanted_is_left_out(acn):
+    words = ["pictures.samples=0", "pictures.points=0", "probe.every_n_epochs=0"]
+    words += ["logger=wandb", "dashboard.checkpoints=false", "dashboard.explorer=0"]
+    status, _, err = acn(*FIT, *words)
+    assert status == 0, err
+    folder = only_run()
+    names = {path.stem for path in (folder / "images").glob("*.png")}
+    assert names == {"reconstructions", "neighbours"}
+    assert "codes/knn_accuracy" not in (folder / "metrics.csv").read_text()
+    assert not (folder / "explorer.html").exists()
+    records = read_wandb(folder)
+    assert not {"best", "last"} & {
+        alias for one in records.get("artifact", []) for alias in one.get("aliases", [])
+    }
+
+
+@pytest.mark.parametrize(
+    "word", ["pictures.samples=-1", "probe.images=3", "probe.every_n_epochs=-1"]
+)
+def test_options_out_of_range_are_refused(acn, word):
+    status, _, err = acn(*FIT, word)
+    assert status == 2
+    assert word.partition("=")[0] in err
+
+
+def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
+    """The command line that W&B's own code makes of the file, with values of its parameters."""
+    sweep = read_yaml(FOLDER / "sweeps/digits.yaml")
+    values = {"model.code_size": 8, "neighbours.k": 3, "model.encoder.spread": 2.5}
+    values["model.learning_rate"] = 0.0007
+    assert values.keys() == sweep["parameters"].keys()
+    args = {name: {"value": value} for name, value in values.items()}
+    known = create_sweep_command_args({"args": args})
+    known |= {"env": ["/usr/bin/env"], "program": [sweep["program"]]}  # as its agent does
+    command = []
+    for word in create_sweep_command(sweep["command"]):
+        inner = word.removeprefix("${").removesuffix("}")
+        command += known.get(inner, [word])
+    assert command[:3] == ["/usr/bin/env", "acn", "fit"]
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    words = [word for word in QUICK if not word.startswith(("model.code_size", "model.encoder.sp"))]
+    status, _, err = acn(*command[2:], *words, "data.subset=200", "trainer.max_epochs=1")
+    assert status == 0, err
+    folder = only_run()
+    (run,) = folder.glob("wandb/offline-run-*")
+    assert run.name.endswith("-theirs")
+    config = read_yaml(folder / "config.yaml")
+    assert (config["model"]["code_size"], config["neighbours"]["k"]) == (8, 3)
+    assert sweep["metric"]["name"] in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+# ---------------------------------------------------------------- the figures
+
+
+def test_figures_of_codes_by_hand():
+    codes = torch.tensor([[3.0, 4.0, 1.0], [0.0, 0.0, 1.0]])
+    figures = code_figures(codes)
+    assert figures["codes/norm"] == pytest.approx((26**0.5 + 1) / 2)
+    assert figures["codes/variance_mean"] == pytest.approx((1.5**2 + 2**2) / 3)
+    assert figures["codes/variance_min"] == 0
+    assert figures["codes/active_dimensions"] == 2
+
+
+def test_figures_of_neighbours_by_hand():
+    bank = bank_of(size=30)
+    bank.neighbours = torch.randint(0, 30, (30, 4), dtype=torch.int32)
+    before = torch.randint(0, 30, (30, 4))
+    rows = torch.tensor([3, 7, 20])
+    figures = neighbour_figures(bank, rows, before[rows])
+    pairs = [(row, other) for row in rows.tolist() for other in bank.neighbours[row].tolist()]
+    far = [float((bank.codes[row] - bank.codes[other]).norm()) for row, other in pairs]
+    same = [bool(bank.labels[row] == bank.labels[other]) for row, other in pairs]
+    new = [other not in before[row].tolist() for row, other in pairs]
+    assert figures["bank/neighbour_distance"] == pytest.approx(np.mean(far))
+    assert figures["bank/neighbour_agreement"] == pytest.approx(np.mean(same))
+    assert figures["bank/neighbours_changed"] == pytest.approx(np.mean(new))
+    bank.labels = torch.full((30,), -1)
+    assert neighbour_figures(bank, rows, None).keys() == {"bank/neighbour_distance"}
+
+
+def test_a_probe_is_the_vote_of_the_nearest():
+    codes, labels = torch.randn(40, 3), torch.arange(40) % 3
+    queries, truth = torch.randn(25, 3), torch.arange(25) % 3
+    figures = probe((codes, labels), (queries, truth), 3, linear=False)
+    right = 0
+    for query, label in zip(queries, truth, strict=True):
+        order = (codes - query).norm(dim=1).argsort()[:5]
+        right += naive_vote(labels[order].tolist()) == label
+    assert figures == {"codes/knn_accuracy": pytest.approx(right / 25)}
+
+
+def test_a_sample_of_rows_is_spread_over_them():
+    rows = torch.arange(100, 200)
+    assert torch.equal(some_rows(rows, 1000), rows)
+    assert some_rows(rows, 4).tolist() == [100, 125, 150, 175]
