@@ -115,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
             "CHECKPOINT",
             "write an HTML file to look at the codes of these with",
         ),
+        ("onnx", run_onnx, "CHECKPOINT", "write the encoder as an ONNX file"),
         ("show", run_show, "NAME", "print the whole config of an experiment"),
     ]:
         command = commands.add_parser(name, help=help, description=f"{help}.")
@@ -216,6 +217,22 @@ def run_explore(parsed: argparse.Namespace) -> int:
     hush()
     own, overrides = own_options(use.explore, words)
     return tell_files([use.explore(parsed.first, where, overrides, **own)])
+
+
+def run_onnx(parsed: argparse.Namespace) -> int:
+    """`acn onnx CHECKPOINT [out=FILE] [key=value ...]`."""
+    checkpoint, words = split(parsed)
+    if checkpoint is None:
+        raise UsageError("say which checkpoint: acn onnx CHECKPOINT.")
+    from acn_lightning import use
+    from acn_lightning.config import own_options
+    from acn_lightning.console import hush
+
+    hush()
+    own, overrides = own_options(use.onnx, words)
+    path, difference = use.onnx(checkpoint, overrides, **own)
+    print(f"{path}: codes are PyTorch's within {difference:.1g}")
+    return 0
 
 
 def behind(parsed: argparse.Namespace, command: str) -> tuple[str | None, list[str]]:

@@ -233,6 +233,39 @@ def explore(
     return path
 
 
+def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") -> tuple[Path, float]:
+    """`acn onnx CHECKPOINT`: the encoder as an ONNX file, checked with ONNX Runtime.
+
+    Args:
+        checkpoint: its path.
+        overrides: of the checkpoint's config, `section.key=value`.
+        out: the file to write.
+
+    Returns:
+        (the file, the largest difference of its codes from PyTorch's).
+
+    Raises:
+        UsageError: as for `write_onnx`; or the file exists. Nothing has been written then.
+    """
+    from acn_lightning.onnx import require_onnx, write_onnx
+
+    require_onnx()
+    path = Path(out)
+    if path.exists():
+        raise UsageError(f"out: there is {path} already. Remove it, or choose another name.")
+    module = restore(checkpoint, overrides)
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        difference = write_onnx(module, beside)
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"out: cannot write {path} ({error}).") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path, difference
+
+
 # ---------------------------------------------------------------- what they share
 
 

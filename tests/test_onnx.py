@@ -1,0 +1,59 @@
+"""The encoder in ONNX Runtime."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from acn_lightning import ACN
+from acn_lightning.encoders import unit_normal
+
+
+def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
+    status, out, err = acn("onnx", checkpoint, "out=sub/mine.onnx")
+    assert status == 0, err
+    assert out.startswith("sub/mine.onnx: codes are PyTorch's within ")
+    session = onnxruntime.InferenceSession("sub/mine.onnx", providers=["CPUExecutionProvider"])
+    loaded = ACN.load(checkpoint)
+    for size in (1, 9):
+        images = np.random.default_rng(0).integers(0, 256, (size, 1, 12, 12)).astype(np.uint8)
+        (codes,) = session.run(None, {"image": images.astype(np.float32) / 255})
+        np.testing.assert_allclose(codes, loaded.encode(images[:, 0]), atol=1e-4)
+    known = {one.key: one.value for one in onnx.load("sub/mine.onnx").metadata_props}
+    assert json.loads(known["image_shape"]) == [1, 12, 12]
+    assert known["binarisation"] == "none"
+    assert [path.name for path in Path("sub").iterdir()] == ["mine.onnx"]
+    status, _, err = acn("onnx", checkpoint, "out=sub/mine.onnx")
+    assert status == 2
+    assert "out: there is sub/mine.onnx already." in err
+
+
+class Drifting(nn.Module):
+    """Gives other codes when it is exported."""
+
+    def forward(self, image):
+        return unit_normal(image.flatten(1)[:, :4] + torch.compiler.is_compiling())
+
+
+def test_codes_that_differ_are_not_written(checkpoint, monkeypatch):
+    from acn_lightning import use
+    from acn_lightning.errors import UsageError
+
+    loaded = ACN.load(checkpoint)
+    loaded.encoder = Drifting()
+    monkeypatch.setattr(use, "restore", lambda *_: loaded)
+    with pytest.raises(UsageError, match="ONNX Runtime's codes differ from PyTorch's by"):
+        use.onnx(str(checkpoint), [], out="mine.onnx")
+    assert not list(Path().iterdir())
+
+
+def test_what_is_missing_is_named(acn, checkpoint, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    status, _, err = acn("onnx", checkpoint)
+    assert status == 2
+    assert err == "acn: acn onnx needs onnxruntime: pip install 'acn-lightning[onnx]'.\n"
