@@ -9,7 +9,7 @@ venv := .venv
 bin := $(venv)/bin
 ready := $(venv)/ready-$(FAISS)
 
-.PHONY: help train test check bench format clean
+.PHONY: help train test check bench docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -28,12 +28,18 @@ check: $(ready)  ## lint, formatting and types
 bench: $(ready)  ## measure speed against references; ARGS="step sampler" for some of it
 	$(bin)/python -m benchmarks $(ARGS)
 
+docs: $(ready)  ## build the site, into site/
+	$(bin)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[docs]'
+	$(bin)/python docs/make_reference.py
+	$(bin)/zensical build --strict --config-file mkdocs.yml
+
 format: $(ready)  ## put the code into its form
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
 clean:  ## remove the environment and caches; runs/ and data/ stay
-	rm -rf $(venv) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(venv) build site .cache *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(ready): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

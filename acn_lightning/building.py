@@ -25,18 +25,23 @@ from acn_lightning.networks import Component
 from acn_lightning.priors import Prior
 
 
-def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[ImageData, ACN]:
+def build(
+    config: Plain,
+    image_shape: tuple[int, ...] | None = None,
+    data_kind: type[ImageData] = ImageData,
+) -> tuple[ImageData, ACN]:
     """Data, read, and the module for it.
 
     Args:
         config: complete.
         image_shape: that the networks are for; None takes the data's.
+        data_kind: what reads the data: `ImageData`, or a subclass.
 
     Raises:
         UsageError: the data cannot be read, an option is out of range, K is too large for the
             data, or the networks are for other images.
     """
-    data = read_data(config)
+    data = read_data(config, data_kind)
     if image_shape and image_shape != data.image_shape:
         raise UsageError(
             f"The checkpoint's networks take images of {by(image_shape)}, the data's are "
@@ -51,7 +56,7 @@ def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[Im
     return data, build_module(config, about)
 
 
-def read_data(config: Plain) -> ImageData:
+def read_data(config: Plain, data_kind: type[ImageData] = ImageData) -> ImageData:
     """The data of a config, read. Random numbers are seeded before.
 
     Raises:
@@ -60,7 +65,7 @@ def read_data(config: Plain) -> ImageData:
     if not 0 <= config["seed"] < 2**32:
         raise UsageError(f"seed: {config['seed']} is not from 0 to 4294967295.")
     seed_everything(config["seed"], verbose=False)
-    data = ImageData(config["seed"], **config["data"])
+    data = data_kind(config["seed"], **config["data"])
     data.prepare_data()
     data.setup()
     return data

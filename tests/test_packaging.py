@@ -30,7 +30,15 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
         archive.extractall(tmp_path / "site")
     expected = {
         str(path.relative_to(ROOT))
-        for pattern in ("*.py", "*/*.py", "conf/*.yaml", "conf/layers/*.yaml", "conf/cluster/*")
+        for pattern in (
+            "*.py",
+            "*/*.py",
+            "conf/*.yaml",
+            "conf/layers/*.yaml",
+            "conf/cluster/*",
+            "conf/sweeps/*",
+            "*.html",
+        )
         for path in (ROOT / "acn_lightning").glob(pattern)
     }
     assert sorted(names) == sorted(expected)

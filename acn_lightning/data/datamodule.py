@@ -146,7 +146,7 @@ class ImageData(LightningDataModule):
         """Reads the data, once."""
         if self.content is not None:
             return
-        content = self._read()
+        content = self.read()
         if self.subset is not None:
             content = content._replace(train=some_of(content.train, self.subset, self.seed))
         size = len(content.train.images)
@@ -174,7 +174,12 @@ class ImageData(LightningDataModule):
         self.test_set = IndexedImages(test, content.test.labels, torch.arange(len(test)))
         self.content = content
 
-    def _read(self) -> Source:
+    def read(self) -> Source:
+        """The images of the source. A data set of another kind is a subclass with its own `read`.
+
+        Raises:
+            UsageError: they cannot be read.
+        """
         match self.source:
             case "digits":
                 return read_digits()
