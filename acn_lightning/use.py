@@ -277,9 +277,15 @@ def asked(checkpoint: str, where: str | None, overrides: list[str]) -> tuple[ACN
 
 
 def trained(checkpoint: str, overrides: list[str]) -> tuple[ACN, Plain]:
-    """The module on the device that the config asks for, and the config."""
+    """The module on the device that the config asks for, and the config.
+
+    Raises:
+        UsageError: as for `restore`; or it has no codes.
+    """
     module = restore(checkpoint, overrides)
     config: Plain = module.hparams[KEY]
+    if config["model"]["encoder"]["kind"] == "none":
+        raise UsageError(f"{checkpoint}: this model has no codes (model.encoder.kind=none).")
     device = device_of(config)
     module.to(device)
     module.bank.to(device)

@@ -16,6 +16,7 @@ from acn_lightning.collection import collect, encode, project
 from acn_lightning.data.images import binarise_alike
 from acn_lightning.data.sources import stratified
 from acn_lightning.errors import UsageError
+from tests.conftest import QUICK
 
 
 @pytest.fixture
@@ -151,6 +152,21 @@ def test_wrong_input_is_one_line_and_leaves_nothing(acn, checkpoint, words, line
     assert err.startswith("acn: ")
     assert len(err.strip().splitlines()) == 1
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_model_without_codes_and_another_kind_of_model_say_so(acn):
+    words = ["fit", "digits+pixelcnn", *QUICK, "data.subset=100", "trainer.max_epochs=1"]
+    words += ["model.decoder.layers=2", "evaluation.linear=none", "pictures.every_n_epochs=0"]
+    words = [word for word in words if not word.startswith(("model.encoder", "model.prior"))]
+    status, _, err = acn(*words, "run=bare", "pictures.samples=0", "pictures.points=0")
+    assert status == 0, err
+    status, _, err = acn("explore", "runs/digits+pixelcnn/bare/checkpoints/best.ckpt")
+    assert status == 2
+    assert "this model has no codes (model.encoder.kind=none)." in err
+    torch.save({"state_dict": {}}, "other.ckpt")
+    status, _, err = acn("export", "other.ckpt")
+    assert status == 2
+    assert err == "acn: other.ckpt is a checkpoint, but not one that acn fit wrote.\n"
 
 
 # ---------------------------------------------------------------- neighbours
