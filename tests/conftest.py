@@ -61,6 +61,9 @@ QUICK = (
     "model.schedule=constant",
     "model.warmup_epochs=0",
     "trainer.enable_model_summary=false",
+    "pictures.samples=0",
+    "pictures.points=0",
+    "probe.every_n_epochs=0",
 )
 """Overrides for a model that trains in a moment."""
 

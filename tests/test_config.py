@@ -141,7 +141,7 @@ def test_differences_are_dotted():
         ("seed=x", "seed: .*'x'"),
         ("data=3", "data is a section"),
         ("model.prior.kind=mixtur", "none of .*Did you mean 'mixture'"),
-        ("trainer.logger=csv", "logger=csv or logger=wandb"),
+        ("trainer.logger=csv", "logger=csv, logger=wandb or logger=tensorboard"),
         ("--seed=1", "without dashes"),
         ("seed", "no key=value"),
         ("=1", "no key=value"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from acn_lightning import libfaiss, neighbours
+from acn_lightning import bars, libfaiss, neighbours
 from acn_lightning.errors import UsageError
 from acn_lightning.exact import exact_neighbours
 from acn_lightning.neighbours import NeighbourIndex
@@ -255,20 +255,20 @@ class TestSizes:
         assert torch.equal(*tables)
 
     def test_progress_is_shown_where_it_is_asked_for_and_lasts(self, capsys, monkeypatch):
-        bars = []
+        made = []
 
         def bar(*arguments, **options):
-            bars.append(options)
+            made.append(options)
             return tqdm(*arguments, **(options | {"delay": 0, "mininterval": 0}))
 
-        monkeypatch.setattr(neighbours, "tqdm", bar)
+        monkeypatch.setattr(bars, "tqdm", bar)
         index, rows = NeighbourIndex(8), torch.arange(500)
         for show in (False, True):
             index.build(self.clustered(500), rows, show)
             index.write_neighbours(torch.zeros(500, 5, dtype=torch.int32), rows, show)
             shown = capsys.readouterr().err
             assert ("searching neighbours: 100%" in shown) == show
-        assert all(options["delay"] == 3 for options in bars)
+        assert all(options["delay"] == 3 for options in made)
 
 
 @pytest.mark.parametrize("memory", [1, 2000, 2**29])

@@ -18,7 +18,7 @@ from tests.conftest import QUICK, bank_of, naive_vote, only_run
 
 FIT = (
     "fit", "digits", *QUICK, "data.subset=300", "trainer.max_epochs=2", "pictures.every_n_epochs=1",
-    "evaluation.linear=none", "probe.every_n_epochs=1",
+    "evaluation.linear=none", "probe.every_n_epochs=1", "pictures.samples=8", "pictures.points=100",
 )  # fmt: skip
 
 
