@@ -2,10 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acn_lightning.errors import InterruptionError, TrainingError, UsageError
 
@@ -136,11 +138,7 @@ def installed_version() -> str:
 def run_fit(parsed: argparse.Namespace) -> int:
     """`acn fit [NAME|FILE.yaml] [key=value ...]`."""
     experiment, overrides = split(parsed)
-    from acn_lightning import experiment as experiments
-    from acn_lightning.console import hush
-
-    hush()
-    return tell(experiments.fit(experiment, overrides))
+    return tell(quietly("experiment").fit(experiment, overrides))
 
 
 def run_finetune(parsed: argparse.Namespace) -> int:
@@ -148,106 +146,54 @@ def run_finetune(parsed: argparse.Namespace) -> int:
     checkpoint, name = parsed.first, next(iter(parsed.overrides), "")
     if checkpoint is None or not name or ("=" in name and not Path(name).exists()):
         raise UsageError("say which checkpoint and what for: acn finetune CHECKPOINT NAME.")
-    from acn_lightning import experiment as experiments
-    from acn_lightning.console import hush
-
-    hush()
-    return tell(experiments.finetune(checkpoint, name, parsed.overrides[1:]))
+    return tell(quietly("experiment").finetune(checkpoint, name, parsed.overrides[1:]))
 
 
 def run_test(parsed: argparse.Namespace) -> int:
     """`acn test CHECKPOINT [key=value ...]`."""
-    checkpoint, overrides = split(parsed)
-    if checkpoint is None:
-        raise UsageError("say which checkpoint: acn test CHECKPOINT.")
-    from acn_lightning import experiment as experiments
-    from acn_lightning.console import hush
-
-    hush()
-    return tell(experiments.test(checkpoint, overrides))
+    checkpoint, overrides = of_checkpoint(parsed, "test")
+    return tell(quietly("experiment").test(checkpoint, overrides))
 
 
 def run_sample(parsed: argparse.Namespace) -> int:
     """`acn sample CHECKPOINT [kind=...] [key=value ...]`."""
-    checkpoint, overrides = split(parsed)
-    if checkpoint is None:
-        raise UsageError("say which checkpoint: acn sample CHECKPOINT.")
-    from acn_lightning import experiment as experiments
-    from acn_lightning.console import hush
-
-    hush()
-    print(experiments.sample(checkpoint, overrides))
-    return 0
+    checkpoint, overrides = of_checkpoint(parsed, "sample")
+    return tell_files([quietly("experiment").sample(checkpoint, overrides)])
 
 
 def run_neighbours(parsed: argparse.Namespace) -> int:
     """`acn neighbours CHECKPOINT IMAGE... [key=value ...]`."""
-    images = [word for word in parsed.overrides if "=" not in word or Path(word).exists()]
-    if parsed.first is None or not images:
-        raise UsageError("say which checkpoint and images: acn neighbours CHECKPOINT IMAGE ...")
-    from acn_lightning import use
-    from acn_lightning.config import own_options
-    from acn_lightning.console import hush
-
-    hush()
-    words = [word for word in parsed.overrides if word not in images]
-    own, overrides = own_options(use.neighbours, words)
-    return tell_files(use.neighbours(parsed.first, images, overrides, **own))
+    checkpoint, words = of_checkpoint(parsed, "neighbours", " IMAGE")
+    images = [word for word in words if "=" not in word or Path(word).exists()]
+    if not images:
+        raise UsageError("say which images: acn neighbours CHECKPOINT IMAGE.")
+    words = [word for word in words if word not in images]
+    command, overrides = with_options("neighbours", words)
+    return tell_files(command(checkpoint, images, overrides))
 
 
 def run_export(parsed: argparse.Namespace) -> int:
     """`acn export CHECKPOINT [NAME|DIR] [key=value ...]`."""
-    where, words = behind(parsed, "export")
-    from acn_lightning import use
-    from acn_lightning.config import own_options
-    from acn_lightning.console import hush
-
-    hush()
-    own, overrides = own_options(use.export, words)
-    return tell_files(use.export(parsed.first, where, overrides, **own))
+    checkpoint, words = of_checkpoint(parsed, "export")
+    where, words = behind(words)
+    command, overrides = with_options("export", words)
+    return tell_files(command(checkpoint, where, overrides))
 
 
 def run_explore(parsed: argparse.Namespace) -> int:
     """`acn explore CHECKPOINT [NAME|DIR] [key=value ...]`."""
-    where, words = behind(parsed, "explore")
-    from acn_lightning import use
-    from acn_lightning.config import own_options
-    from acn_lightning.console import hush
-
-    hush()
-    own, overrides = own_options(use.explore, words)
-    return tell_files([use.explore(parsed.first, where, overrides, **own)])
+    checkpoint, words = of_checkpoint(parsed, "explore")
+    where, words = behind(words)
+    command, overrides = with_options("explore", words)
+    return tell_files([command(checkpoint, where, overrides)])
 
 
 def run_onnx(parsed: argparse.Namespace) -> int:
     """`acn onnx CHECKPOINT [out=FILE] [key=value ...]`."""
-    checkpoint, words = split(parsed)
-    if checkpoint is None:
-        raise UsageError("say which checkpoint: acn onnx CHECKPOINT.")
-    from acn_lightning import use
-    from acn_lightning.config import own_options
-    from acn_lightning.console import hush
-
-    hush()
-    own, overrides = own_options(use.onnx, words)
-    path, difference = use.onnx(checkpoint, overrides, **own)
+    checkpoint, words = of_checkpoint(parsed, "onnx")
+    command, overrides = with_options("onnx", words)
+    path, difference = command(checkpoint, overrides)
     print(f"{path}: codes are PyTorch's within {difference:.1g}")
-    return 0
-
-
-def behind(parsed: argparse.Namespace, command: str) -> tuple[str | None, list[str]]:
-    """(what stands behind the checkpoint, the overrides)."""
-    if parsed.first is None:
-        raise UsageError(f"say which checkpoint: acn {command} CHECKPOINT.")
-    words: list[str] = parsed.overrides
-    if words and ("=" not in words[0] or Path(words[0]).exists()):
-        return words[0], words[1:]
-    return None, words
-
-
-def tell_files(files: Iterable[Path]) -> int:
-    """Prints what was written."""
-    print(*files, sep="\n")
     return 0
 
 
@@ -257,6 +203,51 @@ def run_show(parsed: argparse.Namespace) -> int:
     from acn_lightning.config import compose, to_yaml
 
     print(to_yaml(compose(experiment or "digits", overrides)), end="")
+    return 0
+
+
+def quietly(name: str) -> Any:
+    """A module of this package, imported when a command takes it; what a user can do nothing about
+    does not reach the terminal."""
+    from acn_lightning.console import hush
+
+    hush()
+    return import_module(f"acn_lightning.{name}")
+
+
+def with_options(name: str, words: Sequence[str]) -> tuple[Callable[..., Any], list[str]]:
+    """(a command of `use` with its own options set, the words that are none of these)."""
+    command = getattr(quietly("use"), name)
+    from acn_lightning.config import own_options
+
+    own, overrides = own_options(command, words)
+    return partial(command, **own), overrides
+
+
+def of_checkpoint(
+    parsed: argparse.Namespace, command: str, more: str = ""
+) -> tuple[str, list[str]]:
+    """(the checkpoint, the words behind it).
+
+    Raises:
+        UsageError: none is named.
+    """
+    checkpoint, words = split(parsed)
+    if checkpoint is None:
+        raise UsageError(f"say which checkpoint: acn {command} CHECKPOINT{more}.")
+    return checkpoint, words
+
+
+def behind(words: list[str]) -> tuple[str | None, list[str]]:
+    """(what is named behind the checkpoint, the overrides)."""
+    if words and ("=" not in words[0] or Path(words[0]).exists()):
+        return words[0], words[1:]
+    return None, words
+
+
+def tell_files(files: Iterable[Path]) -> int:
+    """Prints what was written."""
+    print(*files, sep="\n")
     return 0
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from acn_lightning.collection import UNLABELLED, Coded, Collection
-from acn_lightning.errors import UsageError
+from acn_lightning.extras import require
 from acn_lightning.pictures import thumbnails
 
 SHEET = 4096
@@ -20,16 +20,12 @@ SHEET = 4096
 
 
 def require_plotly() -> Any:
-    """Raises:
-    UsageError: it is not installed.
+    """plotly.offline.
+
+    Raises:
+        UsageError: it is not installed.
     """
-    try:
-        import plotly.offline
-    except ImportError as error:
-        raise UsageError(
-            "acn explore draws with plotly: pip install 'acn-lightning[explore]'."
-        ) from error
-    return plotly
+    return require("acn explore", "explore", "plotly.offline")[0]
 
 
 def page(collection: Collection, coded: Coded, title: str, total: int, side: int) -> str:
@@ -79,7 +75,7 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
         "title": html.escape(title),
         "note": html.escape(note),
         "rendering": "pixelated" if max(collection.images.shape[2:]) <= 64 else "auto",
-        "plotly": require_plotly().offline.get_plotlyjs(),
+        "plotly": require_plotly().get_plotlyjs(),
         # No text in it can end the script that it stands in.
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from acn_lightning.checkpoint import KEY
 from acn_lightning.errors import UsageError
+from acn_lightning.extras import require
 from acn_lightning.module import ACN
 from acn_lightning.networks import evaluating
 
@@ -31,19 +32,13 @@ class Codes(nn.Module):
         return mean
 
 
-def require_onnx() -> Any:
-    """Raises:
-    UsageError: a package that it takes is not installed.
+def require_onnx() -> list[Any]:
+    """onnx, onnxruntime and onnxscript.
+
+    Raises:
+        UsageError: one is not installed.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"acn onnx needs {error.name}: pip install 'acn-lightning[onnx]'."
-        ) from error
-    return onnx, onnxruntime
+    return require("acn onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
 
 
 def write_onnx(module: ACN, path: Path) -> float:
@@ -61,7 +56,7 @@ def write_onnx(module: ACN, path: Path) -> float:
     Raises:
         UsageError: a package is not installed; the encoder cannot be exported; or the codes differ.
     """
-    onnx, onnxruntime = require_onnx()
+    onnx, onnxruntime, _ = require_onnx()
     shape = tuple(module.hparams["image_shape"])
     codes: Any = Codes(module.encoder).cpu()
     codes.to(memory_format=torch.contiguous_format)  # in place, as it only moves weights about

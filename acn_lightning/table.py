@@ -8,25 +8,20 @@ import torch
 from PIL import Image
 
 from acn_lightning.collection import Coded, Collection
-from acn_lightning.errors import UsageError
+from acn_lightning.extras import require
 from acn_lightning.pictures import thumbnails as thumbs
 
 ROWS = 4096
 """Rows written at a time: what is held in memory besides codes and images."""
 
 
-def require_pyarrow() -> Any:
-    """Raises:
-    UsageError: it is not installed.
+def require_pyarrow() -> list[Any]:
+    """pyarrow and pyarrow.parquet.
+
+    Raises:
+        UsageError: they are not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            "acn export writes Parquet with pyarrow: pip install 'acn-lightning[explore]'."
-        ) from error
-    return pyarrow
+    return require("acn export", "explore", "pyarrow", "pyarrow.parquet")
 
 
 def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: int) -> None:
@@ -39,7 +34,7 @@ def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: 
     Args:
         thumbnails: the longest side of the images, in pixels; 0 for none.
     """
-    pyarrow = require_pyarrow()
+    pyarrow, parquet = require_pyarrow()
     size = coded.codes.shape[1]
     schema = pyarrow.schema(
         {
@@ -59,7 +54,7 @@ def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: 
         }
     )
     labels = collection.label_names()
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for rows in torch.arange(len(collection.images)).split(ROWS):
             files: list[str | None] = [None] * len(rows)
             if collection.files:
