@@ -24,8 +24,6 @@ from acn_lightning.neighbours import NeighbourIndex
 LANDMARKS = 10_000
 """Codes that t-SNE places, 40 seconds on a core; the others are placed among these."""
 
-UNLABELLED = "no label"
-
 PROJECTIONS = ("tsne", "pca")
 
 
@@ -62,10 +60,6 @@ class Collection(NamedTuple):
             files,
             self.rows[rows],
         )
-
-    def label_names(self) -> list[str]:
-        """Of each image."""
-        return [self.classes[one] if one >= 0 else UNLABELLED for one in self.labels.tolist()]
 
 
 class Coded(NamedTuple):

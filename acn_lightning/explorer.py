@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from acn_lightning.collection import UNLABELLED, Coded, Collection
+from acn_lightning.collection import Coded, Collection
 from acn_lightning.extras import require
 from acn_lightning.pictures import thumbnails
 
@@ -45,7 +45,7 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
     size = len(collection.images)
     names = [
         *({"name": name, "none": False} for name in collection.classes),
-        {"name": UNLABELLED, "none": True},
+        {"name": "no label", "none": True},
     ]
     labels = [label if label >= 0 else len(names) - 1 for label in collection.labels.tolist()]
     used = sorted(set(labels))

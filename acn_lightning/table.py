@@ -27,8 +27,8 @@ def require_pyarrow() -> list[Any]:
 def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: int) -> None:
     """A row for each image, in the collection's order, written piece by piece:
 
-    `id` its number, from 0; `file`, null where it is none of its own; `label`; `x`, `y` on the map;
-    `code`, D float32; `neighbors`, a struct of `ids` (nearest first) and `distances`; `image`, a
+    `id` its number, from 0; `file`, null where it is none of its own; `label`, null where it has
+    none; `x`, `y` on the map; `code`, D float32; `neighbors`, a struct of `ids` (nearest first) and `distances`; `image`, a
     struct of `bytes` (a PNG) and `path`, null without thumbnails.
 
     Args:
@@ -53,7 +53,7 @@ def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: 
             "image": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
         }
     )
-    labels = collection.label_names()
+    classes: list[str | None] = [*collection.classes, None]  # the last is that of label -1
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for rows in torch.arange(len(collection.images)).split(ROWS):
             files: list[str | None] = [None] * len(rows)
@@ -75,7 +75,7 @@ def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: 
             columns = {
                 "id": rows.numpy(),
                 "file": files,
-                "label": [labels[row] for row in rows.tolist()],
+                "label": [classes[label] for label in collection.labels[rows].tolist()],
                 "x": coded.places[rows, 0].numpy(),
                 "y": coded.places[rows, 1].numpy(),
                 "code": list(coded.codes[rows].numpy()),

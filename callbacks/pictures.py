@@ -149,8 +149,8 @@ def table(
             wandb.Image(grid(query[None, None])),
             name(int(label)),
             wandb.Image(grid(images[None])),
-            ", ".join(name(one) for one in theirs.tolist()),
-            float((theirs == label).double().mean()),
+            ", ".join(filter(None, map(name, theirs.tolist()))),
+            float((theirs == label).double().mean()) if label >= 0 else None,
             float(far.mean()),
         ]
         for query, label, images, theirs, far in zip(

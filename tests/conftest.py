@@ -106,6 +106,11 @@ def bank_of(size=20, code_size=3, k_rows=None, seed=0):
     return CodeBank(torch.arange(size) % 3, rows, code_size, seed)
 
 
+def names_of(collection):
+    """The name of each image's class."""
+    return [(*collection.classes, "no label")[label] for label in collection.labels.tolist()]
+
+
 def naive_vote(labels):
     """The most frequent of a list of labels, the first among equals."""
     counts = Counter(labels)

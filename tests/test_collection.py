@@ -16,7 +16,7 @@ from acn_lightning.collection import collect, encode, project
 from acn_lightning.data.images import binarise_alike
 from acn_lightning.data.sources import stratified
 from acn_lightning.errors import UsageError
-from tests.conftest import QUICK
+from tests.conftest import QUICK, names_of
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_export_of_a_folder_of_other_images_and_of_an_experiment(acn, checkpoint
     assert status == 0, err
     table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
     assert [row["file"] for row in table] == [f"other/{number}.jpg" for number in range(9)]
-    assert {row["label"] for row in table} == {"no label"}
+    assert {row["label"] for row in table} == {None}
     assert all(row["image"] is None for row in table)
     with pytest.warns(UserWarning, match="Images of 1 x 8 x 8"):
         status, _, err = acn(
@@ -225,7 +225,7 @@ def test_a_collection_is_seen_as_the_training_images_were(checkpoint, photos):
     some = folder.at(torch.tensor([149, 0]))
     assert some.files == (folder.files[149], folder.files[0])
     assert some.rows.tolist() == [149, 0]
-    assert some.label_names() == ["digit 2", "digit 0"]
+    assert names_of(some) == ["digit 2", "digit 0"]
 
 
 def test_a_sample_has_of_each_class_its_share():

@@ -15,6 +15,7 @@ from PIL import Image
 from acn_lightning import ACN
 from acn_lightning.collection import Coded, Collection, collect, encode
 from acn_lightning.explorer import page, sprite
+from tests.conftest import names_of
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -43,7 +44,7 @@ def some_codes(size=30, k=4):
 def test_the_page_has_places_labels_and_neighbours():
     collection, coded = some_collection(), some_codes()
     data = content_of(page(collection, coded, "t", 30, 48))
-    assert [data["labels"][label]["name"] for label in data["label"]] == collection.label_names()
+    assert [data["labels"][label]["name"] for label in data["label"]] == names_of(collection)
     assert data["neighbours"] == coded.neighbours.flatten().tolist()
     np.testing.assert_allclose(data["distances"], coded.distances.flatten(), rtol=1e-4)
     np.testing.assert_allclose(
@@ -168,7 +169,7 @@ class TestBrowser:
             coded.codes[[row]], exclude=torch.tensor([row]), k=5
         ).squeeze(0).tolist()  # fmt: skip
         words = driver.execute_script(f"return {near}.map((one) => one.textContent)")
-        names = collection.label_names()
+        names = names_of(collection)
         for one, text, far in zip(shown, words, coded.distances[row].tolist(), strict=True):
             name, distance = text.split("at ")
             assert name == names[one]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from acn_lightning.callbacks.pictures import table as queries_table
 from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.config import FOLDER, read_yaml
 from acn_lightning.diagnostics import code_figures, neighbour_figures, probe
@@ -110,6 +111,15 @@ def test_wandb_has_checkpoints_table_commit_and_data(dashboard):
         assert agreement == pytest.approx(np.mean(same))
         assert distance > 0
     assert "<title>digits: test images of" in (folder / "explorer.html").read_text("utf-8")
+
+
+def test_queries_without_classes_agree_about_nothing():
+    images, none = torch.rand(2, 1, 4, 4), torch.full((2,), -1)
+    near = torch.full((2, 3), -1)
+    rows = queries_table(images, none, torch.rand(2, 3, 1, 4, 4), near, torch.rand(2, 3), ())[
+        "data"
+    ]
+    assert [(row[1], row[3], row[4]) for row in rows] == [("", "", None)] * 2
 
 
 def test_the_same_pictures_lie_in_the_folder(dashboard):
