@@ -28,8 +28,8 @@ def write_parquet(path: Path, collection: Collection, coded: Coded, thumbnails: 
     """A row for each image, in the collection's order, written piece by piece:
 
     `id` its number, from 0; `file`, null where it is none of its own; `label`, null where it has
-    none; `x`, `y` on the map; `code`, D float32; `neighbors`, a struct of `ids` (nearest first) and `distances`; `image`, a
-    struct of `bytes` (a PNG) and `path`, null without thumbnails.
+    none; `x`, `y` on the map; `code`, D float32; `neighbors`, a struct of `ids` (nearest first) and
+    `distances`; `image`, a struct of `bytes` (a PNG) and `path`, null without thumbnails.
 
     Args:
         thumbnails: the longest side of the images, in pixels; 0 for none.
