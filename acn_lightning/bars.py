@@ -1,22 +1,14 @@
 """Progress bars."""
 
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
 
-def bar(
-    doing: str,
-    unit: str,
-    over: Iterable[Any] | None = None,
-    total: int | None = None,
-    show: bool = True,
-) -> "tqdm[Any]":
+def bar(doing: str, unit: str, total: int, show: bool = True) -> "tqdm[Any]":
     """A bar for what takes more than three seconds; in a log a line each half minute."""
     return tqdm(
-        over,
         total=total,
         desc=doing,
         unit=unit,

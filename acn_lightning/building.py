@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -191,18 +190,17 @@ def load(module: ACN, checkpoint: Mapping[str, Any], bank: bool) -> None:
         ) from error
 
 
-def restore(path: Path | str, overrides: Sequence[str] = ()) -> ACN:
+def restore(checkpoint: dict[str, Any], overrides: Sequence[str] = ()) -> ACN:
     """A checkpoint's module with its weights, its code bank and an index of it, on the CPU. Its
     images are not needed.
 
     Args:
-        path: of the checkpoint.
+        checkpoint: as `read_checkpoint` has it.
         overrides: of its config, `section.key=value`.
 
     Raises:
-        UsageError: as for `from_checkpoint`.
+        UsageError: the overrides contradict its networks, or it does not fit its own config.
     """
-    checkpoint = read_checkpoint(path)
     kept = carried_config(checkpoint, overrides)
     config = complete(kept | {"compile": False}, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))

@@ -88,6 +88,7 @@ class Coded(NamedTuple):
 def collect(
     module: ACN,
     config: Plain,
+    known: Plain,
     where: str | None,
     overrides: Sequence[str] = (),
     part: str = "train",
@@ -98,6 +99,7 @@ def collect(
     Args:
         module: decides their form, (C, H, W).
         config: of the checkpoint, complete.
+        known: what the checkpoint knows of its data, `ImageData.state_dict`.
         where: None for the images that the checkpoint was trained on; else the name of an
             experiment, or a folder with image files.
         overrides: of that experiment's config.
@@ -105,13 +107,14 @@ def collect(
         unreadable: what to do about a file in the folder that is no image: "stop" or "skip".
 
     Raises:
-        UsageError: they cannot be read.
+        UsageError: they cannot be read, or are not those that the checkpoint was trained on.
     """
     check_choice("part", part, ("train", "test"))
     check_choice("unreadable", unreadable, ("stop", "skip"))
     shape = tuple(module.hparams["image_shape"])
     if where is None:
         data = read_data(config)
+        data.load_state_dict(known)
         return of_data(data, config["experiment"], part, shape, data.binarisation, data.seed)
     how, seed = config["data"]["binarisation"], config["seed"]
     if Path(where).is_dir():
@@ -230,6 +233,9 @@ def project(
             at the mean of its three nearest of these. "pca": the two principal components.
         seed: of the landmarks, and of t-SNE.
         landmarks: how many.
+
+    Raises:
+        UsageError: `how` is none of these.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

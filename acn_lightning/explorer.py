@@ -4,7 +4,9 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 from acn_lightning.collection import Coded, Collection
 from acn_lightning.extras import require
-from acn_lightning.pictures import thumbnails
+from acn_lightning.pictures import colour, thumbnails
 
 SHEET = 4096
 """Pixels a side of a sheet of thumbnails: browsers and GPUs take that everywhere."""
@@ -43,13 +45,9 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
         HTML that asks for nothing from elsewhere.
     """
     size = len(collection.images)
-    names = [
-        *({"name": name, "none": False} for name in collection.classes),
-        {"name": "no label", "none": True},
-    ]
-    labels = [label if label >= 0 else len(names) - 1 for label in collection.labels.tolist()]
-    used = sorted(set(labels))
+    used = sorted(set(collection.labels.tolist()))
     order = {label: i for i, label in enumerate(used)}
+    names = [*collection.classes, "no label"]  # the last is that of label -1
     sheets, columns, each, shape = sprite(collection, side)
     data = {
         "k": coded.neighbours.shape[1],
@@ -57,8 +55,8 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
         "columns": columns,
         "each": each,
         "sheets": sheets,
-        "labels": [names[label] for label in used],
-        "label": [order[label] for label in labels],
+        "labels": [{"name": names[label], "colour": colour(label)} for label in used],
+        "label": [order[label] for label in collection.labels.tolist()],
         "names": list(collection.files) or [f"image {row}" for row in collection.rows.tolist()],
         "x": rounded(coded.places[:, 0]),
         "y": rounded(coded.places[:, 1]),
@@ -80,12 +78,7 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     text = Path(__file__).with_suffix(".html").read_text("utf-8")
-    first, *rest = text.split("@")
-    # In one pass: what is put in may have such a mark of its own.
-    return first + "".join(
-        known[piece] if i % 2 == 0 and piece in known else f"@{piece}" if i % 2 == 0 else piece
-        for i, piece in enumerate(rest)
-    )
+    return re.sub(f"@({'|'.join(known)})@", lambda mark: known[mark[1]], text)
 
 
 def rounded(numbers: torch.Tensor) -> list[float]:
@@ -103,18 +96,17 @@ def sprite(
     """
     pictures = thumbnails(collection.images, side)
     first = next(pictures)
+    pictures = chain([first], pictures)
     wide, tall = first.size
     square = round((len(collection.images) * tall / wide) ** 0.5)
     columns = max(1, min(SHEET // wide, square))
     each = columns * (SHEET // tall)
     sheets = []
-    everyone = iter([first])
     for start in range(0, len(collection.images), each):
         count = min(each, len(collection.images) - start)
         sheet = Image.new(first.mode, (columns * wide, -(-count // columns) * tall))
         for place in range(count):
-            one = next(everyone, None) or next(pictures)
-            sheet.paste(one, (place % columns * wide, place // columns * tall))
+            sheet.paste(next(pictures), (place % columns * wide, place // columns * tall))
         file = io.BytesIO()
         kind = "png" if first.mode == "L" else "jpeg"
         sheet.save(file, kind.upper(), **({"optimize": True} if kind == "png" else {"quality": 85}))

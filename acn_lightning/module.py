@@ -136,8 +136,9 @@ class ACN(LightningModule):
         """A trained model, on the CPU, with its code bank and an index of it. The images that it
         was trained on are not needed.
 
-        The bank has each training image's code from the epoch that the checkpoint was saved after:
-        codes of one and the same image then and now differ a little.
+        The bank has each training image's code from the epoch that the checkpoint was saved after.
+        Unless it was encoded anew at its end (`refresh.encode`), these and the codes of the same
+        images now differ a little.
 
         Args:
             path: of a checkpoint that `acn fit` wrote.
@@ -153,8 +154,9 @@ class ACN(LightningModule):
             found = acn.neighbours(images, k=5)
         """
         from acn_lightning.building import restore  # which imports this module
+        from acn_lightning.checkpoint import read_checkpoint
 
-        return restore(path, overrides)
+        return restore(read_checkpoint(path), overrides)
 
     def encode(self, images: Array, batch_size: int = 256) -> Array:
         """The codes of any images: the posterior's means.

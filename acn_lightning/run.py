@@ -30,6 +30,7 @@ from acn_lightning.checkpoint import LAST, DurableCheckpointIO
 from acn_lightning.config import Plain, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.errors import InterruptionError, UsageError, check_choice
+from acn_lightning.extras import require
 
 AUTO = "auto"
 """The value of `resume` that goes on with the run of the same name, where there is one."""
@@ -185,12 +186,8 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
     # Written at each call: a killed run keeps its figures.
     loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     if config["logger"] == "tensorboard":
-        try:
-            loggers.append(TensorBoardLogger(folder, name="", version="", sub_dir="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                "logger=tensorboard: it is not installed: pip install 'acn-lightning[tensorboard]'."
-            ) from error
+        require("logger=tensorboard", "tensorboard", "tensorboard")
+        loggers.append(TensorBoardLogger(folder, name="", version="", sub_dir="tensorboard"))
     if config["logger"] == "wandb":
         told = config["wandb"]
         swept = "WANDB_SWEEP_ID" in os.environ  # its agent has a run of its own for us

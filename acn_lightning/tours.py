@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from acn_lightning.errors import UsageError
+from acn_lightning.extras import require
 
 
 def greedy_tour(codes: Float[Tensor, "n code"]) -> Int[Tensor, " n"]:
@@ -44,14 +44,7 @@ def import_solver() -> Any:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        import fast_tsp
-    except ImportError as error:
-        raise UsageError(
-            "evaluation.tour_seconds: the tour solver is not installed: "
-            "pip install 'acn-lightning[tour]', or leave it out for the greedy tour."
-        ) from error
-    return fast_tsp
+    return require("evaluation.tour_seconds", "tour", "fast_tsp")[0]
 
 
 def shortened_tour(codes: Float[Tensor, "n code"], seconds: float) -> Int[Tensor, " n"]:

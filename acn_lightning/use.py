@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acn_lightning.building import read_data, restore
-from acn_lightning.checkpoint import KEY
+from acn_lightning.checkpoint import KEY, read_checkpoint
 from acn_lightning.collection import (
     PROJECTIONS,
     collect,
@@ -67,7 +67,7 @@ def neighbours(
     Raises:
         UsageError: something cannot be read, or the folder `out` exists; nothing has been written.
     """
-    module, config = trained(checkpoint, overrides)
+    module, config, known = trained(checkpoint, overrides)
     if not 1 <= k <= len(module.bank.rows):
         raise UsageError(f"k: {k} is not from 1 to {len(module.bank.rows)}, the stored codes.")
     folder = Path(out) if out else run_folder(config)
@@ -75,7 +75,7 @@ def neighbours(
         shape = tuple(module.hparams["image_shape"])
         queries, files = read_queries(images, shape, unreadable)
         data = read_data(config)
-        check_data(module, data)
+        data.load_state_dict(known)
         if encode:
             renew(module, data)
         seen = binarise_alike(queries, config["data"]["binarisation"], config["seed"])
@@ -146,10 +146,10 @@ def export(
     check_choice("projection", projection, PROJECTIONS)
     if not 0 <= thumbnails <= 4096:
         raise UsageError(f"thumbnails: {thumbnails} is not from 0 to 4096.")
-    module, config, theirs = asked(checkpoint, where, overrides)
+    module, config, known, theirs = asked(checkpoint, where, overrides)
     folder = Path(out) if out else run_folder(config)
     with writing_to(folder, config) as beside:
-        collection = collect(module, config, where, theirs, part, unreadable)
+        collection = collect(module, config, known, where, theirs, part, unreadable)
         coded = encode(module, collection, k, config, projection)
         write_parquet(beside / "codes.parquet", collection, coded, thumbnails)
         np.savez(
@@ -219,15 +219,14 @@ def explore(
         raise UsageError(f"thumbnails: {thumbnails} is not from 8 to 256.")
     if out and Path(out).suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"out: {out} is no .html file.")
-    if out and Path(out).exists():
-        raise UsageError(f"out: there is {out} already. Remove it, or choose another name.")
-    module, config, theirs = asked(checkpoint, where, overrides)
+    module, config, known, theirs = asked(checkpoint, where, overrides)
     path = Path(out) if out else run_folder(config) / "explorer.html"
-    whole = collect(module, config, where, theirs, part, unreadable)
-    some = whole.at(stratified(whole.labels, points, config["seed"]))
-    coded = encode(module, some, k, config, projection)
-    title = f"{some.name}: {checkpoint}"
-    write_whole(path, page(some, coded, title, len(whole.images), thumbnails))
+    with new_file(path) as beside:
+        whole = collect(module, config, known, where, theirs, part, unreadable)
+        some = whole.at(stratified(whole.labels, points, config["seed"]))
+        coded = encode(module, some, k, config, projection)
+        title = f"{some.name}: {checkpoint}"
+        beside.write_text(page(some, coded, title, len(whole.images), thumbnails), "utf-8")
     if open and not webbrowser.open(path.resolve().as_uri()):
         raise UsageError(f"open: there is no browser here. {path} can be opened in any.")
     return path
@@ -250,57 +249,38 @@ def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") ->
     from acn_lightning.onnx import require_onnx, write_onnx
 
     require_onnx()
-    path = Path(out)
-    if path.exists():
-        raise UsageError(f"out: there is {path} already. Remove it, or choose another name.")
-    module = restore(checkpoint, overrides)
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        difference = write_onnx(module, beside)
-        beside.replace(path)
-    except OSError as error:
-        raise UsageError(f"out: cannot write {path} ({error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return path, difference
+    with new_file(Path(out)) as beside:
+        difference = write_onnx(restore(read_checkpoint(checkpoint), overrides), beside)
+    return Path(out), difference
 
 
 # ---------------------------------------------------------------- what they share
 
 
-def asked(checkpoint: str, where: str | None, overrides: list[str]) -> tuple[ACN, Plain, list[str]]:
-    """(the module, its config, overrides of the experiment that is named)."""
+def asked(
+    checkpoint: str, where: str | None, overrides: list[str]
+) -> tuple[ACN, Plain, Plain, list[str]]:
+    """(as `trained` has it, overrides of the experiment that is named)."""
     theirs = [word for word in overrides if where is not None and word.startswith("data.")]
-    module, config = trained(checkpoint, [word for word in overrides if word not in theirs])
-    return module, config, theirs
+    return *trained(checkpoint, [word for word in overrides if word not in theirs]), theirs
 
 
-def trained(checkpoint: str, overrides: list[str]) -> tuple[ACN, Plain]:
-    """The module on the device that the config asks for, and the config.
+def trained(checkpoint: str, overrides: list[str]) -> tuple[ACN, Plain, Plain]:
+    """(the module on the device that the config asks for, the config, what the checkpoint knows of
+    its data).
 
     Raises:
         UsageError: as for `restore`; or it has no codes.
     """
-    module = restore(checkpoint, overrides)
+    content = read_checkpoint(checkpoint)
+    module = restore(content, overrides)
     config: Plain = module.hparams[KEY]
     if config["model"]["encoder"]["kind"] == "none":
         raise UsageError(f"{checkpoint}: this model has no codes (model.encoder.kind=none).")
     device = device_of(config)
     module.to(device)
     module.bank.to(device)
-    return module, config
-
-
-def check_data(module: ACN, data: ImageData) -> None:
-    """Raises:
-    UsageError: the data are others than the bank is of.
-    """
-    if not torch.equal(data.labels, module.bank.labels.cpu()):
-        raise UsageError(
-            f"data.root: the checkpoint was trained on other data: {len(module.bank.labels):,} "
-            f"images; here {len(data.labels):,}, or other labels."
-        )
+    return module, config, content.get("ImageData", {})
 
 
 def renew(module: ACN, data: ImageData) -> None:
@@ -334,22 +314,36 @@ def writing_to(folder: Path, config: Plain) -> Iterator[Path]:
         beside.replace(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):  # it is not empty
-                parent.rmdir()
+        remove_empty(made)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A file that is there in the end, or not at all.
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file to write that gets its name when all is written, and is gone on an error.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: there is one of that name, or it cannot be written.
     """
+    if path.exists():
+        raise UsageError(f"out: there is {path} already. Remove it, or choose another name.")
     beside = path.with_name(f".{path.name}.partial")
+    made = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
+        beside.touch()
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        remove_empty(made)
         raise UsageError(f"out: cannot write {path} ({error}).") from error
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+        remove_empty(made)
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Those of them that hold nothing, the innermost first."""
+    for folder in folders:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()

@@ -8,6 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.checkpoint import KEY, LAST
@@ -53,15 +54,18 @@ class Dashboard(Callback):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        bank = acn_of(pl_module).bank
-        variance = bank.codes[bank.rows].var(0, correction=0).cpu()
+        bank, step = acn_of(pl_module).bank, trainer.global_step
+
+        def variance() -> Tensor:  # a pass over all codes, for who looks at it
+            return bank.codes[bank.rows].var(0, correction=0).cpu()
+
         for run in runs(trainer.loggers, "wandb"):
             import wandb
 
-            step = {"trainer/global_step": trainer.global_step}
-            run.log({"codes/variance": wandb.Histogram(variance.tolist()), **step})
+            histogram = wandb.Histogram(variance().tolist())
+            run.log({"codes/variance": histogram, "trainer/global_step": step})
         for run in runs(trainer.loggers, "tensorboard"):
-            run.add_histogram("codes/variance", variance, trainer.global_step)
+            run.add_histogram("codes/variance", variance(), step)
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import faiss
@@ -169,6 +170,20 @@ def test_a_model_without_codes_and_another_kind_of_model_say_so(acn):
     assert err == "acn: other.ckpt is a checkpoint, but not one that acn fit wrote.\n"
 
 
+@pytest.mark.parametrize("command", ["explore", "export", "neighbours"])
+def test_other_images_under_the_same_labels_are_not_taken_for_those_trained_on(
+    acn, checkpoint, photos, command
+):
+    shutil.copytree(photos, "other")
+    for file in Path("other").rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+    images = [photos / "digit 0/00.png", "encode=false"] if command == "neighbours" else []
+    status, _, err = acn(command, checkpoint, *images, "data.root=other")
+    assert status == 2
+    assert err.startswith("acn: data.root: the checkpoint was trained on other data: 135 images, ")
+    assert [path.name for path in Path().iterdir()] == ["other"]
+
+
 # ---------------------------------------------------------------- neighbours
 
 
@@ -215,11 +230,11 @@ def test_stored_codes_serve_where_encoding_anew_is_not_asked_for(acn, checkpoint
 def test_a_collection_is_seen_as_the_training_images_were(checkpoint, photos):
     module = ACN.load(checkpoint)
     config = module.hparams["acn_config"]
-    own = collect(module, config, None)
+    own = collect(module, config, {}, None)
     assert own.rows.tolist() == list(range(135))
     assert torch.equal(own.images, own.seen)
     binary = config | {"data": config["data"] | {"binarisation": "static"}}
-    folder = collect(module, binary, str(photos))
+    folder = collect(module, binary, {}, str(photos))
     assert len(folder.images) == 150
     assert torch.equal(folder.seen, binarise_alike(folder.images, "static", config["seed"]))
     some = folder.at(torch.tensor([149, 0]))
@@ -261,7 +276,7 @@ def test_a_map_of_few_or_equal_codes_is_drawn_all_the_same(size):
 def test_duplicates_are_neighbours_of_each_other(checkpoint):
     module = ACN.load(checkpoint)
     config = module.hparams["acn_config"]
-    twice = collect(module, config, None).at(torch.tensor([5, 9, 5, 30]))
+    twice = collect(module, config, {}, None).at(torch.tensor([5, 9, 5, 30]))
     coded = encode(module, twice, 1, config, "pca")
     assert coded.neighbours[0].item() == 2
     assert coded.neighbours[2].item() == 0
@@ -271,6 +286,6 @@ def test_duplicates_are_neighbours_of_each_other(checkpoint):
 def test_a_collection_needs_more_images_than_neighbours(checkpoint):
     module = ACN.load(checkpoint)
     config = module.hparams["acn_config"]
-    few = collect(module, config, None).at(torch.arange(3))
+    few = collect(module, config, {}, None).at(torch.arange(3))
     with pytest.raises(UsageError, match="k: 3 is not from 1 to 2"):
         encode(module, few, 3, config)

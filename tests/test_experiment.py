@@ -130,7 +130,8 @@ PIXELCNN = (
     "model.decoder.kind=pixelcnn", "model.decoder.layers=2", "model.decoder.kernel=3",
     "model.decoder.map_channels=8", "model.likelihood.kind=bernoulli", "pictures.images=2",
     "model.schedule=cosine", "model.warmup_epochs=3", "refresh.encode=true",
-    "checkpoints.every_n_steps=4",
+    "checkpoints.every_n_steps=4", "pictures.samples=2", "pictures.points=20",
+    "probe.every_n_epochs=1",
 )  # fmt: skip
 
 

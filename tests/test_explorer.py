@@ -119,7 +119,7 @@ class TestBrowser:
 
         module = ACN.load(trained / "runs/folder/mine/checkpoints/best.ckpt")
         config = module.hparams["acn_config"]
-        collection = collect(module, config, None)
+        collection = collect(module, config, {}, None)
         coded = encode(module, collection, 5, config)
         file = tmp_path_factory.mktemp("page") / "explorer.html"
         file.write_text(page(collection, coded, "photos", 135, 48), "utf-8")

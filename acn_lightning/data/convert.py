@@ -25,19 +25,20 @@ def as_images(
     Raises:
         UsageError: they are none of these.
     """
-    array = images.cpu() if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
-    first = isinstance(images, Tensor)
+    axes: tuple[int, ...]  # where channels may be
+    if isinstance(images, Tensor):
+        array, axes = images.cpu(), (1, 3)
+    else:
+        array, axes = torch.from_numpy(np.require(images, requirements="W")), (3, 1)
     if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[1 if first else 3] not in (1, 3):
-        first = not first
-    if array.ndim != 4 or (images.ndim == 4 and array.shape[1 if first else 3] not in (1, 3)):
+        array, axes = array[:, None], (1,)
+    axis = next((one for one in axes if array.ndim == 4 and array.shape[one] in (1, 3)), None)
+    if axis is None:
         raise UsageError(
             f"images of the form {tuple(images.shape)} are none of (N, H, W), (N, H, W, C) and "
             "(N, C, H, W) with C = 1 or 3."
         )
-    if images.ndim == 4 and not first:
-        array = array.permute(0, 3, 1, 2)
+    array = array.movedim(axis, 1)
     if array.dtype == torch.bool:
         array = array.to(torch.uint8) * 255
     elif array.is_floating_point():
@@ -46,7 +47,7 @@ def as_images(
                 f"images of {str(array.dtype).removeprefix('torch.')} have to lie between 0 and 1; "
                 f"these go from {float(array.min()):g} to {float(array.max()):g}."
             )
-        array = (array.double() * 255).round().to(torch.uint8)
+        array = (array.float() * 255).round().to(torch.uint8)
     elif array.dtype != torch.uint8:
         raise UsageError(
             f"images are {str(array.dtype).removeprefix('torch.')}: give uint8 from 0 to 255, or "
