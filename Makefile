@@ -9,10 +9,12 @@ venv := .venv
 bin := $(venv)/bin
 ready := $(venv)/ready-$(FAISS)
 
-.PHONY: help train test check bench docs format clean
+.PHONY: help setup train test check bench docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(ready)  ## make .venv with all that is needed; the other targets do so too
 
 train: $(ready)  ## train the default experiment, digits; ARGS="mnist trainer.max_epochs=5" for others
 	$(bin)/acn fit $(ARGS)

@@ -1,5 +1,6 @@
 """From a config, or a checkpoint, to the objects that it describes."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import Component
 from acn_lightning.priors import Prior
+from acn_lightning.shapes import Shape
 
 
 def build(
@@ -41,6 +43,15 @@ def build(
             data, or the networks are for other images.
     """
     data = read_data(config, data_kind)
+    return data, build_for(data, config, image_shape)
+
+
+def build_for(data: ImageData, config: Plain, image_shape: tuple[int, ...] | None = None) -> ACN:
+    """The module of a config, for data that were read.
+
+    Raises:
+        UsageError: as for `build`.
+    """
     if image_shape and image_shape != data.image_shape:
         raise UsageError(
             f"The checkpoint's networks take images of {by(image_shape)}, the data's are "
@@ -52,7 +63,9 @@ def build(
             f"{max(NEIGHBOURS)} neighbours."
         )
     about = About(data.image_shape, data.classes, data.labels, data.rows, data.binary)
-    return data, build_module(config, about)
+    module = build_module(config, about)
+    check_batches(module.shape, data.batch_size)
+    return module
 
 
 def read_data(config: Plain, data_kind: type[ImageData] = ImageData) -> ImageData:
@@ -113,9 +126,13 @@ def build_module(config: Plain, about: About) -> ACN:
             "values, and the images have more. Use categorical or logistic_mixture, or "
             "data.binarisation=dynamic."
         )
+    code_shape = component(Shape, model.pop("shape"), code_size)
+    prior = component(Prior, model.pop("prior"), code_size)
+    check_price(code_shape, prior)
     module = ACN(
         component(Encoder, model.pop("encoder"), shape, code_size),
-        component(Prior, model.pop("prior"), code_size),
+        code_shape,
+        prior,
         component(Decoder, model.pop("decoder"), shape, code_size, likelihood),
         CodeBank(about.labels, about.rows, code_size, config["seed"]),
         index,
@@ -130,6 +147,29 @@ def build_module(config: Plain, about: About) -> ACN:
     known = {KEY: config, "image_shape": list(shape), "classes": list(about.classes)}
     module.save_hyperparameters(known, logger=False)
     return module
+
+
+def check_price(shape: Shape, prior: Prior) -> None:
+    """Raises:
+    UsageError: the prior would charge much more for codes of that shape than they can hold.
+    """
+    if shape.scale is not None and shape.scale > prior.widest:
+        raise UsageError(
+            f"model.shape.scale: with {shape.scale:g} the prior charges {shape.scale**2 / 2:.1f} "
+            f"nats for each dimension of a code, which holds {math.log(1 + shape.scale**2) / 2:.1f}"
+            f". Use at most {prior.widest:g}, or model.prior.kind=mixture."
+        )
+
+
+def check_batches(shape: Shape, batch_size: int) -> None:
+    """Raises:
+    UsageError: too few images a step for what the shape learns of them.
+    """
+    if batch_size < shape.least:
+        raise UsageError(
+            f"data.batch_size: codes get their mean and variance from a batch, of at least "
+            f"{shape.least} images; here it has {batch_size}. Use more, or model.shape.kind=free."
+        )
 
 
 def check_compiler() -> None:

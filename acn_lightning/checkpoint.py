@@ -165,9 +165,21 @@ def check_sums(path: Path) -> None:
 
 
 def config_of(checkpoint: dict[str, Any]) -> Plain:
-    """The config that a checkpoint was trained with."""
+    """The config that a checkpoint was trained with, in today's terms."""
     config: Plain = checkpoint["hyper_parameters"][KEY]
-    return config
+    return in_todays_terms(config)
+
+
+def in_todays_terms(config: Plain) -> Plain:
+    """A config of before codes had a shape of their own: whether they lay on a sphere was an option
+    of the encoder, and how far apart they began, which matters to nothing that has begun."""
+    model = dict(config["model"])
+    if "shape" in model:
+        return config
+    encoder = dict(model["encoder"])
+    spread, sphere = encoder.pop("spread", 1.0), encoder.pop("sphere", False)
+    shape = {"kind": "sphere", "radius": spread} if sphere else {"kind": "free"}
+    return config | {"model": model | {"encoder": encoder, "shape": shape}}
 
 
 def carried_config(checkpoint: dict[str, Any], given: Sequence[str]) -> Plain:

@@ -21,7 +21,7 @@ from acn_lightning.errors import UsageError, check_choice, nearest
 
 FOLDER = Path(__file__).parent / "conf"
 
-COMPONENTS = ("encoder", "prior", "decoder", "likelihood")
+COMPONENTS = ("encoder", "shape", "prior", "decoder", "likelihood")
 """Sections of `model` that choose a class by `kind`."""
 
 Plain = dict[str, Any]
@@ -207,6 +207,7 @@ TRAINER_OURS = ("callbacks", "logger", "plugins")
 def make_schema(chosen: DictConfig) -> type:
     """The dataclass that a config of these kinds of components is held to."""
     from acn_lightning import callbacks
+    from acn_lightning.budget import fitting
     from acn_lightning.data import ImageData
     from acn_lightning.decoders import Decoder
     from acn_lightning.encoders import Encoder
@@ -215,10 +216,11 @@ def make_schema(chosen: DictConfig) -> type:
     from acn_lightning.neighbours import NeighbourIndex
     from acn_lightning.priors import Prior
     from acn_lightning.sampling import draw
+    from acn_lightning.shapes import Shape
 
     components: dict[str, Option | type] = {}
-    families = (Encoder, Prior, Decoder, Likelihood)
-    defaults = ("conv", "mixture", "conv", "bernoulli")
+    families = (Encoder, Shape, Prior, Decoder, Likelihood)
+    defaults = ("conv", "white", "mixture", "conv", "bernoulli")
     for name, family, default in zip(COMPONENTS, families, defaults, strict=True):
         kind = OmegaConf.select(chosen, f"model.{name}.kind", default=default)
         check_choice(f"model.{name}.kind", kind, family.kinds)
@@ -233,6 +235,7 @@ def make_schema(chosen: DictConfig) -> type:
             "resume": (str | None, None),
             "compile": (bool, False),
             "channels_last": (bool, True),
+            "budget": section("budget", options(fitting)),
             "data": section("data", options(ImageData)),
             "model": section("model", {"code_size": (int, 16), **options(ACN), **components}),
             "neighbours": section("neighbours", options(NeighbourIndex)),

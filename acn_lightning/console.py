@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from acn_lightning.experiment import Outcome
 
@@ -28,11 +29,17 @@ COSTS = {
     "kl_unconditional": "KL, unconditional",
 }
 
-ACCURACIES = {
-    "linear": "linear classifier, codes",
-    "knn": "KNN classifier, codes",
-    "linear_pca": "linear classifier, principal components",
-    "linear_pixels": "linear classifier, pixels",
+REPRESENTATIONS = {"codes": "codes", "pca": "PCA", "pixels": "pixels"}
+
+USES = {
+    "linear": "linear classifier",
+    "knn": "KNN classifier",
+    "labels_10": "linear, 10 labels",
+    "labels_100": "linear, 100 labels",
+    "labels_1000": "linear, 1,000 labels",
+    "precision_at_10": "precision of the 10 nearest",
+    "nmi": "clusters, NMI",
+    "cluster_accuracy": "clusters, accuracy",
 }
 
 
@@ -59,10 +66,10 @@ def table(outcome: Outcome) -> str:
         (f"{name} = reconstruction + {what}", f"{nats[name]:.2f}")
         for name, what in [("ordered", "tour"), ("unordered", "unconditional")]
     ]
+    rows.append(("set = unordered - the bits of its order", f"{nats['set']:.2f}"))
     rows += [(f"{name}, bits/dim", f"{bits[name]:.4f}") for name in ("ordered", "unordered")]
-    if results["accuracy"]["knn"] is not None:
-        rows += [("", ""), ("accuracy", "%")]
-        rows += [(label, percent(results["accuracy"][name])) for name, label in ACCURACIES.items()]
+    if results["representations"]["codes"]:
+        rows += [("", ""), *uses(results["representations"])]
     rows.append(("", ""))
     if outcome.rebuilds:
         rows.append(("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s"))
@@ -73,16 +80,31 @@ def table(outcome: Outcome) -> str:
         f"{results['data']}, {results['images']:,} {results['split']} images, "
         f"binarisation {results['binarisation']}, seed {results['seed']}"
     )
-    return "\n".join([title, *align(rows), "", *map(str, outcome.files)])
+    files = map(str, outcome.files)
+    hints = ["", *outcome.hints] if outcome.hints else []
+    return "\n".join([title, *align(rows), "", *files, *hints])
 
 
-def percent(fraction: float | None) -> str:
-    """With two decimals; None is what was not measured."""
-    return "not asked for" if fraction is None else f"{100 * fraction:.2f}"
+def uses(representations: dict[str, dict[str, Any] | None]) -> list[tuple[str, str]]:
+    """A row for each use, a column for each representation that was measured."""
+    measured = [name for name in REPRESENTATIONS if representations[name]]
+    rows = [("%", "".join(f"{REPRESENTATIONS[name]:>10}" for name in measured))]
+    for use, label in USES.items():
+        values = [(representations[name] or {}).get(use) for name in measured]
+        if any(value is not None for value in values):
+            rows.append((label, "".join(f"{percent(value):>10}" for value in values)))
+    return rows
+
+
+def percent(figure: float | dict[str, float] | None) -> str:
+    """A fraction, or the mean of several; None is what was not measured."""
+    fraction = figure["mean"] if isinstance(figure, dict) else figure
+    return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def align(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Names to the left, values to the right."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
-    return [f"  {name:<{width}}  {value:>16}".rstrip() for name, value in rows]
+    wide = max(16, *(len(value) for _, value in rows))
+    return [f"  {name:<{width}}  {value:>{wide}}".rstrip() for name, value in rows]

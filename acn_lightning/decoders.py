@@ -29,7 +29,7 @@ class ConvDecoder(Decoder, kind="conv"):
         image_shape: (C, H, W).
         code_size: D.
         likelihood: of a pixel.
-        channels: of the feature map; a multiple of 8.
+        channels: of the feature map; a multiple of 8. With null, `acn fit` chooses: see `budget`.
 
     Raises:
         UsageError: `channels` is no positive multiple of 8.
@@ -41,10 +41,10 @@ class ConvDecoder(Decoder, kind="conv"):
         code_size: int,
         likelihood: Likelihood,
         *,
-        channels: int = 32,
+        channels: int | None = 32,
     ) -> None:
         super().__init__()
-        check_channels("model.decoder.channels", channels)
+        channels = check_channels("model.decoder.channels", channels)
         self.likelihood = likelihood
         self.body = nn.Sequential(*upsampling(code_size, image_shape[1:], channels))
         self.output = nn.Conv2d(channels, likelihood.per_pixel, 3, padding=1)
@@ -63,7 +63,7 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
         image_shape: (C, H, W).
         code_size: D.
         likelihood: of a pixel; the order of its channels is the likelihood's matter.
-        channels: of each stack; a multiple of 8.
+        channels: of each stack; a multiple of 8. With null, `acn fit` chooses: see `budget`.
         layers: how many.
         kernel: side of the convolutions, odd.
         first_kernel: the same of the first layer, which sees pixels: wide at little cost.
@@ -82,7 +82,7 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
         code_size: int,
         likelihood: Likelihood,
         *,
-        channels: int = 32,
+        channels: int | None = 32,
         layers: int = 6,
         kernel: int = 5,
         first_kernel: int = 7,
@@ -90,7 +90,7 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
         map_channels: int = 16,
     ) -> None:
         super().__init__()
-        check_channels("model.decoder.channels", channels)
+        channels = check_channels("model.decoder.channels", channels)
         check_channels("model.decoder.map_channels", map_channels)
         check_choice("model.decoder.conditioning", conditioning, CONDITIONINGS)
         if layers < 1:

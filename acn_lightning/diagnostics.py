@@ -5,23 +5,42 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from acn_lightning.code_bank import CodeBank
-from acn_lightning.evaluation import KNN, Labelled, knn_vote, linear_accuracy
-from acn_lightning.exact import distances_to, exact_neighbours
+from acn_lightning.exact import distances_to
+from acn_lightning.probes import Labelled, measure, neighbour_labels, similarity
 
 ACTIVE = 0.01
 """A dimension is active where the posterior means vary by more than this (Burda, Grosse and
 Salakhutdinov, arXiv 1509.00519); the posterior's own variance is 1."""
 
+ACCURACIES = {"knn": "knn_accuracy", "linear": "linear_accuracy"}
+"""What a dashboard calls these of `probes.measure`."""
+
 
 def code_figures(codes: Float[Tensor, "n code"]) -> dict[str, float]:
-    """`norm`, the mean length of a code; `variance_mean` and `variance_min` over its dimensions;
-    `active_dimensions`, how many of these vary by more than 0.01."""
+    """How codes lie in their space.
+
+    Returns:
+        - `norm`: the mean length of a code;
+        - `variance_mean`, `variance_min`: over its dimensions;
+        - `active_dimensions`: how many of these vary by more than 0.01;
+        - `eigenvalue_min`, `eigenvalue_max`: of the covariance, the variance along the direction in
+          which codes vary least and most. A collapse has both at 0, a thread the least at 0 and the
+          largest far above the rest;
+        - `effective_dimensions`: (sum of the eigenvalues)^2 / sum of their squares. D where all
+          directions vary alike, 1 where codes lie on a line.
+    """
     variance = codes.var(0, correction=0)
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(codes.double().cpu().T, correction=0)[None])[0]
+    eigenvalues = eigenvalues.clamp(min=0)
+    effective = eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-30)
     return {
         "codes/norm": float(torch.linalg.vector_norm(codes, dim=1).mean()),
         "codes/variance_mean": float(variance.mean()),
         "codes/variance_min": float(variance.min()),
         "codes/active_dimensions": float((variance > ACTIVE).sum()),
+        "codes/eigenvalue_min": float(eigenvalues[0]),
+        "codes/eigenvalue_max": float(eigenvalues[-1]),
+        "codes/effective_dimensions": float(effective),
     }
 
 
@@ -57,23 +76,24 @@ def probe(
     classes: int,
     linear: bool = True,
 ) -> dict[str, float]:
-    """Accuracies, as fractions, of classifiers that learn from the codes and labels of some images
-    and are asked for those of others: the majority of the 5 nearest, and logistic regression.
+    """What `probes.measure` says of codes, as figures for a dashboard.
 
     Args:
         train: codes and labels to learn from.
         held_out: to be asked for.
         classes: how many there are.
-        linear: whether to fit the logistic regression.
+        linear: whether to fit classifiers and clusters; else only neighbours are looked at.
     """
-    codes, labels = train
-    queries, truth = held_out
-    rows = torch.arange(len(codes), device=codes.device)
-    near = exact_neighbours(queries, codes, rows, min(KNN, len(codes)))
-    voted = knn_vote(labels.to(near.device)[near], classes)
-    figures = {"codes/knn_accuracy": float((voted.cpu() == truth.cpu()).double().mean())}
+    learnt, asked = (
+        Labelled(codes.cpu().numpy(), labels.cpu().numpy()) for codes, labels in (train, held_out)
+    )
     if linear:
-        learnt = Labelled(codes.cpu().numpy(), labels.cpu().numpy())
-        asked = Labelled(queries.cpu().numpy(), truth.cpu().numpy())
-        figures["codes/linear_accuracy"] = linear_accuracy(learnt, asked)
+        found = measure(learnt, asked, classes)
+    else:
+        found = similarity(neighbour_labels(learnt, asked), asked.labels, classes)
+    figures = {}
+    for name, value in found.items():
+        figure = value["mean"] if isinstance(value, dict) else value
+        if figure is not None:
+            figures[f"codes/{ACCURACIES.get(name, name)}"] = figure
     return figures

@@ -1,7 +1,6 @@
 """Encoders: an image to the posterior q(z|x) = N(mu(x), I) over its code."""
 
 import importlib
-import math
 import operator
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
-from torch.nn.functional import normalize
 
 from acn_lightning.errors import UsageError
 from acn_lightning.networks import Component, in_float32
@@ -22,7 +20,8 @@ from acn_lightning.weights import read_weights, table, take
 
 
 class Encoder(Component):
-    """Maps images (B, C, H, W) in [0, 1] to a posterior: batch shape (B,), event shape (D,).
+    """Maps images (B, C, H, W) in [0, 1] to a posterior: batch shape (B,), event shape (D,). The
+    codes are its means once they have their shape (`shapes.py`).
 
     Attributes:
         pretrained: names of its parameters whose values come from elsewhere.
@@ -38,27 +37,19 @@ def unit_normal(mean: Float[Tensor, "... code"]) -> Distribution:
 
 
 class FeatureEncoder:
-    """What encoders of images by way of features share: a `body`, and a linear layer to the mean.
-
-    Raises:
-        UsageError: `spread` is not above 0.
-    """
+    """What encoders by way of features share: a `body`, and a linear layer to the mean."""
 
     body: nn.Module
 
-    def make_mean(self, features: int, code_size: int, spread: float, sphere: bool) -> None:
-        if not 0 < spread < math.inf:
-            raise UsageError(f"model.encoder.spread: {spread} is not above 0.")
+    def make_mean(self, features: int, code_size: int) -> None:
         self.mean = nn.Linear(features, code_size)
-        self.radius = spread * code_size**0.5 if sphere else None
-        # By torch's default, codes begin a seventh of the posterior's noise apart: drowned in it
-        # they teach the decoder nothing, and on digits training stands still for 30 epochs.
-        nn.init.normal_(self.mean.weight, std=4 * spread / features**0.5)
+        # By torch's default, codes begin a seventh of the posterior's noise apart. Where no shape
+        # holds them, they are drowned in it and teach the decoder nothing.
+        nn.init.normal_(self.mean.weight, std=4 / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
         features = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
-        mean = in_float32(self.mean, features.flatten(1))
-        return unit_normal(self.radius * normalize(mean, dim=1) if self.radius else mean)
+        return unit_normal(in_float32(self.mean, features.flatten(1)))
 
 
 class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
@@ -72,17 +63,10 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
     Args:
         image_shape: (C, H, W).
         code_size: D.
-        channels: of the first stage; a multiple of 8.
-        spread: how far apart the codes of different images begin, about, in units of the
-            posterior's noise. A decoder that could do without the code needs it well above 1, or it
-            never begins to listen.
-        sphere: whether all codes lie on a sphere, of radius `spread` x sqrt(D). Nothing else keeps
-            the codes of an ACN from growing: a neighbour's code tells where on a long way an image
-            lies, however long it is. So they stretch along a few dimensions, in which the classes
-            lie curled up, and leave the others to the noise. On a sphere they have to use all.
+        channels: of the first stage; a multiple of 8. With null, `acn fit` chooses: see `budget`.
 
     Raises:
-        UsageError: `channels` is no positive multiple of 8; `spread` is not above 0.
+        UsageError: `channels` is no positive multiple of 8.
     """
 
     def __init__(
@@ -90,12 +74,10 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
         image_shape: tuple[int, int, int],
         code_size: int,
         *,
-        channels: int = 32,
-        spread: float = 1.0,
-        sphere: bool = False,
+        channels: int | None = 32,
     ) -> None:
         super().__init__()
-        check_channels("model.encoder.channels", channels)
+        channels = check_channels("model.encoder.channels", channels)
         width, height, wide = image_shape[0], image_shape[1], image_shape[2]
         layers: list[nn.Module] = []
         while True:
@@ -106,7 +88,7 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
             layers.append(nn.AvgPool2d(2, ceil_mode=True))
             height, wide, channels = -(-height // 2), -(-wide // 2), channels * 2
         self.body = nn.Sequential(*layers, nn.Flatten())
-        self.make_mean(width * height * wide, code_size, spread, sphere)
+        self.make_mean(width * height * wide, code_size)
 
 
 class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
@@ -125,7 +107,6 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
             folder are found as well.
         arguments: that it is made with.
         weights: a file for it, see `read_weights`; what does not fit begins anew, with a warning.
-        spread, sphere: as in `ConvEncoder`.
 
     Raises:
         UsageError: there is no such network, it cannot be made so, does not take the images, or
@@ -140,8 +121,6 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
         path: str = "",
         arguments: dict[str, Any] | None = None,
         weights: str | None = None,
-        spread: float = 1.0,
-        sphere: bool = False,
     ) -> None:
         super().__init__()
         self.body = make(path, arguments or {})
@@ -164,7 +143,7 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
                 f"{' '.join(str(error).split())[:300]}"
             ) from error
         self.body.train()
-        self.make_mean(features, code_size, spread, sphere)
+        self.make_mean(features, code_size)
 
 
 def make(path: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -212,12 +191,18 @@ GROUP = 8
 """Channels that are normalised together."""
 
 
-def check_channels(name: str, channels: int) -> None:
-    """Raises:
-    UsageError: `channels` is no positive multiple of the group that is normalised together.
+def check_channels(name: str, channels: int | None) -> int:
+    """The channels.
+
+    Raises:
+        UsageError: they are left open, or no positive multiple of the group that is normalised
+            together.
     """
+    if channels is None:
+        raise UsageError(f"{name}: null is for acn fit, which chooses: say how many, {name}=16.")
     if channels < GROUP or channels % GROUP:
         raise UsageError(f"{name}: {channels} is no positive multiple of {GROUP}.")
+    return channels
 
 
 def conv(inputs: int, outputs: int) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""What a model and its codes are worth: the paper's two tables, as pure functions."""
+"""What a model's costs are: the paper's table, as pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.nn.functional import one_hot
 
 from acn_lightning import objective
 from acn_lightning.code_bank import CodeBank
@@ -19,9 +18,6 @@ from acn_lightning.priors import Prior
 
 NEIGHBOURS = (1, 5, 10)
 """The K whose costs the paper reports."""
-
-KNN = 5
-"""The K of the KNN classifier."""
 
 
 class Coded(NamedTuple):
@@ -50,6 +46,7 @@ def bounds(
     index: NeighbourIndex,
     nearest: int,
     orders: Sequence[Int[Tensor, " batch"]],
+    freedom: float = 0.0,
 ) -> dict[str, float]:
     """The paper's costs of the test set, in nats per image.
 
@@ -65,7 +62,11 @@ def bounds(
     - `kl_tour`: the images are sent in an order in which each is like the one before it; the first
       pays the unconditional cost. The receiver has decoded the image before, and so knows its code.
       The sender may choose the order, so the cheapest of several is a bound too. `ordered` bounds
-      the cost of the images as a set, not of any one of them.
+      the cost of the images as a set, not of any one of them;
+    - `set`: the same set without a tour. The receiver does not care for the order in which images
+      come, so that the sender may choose it by other bits that have to be sent anyway, and has
+      these for nothing (bits-back; Severo, Townsend et al., arXiv 2107.09202). Any model may do so:
+      this is the figure that a tour's `ordered` competes with.
 
     With sampled z these are estimates of the bounds, without bias; but the least of several tours'
     estimates is low by a little of their noise.
@@ -77,10 +78,11 @@ def bounds(
         index: built from it.
         nearest: terms of the unconditional sum for each image.
         orders: tours of the test images, each a permutation of the batch.
+        freedom: nats per image that their order holds, `order_nats`.
 
     Returns:
         `reconstruction`, `kl_k1`, `kl_k5`, `kl_k10`, `kl_tour`, `kl_unconditional`, `ordered`,
-        `unordered`.
+        `unordered`, `set`.
 
     Raises:
         UsageError: fewer training codes than the largest K.
@@ -104,10 +106,27 @@ def bounds(
     figures = {"reconstruction": float(coded.distortion.mean())}
     figures |= {f"kl_k{k}": float(by_rank[:k].mean()) for k in NEIGHBOURS}
     figures |= {"kl_tour": float(min(tours)), "kl_unconditional": float(unconditional.mean())}
+    unordered = figures["reconstruction"] + figures["kl_unconditional"]
     return figures | {
         "ordered": figures["reconstruction"] + figures["kl_tour"],
-        "unordered": figures["reconstruction"] + figures["kl_unconditional"],
+        "unordered": unordered,
+        "set": unordered - freedom,
     }
+
+
+def order_nats(images: UInt8[Tensor, "n channel height width"]) -> float:
+    """What the order of N images holds: the logarithm of the number of orders, in nats per image,
+    log(N! / prod_u m_u!) / N where the u-th different image comes m_u times.
+
+    Example:
+        >>> round(order_nats(torch.arange(4).byte().view(4, 1, 1, 1)), 4)  # log(24) / 4
+        0.7945
+        >>> order_nats(torch.zeros(4, 1, 1, 1, dtype=torch.uint8))
+        0.0
+    """
+    _, times = np.unique(images.flatten(1).numpy(), axis=0, return_counts=True)
+    orders = math.lgamma(len(images) + 1) - sum(math.lgamma(many + 1) for many in times.tolist())
+    return orders / len(images)
 
 
 def bits_per_dim(nats: float, dims: int) -> float:
@@ -118,81 +137,3 @@ def bits_per_dim(nats: float, dims: int) -> float:
         1.4427
     """
     return nats / (dims * math.log(2))
-
-
-# ---------------------------------------------------------------- accuracies
-
-
-def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batch"]:
-    """The class that most of the K nearest neighbours have.
-
-    Args:
-        labels: of each query's neighbours, nearest first, 0 to `classes` - 1.
-        classes: how many there are.
-
-    Returns:
-        A class for each query. Among equally frequent ones that of the nearest neighbour.
-
-    Example:
-        >>> import torch
-        >>> knn_vote(torch.tensor([[0, 2, 2], [1, 0, 2]]), classes=3)
-        tensor([2, 1])
-    """
-    votes = one_hot(labels, classes)
-    most = votes.sum(dim=1).gather(1, labels)  # votes for each neighbour's own class
-    # argmax takes the first of equals, which is the nearest.
-    return labels.gather(1, most.argmax(dim=1, keepdim=True)).squeeze(1)
-
-
-class Labelled(NamedTuple):
-    """What a classifier learns from, or is asked: (N, F) features of any scale, (N,) classes."""
-
-    features: np.ndarray
-    labels: np.ndarray
-
-
-def linear_accuracy(train: Labelled, test: Labelled, components: int | None = None) -> float:
-    """Of multinomial logistic regression, as a fraction of the test images.
-
-    Features are standardised by the training images. scikit-learn's defaults otherwise: an L2
-    penalty with C = 1.
-
-    Args:
-        components: how many principal components to take in place of the features.
-    """
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-    reduce = [PCA(components, random_state=0)] if components else []
-    single = FunctionTransformer(np.float32)  # bytes of pixels; twice the memory would buy nothing
-    model = make_pipeline(single, *reduce, StandardScaler(), LogisticRegression(max_iter=1000))
-    if len(np.unique(train.labels)) < 2:  # which the library refuses
-        return float((test.labels == train.labels[0]).mean())
-    model.fit(train.features, train.labels)
-    return float(model.score(test.features, test.labels))
-
-
-def accuracies(
-    codes: tuple[Labelled, Labelled] | None, pixels: tuple[Labelled, Labelled] | None
-) -> dict[str, float | None]:
-    """How much of the class a linear classifier finds in the codes, and in the pixels without any
-    model.
-
-    Args:
-        codes: (training, test), by the same weights; None leaves them out.
-        pixels: (training, test) images, flat; None leaves them out.
-
-    Returns:
-        `linear`, `linear_pca` (as many principal components of the pixels as a code has numbers)
-        and `linear_pixels`, as fractions.
-    """
-    found: dict[str, float | None] = dict.fromkeys(("linear", "linear_pca", "linear_pixels"))
-    if codes:
-        found["linear"] = linear_accuracy(*codes)
-    if codes and pixels:
-        components = min(codes[0].features.shape[1], *pixels[0].features.shape)
-        found["linear_pca"] = linear_accuracy(*pixels, components=components)
-        found["linear_pixels"] = linear_accuracy(*pixels)
-    return found

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
+from acn_lightning.budget import as_before, filled, fitting, is_open
 from acn_lightning.building import build, from_checkpoint, load
 from acn_lightning.checkpoint import (
     LAST,
@@ -35,6 +37,7 @@ from acn_lightning.run import (
     identity,
     make_loggers,
     make_trainer,
+    quiet_trainer,
     run_folder,
     write_results,
     writing,
@@ -51,12 +54,14 @@ class Outcome(NamedTuple):
         files: what was written.
         rebuilds: of the neighbour index, and the seconds that they took together.
         refreshed: codes refreshed in the last epoch, of how many; None where nothing was trained.
+        hints: what could be done next, a sentence each.
     """
 
     results: dict[str, Any]
     files: list[Path]
     rebuilds: tuple[int, float] | None = None
     refreshed: tuple[int, int] | None = None
+    hints: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- the commands
@@ -91,6 +96,9 @@ def run(config: Plain, resumed: "Resumed | None") -> Outcome:
     if config["resume"] == AUTO:
         resumed = own_checkpoint(config, folder)
     finetuning = cb.Finetune(**config["finetune"])
+    budget = config["budget"]["minutes"] if is_open(config) else None
+    if is_open(config):
+        config = as_before(config, config_of(resumed.content)) if resumed else fitted(config)
     data, module = build(config)
     module.hparams["run"] = identity(config, folder)
     parent = None
@@ -108,9 +116,11 @@ def run(config: Plain, resumed: "Resumed | None") -> Outcome:
     measure = cb.MeasureTest(**config["evaluation"])
     keep = config["trainer"].get("enable_checkpointing") is not False
     stop = cb.StopOnSignal(last if keep else None)
+    timer = Timer()  # of all attempts: a checkpoint knows how long it took
     callbacks = [
         cb.SeedEpochs(config["seed"]),
         cb.CheckAgreement(),
+        timer,
         cb.StopOnNonFiniteLoss(),
         finetuning,
         refresh,
@@ -129,14 +139,63 @@ def run(config: Plain, resumed: "Resumed | None") -> Outcome:
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
         train(trainer, module, data, resumed.path if resumed else None, folder)
+        training = {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": timer.time_elapsed("train"),
+        }
         # Noted now: the test loads a checkpoint, counts of its day included.
         rebuilds = refresh.rebuilds, refresh.seconds
         written = [folder / "checkpoints" / name for name in ("best.ckpt", LAST)]
         kept = next((str(path) for path in written if path.is_file()), None)
         kept = trainer.strategy.broadcast(kept)  # of the first process: the others' folder is none
-        results = evaluate(trainer, module, data, measure, kept, start) | {"parent": parent}
+        hints = [] if budget is None else [about_time(trainer, best, budget)]
+        results = evaluate(trainer, module, data, measure, kept, start)
+        results |= {"parent": parent, "training": training}
     refreshed = (refresh.last.refreshed, len(data.rows)) if refresh.last else None
-    return Outcome(results, write_results(results, folder), rebuilds, refreshed)
+    hints += about_codes(results["representations"])
+    files = write_results(results, folder)
+    return Outcome(results, files, rebuilds, refreshed, tuple(hints))
+
+
+def about_time(trainer: Trainer, best: cb.BestCheckpoint, minutes: float) -> str:
+    """Whether more time would pay, by when the held-out cost was lowest."""
+    last = trainer.callback_metrics.get(best.monitor or "")
+    score = best.best_model_score
+    if last is None or score is None or last <= score:
+        return (
+            f"The cost was lowest after the last epoch, so more time pays: budget.minutes="
+            f"{5 * minutes:g} trains longer, and larger networks where they fit."
+        )
+    return (
+        "The cost was lowest before the last epoch, so more time alone would not help: more images "
+        "would, or a larger data.augment_strength."
+    )
+
+
+def about_codes(representations: Mapping[str, Any]) -> list[str]:
+    """Where codes lose to what needs no model."""
+    codes, pixels, pca = (representations[name] for name in ("codes", "pixels", "pca"))
+    if not codes or not pixels or codes["linear"] > max(pixels["linear"], pca["linear"]):
+        return []
+    return [
+        "A linear classifier finds the classes better in pixels or principal components than in "
+        "these codes: train longer, or try another data.augment or model.rate_weight."
+    ]
+
+
+def fitted(config: Plain) -> Plain:
+    """The config with sizes and epochs that fit this machine; says which."""
+    trainer = quiet_trainer(config)
+    choice = fitting(config, trainer, **config["budget"])
+    sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
+    rank_zero_only(print)(
+        f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "
+        f"this {trainer.strategy.root_device.type.upper()} in {trainer.precision}, for "
+        f"budget.minutes={config['budget']['minutes']:g}",
+        flush=True,
+    )
+    return filled(config, choice)
 
 
 def test(path: str, overrides: list[str]) -> Outcome:
@@ -197,7 +256,7 @@ class Resumed(NamedTuple):
     content: dict[str, Any]
 
 
-FREE = ("trainer.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
+FREE = ("trainer.", "budget.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
         "evaluation.", "sampling.",
         "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
@@ -222,6 +281,7 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Res
     resumed = Resumed(*newest_checkpoint(resume[-1]))
     if experiment:
         kept = complete(config_of(resumed.content))
+        config = as_before(config, kept)
     else:
         kept = carried_config(resumed.content, overrides)
         config = complete(kept, overrides)
@@ -239,7 +299,7 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
         return None
     resumed = Resumed(*newest_checkpoint(folder))
     kept = complete(config_of(resumed.content))
-    refuse_changes(kept, config, lambda key: not key.startswith(FREE))
+    refuse_changes(kept, as_before(config, kept), lambda key: not key.startswith(FREE))
     return resumed
 
 
@@ -256,7 +316,7 @@ def check_processes(checkpoint: Mapping[str, Any], processes: int) -> None:
         )
 
 
-NETWORKS = ("code_size", "encoder", "prior", "decoder")
+NETWORKS = ("code_size", "encoder", "shape", "prior", "decoder")
 """What of the model fine-tuning has from the checkpoint; the likelihood goes with the data."""
 
 
@@ -295,10 +355,11 @@ def begin_with(module: ACN, source: str, resumed: Resumed | None) -> Plain:
         return {"checkpoint": source, "run": resumed.content["hyper_parameters"].get("parent")}
     checkpoint = read_checkpoint(source)
     taken = take(module, checkpoint["state_dict"])
-    if not taken.names:
-        raise UsageError(f"{source}: nothing of it has a place in these networks.")
     parameters = {name for name, _ in module.named_parameters()}
-    module.pretrained += [name for name in taken.names if name in parameters]
+    weights = [name for name in taken.names if name in parameters]  # statistics alone are none
+    if not weights:
+        raise UsageError(f"{source}: nothing of it has a place in these networks.")
+    module.pretrained += weights
     parent = checkpoint["hyper_parameters"].get("run")
     module.hparams["parent"] = parent
     rank_zero_only(print)("\n".join([f"weights of {source}", *table(taken)]), flush=True)
@@ -344,6 +405,7 @@ def evaluate(
         "images": measure.figures["images"],
         "seed": data.seed,
         "binarisation": data.binarisation,
+        "code_size": module.bank.codes.shape[1],
         "nats_per_image": costs,
         "bits_per_dim": {
             name: bits_per_dim(costs[name], dims) for name in ("ordered", "unordered")
@@ -351,6 +413,7 @@ def evaluate(
         "accuracy": {
             name: accuracy[name] for name in ("linear", "knn", "linear_pca", "linear_pixels")
         },
+        "representations": measure.figures["representations"],
         "posterior_samples": measure.posterior_samples,
         "seconds": time.perf_counter() - start,
         "checkpoint": checkpoint,

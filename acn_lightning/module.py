@@ -23,14 +23,16 @@ from acn_lightning.data import Batch
 from acn_lightning.data.convert import as_images
 from acn_lightning.data.images import binarise_alike
 from acn_lightning.decoders import Decoder
-from acn_lightning.encoders import Encoder
+from acn_lightning.encoders import Encoder, unit_normal
 from acn_lightning.errors import UsageError, check_choice
-from acn_lightning.evaluation import Coded, knn_vote
+from acn_lightning.evaluation import Coded
 from acn_lightning.exact import distances_to
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.networks import evaluating
 from acn_lightning.priors import Prior
+from acn_lightning.probes import knn_vote
 from acn_lightning.processes import count, gather, own
+from acn_lightning.shapes import Shape
 
 COSTS = ("rate", "distortion", "total")
 """What is averaged over the images of an epoch, a validation and a test."""
@@ -71,9 +73,11 @@ class ACN(LightningModule):
         learning_rate: of Adam.
         schedule: "constant", or "cosine": down to 0 over the steps of the run along half a cosine
             (Loshchilov and Hutter, arXiv 1608.03983).
-        warmup_epochs: over these the weight of the rate in the loss grows from 0 to 1 (Bowman et
-            al., arXiv 1511.06349), a means of VAEs against empty codes. What is logged is never
-            weighted.
+        rate_weight: of the rate in the loss (the beta of Higgins et al., ICLR 2017). Where pixels
+            cost a thousand nats, the few of a code hardly count: a larger weight draws the codes
+            of neighbours together. What is logged is never weighted.
+        warmup_epochs: over these that weight grows from 0 (Bowman et al., arXiv 1511.06349), a
+            means of VAEs against empty codes.
         free_nats: a rate below this many nats per image costs nothing in the loss ("free bits",
             Kingma et al., arXiv 1606.04934, with the whole code as one group); another such means.
 
@@ -89,6 +93,7 @@ class ACN(LightningModule):
     def __init__(
         self,
         encoder: Encoder,
+        shape: Shape,
         prior: Prior,
         decoder: Decoder,
         bank: CodeBank,
@@ -97,22 +102,29 @@ class ACN(LightningModule):
         *,
         learning_rate: float = 1e-3,
         schedule: str = "constant",
+        rate_weight: float = 1.0,
         warmup_epochs: float = 0.0,
         free_nats: float = 0.0,
     ) -> None:
         super().__init__()
         check_choice("model.schedule", schedule, ("constant", "cosine"))
-        for name, value in [("warmup_epochs", warmup_epochs), ("free_nats", free_nats)]:
+        for name, value in [
+            ("rate_weight", rate_weight),
+            ("warmup_epochs", warmup_epochs),
+            ("free_nats", free_nats),
+        ]:
             if not 0 <= value < math.inf:
                 raise UsageError(f"model.{name}: {value} is not from 0 on.")
         if not 0 < learning_rate < 1e30:  # Adam's step has to be a float32
             raise UsageError(f"model.learning_rate: {learning_rate} is not above 0 and below 1e30.")
-        self.encoder, self.prior, self.decoder = encoder, prior, decoder
+        self.encoder, self.shape = encoder, shape
+        self.prior, self.decoder = prior, decoder
         self.bank, self.index, self.learning_rate = bank, index, learning_rate
-        self.schedule, self.warmup_epochs, self.free_nats = schedule, warmup_epochs, free_nats
+        self.schedule, self.rate_weight = schedule, rate_weight
+        self.warmup_epochs, self.free_nats = warmup_epochs, free_nats
         self.classes = classes
         self.pretrained = [f"encoder.{name}" for name in encoder.pretrained]
-        self._costs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = self.costs
+        self._costs: Callable[..., tuple[Tensor, Tensor, Tensor]] = self.costs
         # Metrics, not means that Lightning keeps: a checkpoint within an epoch has them, and
         # Lightning's are wrong by rounding where processes have unlike numbers of images. They do
         # not look for NaN, as the host would wait for the device.
@@ -231,8 +243,8 @@ class ACN(LightningModule):
     # ------------------------------------------------------------ while it trains
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
-        """The posterior q(z|x); its mean is the code."""
-        return self.encoder(image)
+        """The posterior q(z|x); its mean is the code, whatever else is in the batch."""
+        return unit_normal(self.shape(self.encoder(image).mean))
 
     def on_fit_start(self) -> None:
         # Here and not at the first step: minutes of set-up may lie in between.
@@ -247,9 +259,12 @@ class ACN(LightningModule):
         self,
         image: Float[Tensor, "batch channel height width"],
         code: Float[Tensor, "batch code"],
+        view: Float[Tensor, "batch channel height width"] | None = None,
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, "batch code"]]:
-        """(rate, distortion, posterior mean) of each image, given the code of a neighbour."""
-        posterior = self.encoder(image)
+        """(rate, distortion, posterior mean) of each image in a training step, given the code of a
+        neighbour, and what the encoder sees where that is not the image."""
+        mean = self.encoder(image if view is None else view).mean
+        posterior = unit_normal(self.shape.of_batch(mean))
         z = posterior.rsample()
         rate = objective.rate(posterior, self.prior(code), z)
         return rate, objective.distortion(self.decoder(z), image), posterior.mean
@@ -266,21 +281,21 @@ class ACN(LightningModule):
         self._costs = torch.compile(self.costs, *args, **kwargs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        rates, distortions, mean = self._costs(batch.image, self.bank.draw(batch.index))
+        rates, distortions, mean = self._costs(batch.image, self.bank.draw(batch.index), batch.view)
         rate, distortion = rates.mean(), distortions.mean()
         self.bank.write(batch.index, mean)
         self._log_costs("train", rates.detach(), distortions.detach())
         self.log("cost", (rate + distortion).detach(), prog_bar=True, logger=False)
         if self.free_nats:  # else a batch's estimate may be negative, and counts as such
             rate = rate.clamp(min=self.free_nats)
-        return self.rate_weight(batch_idx) * rate + distortion
+        return self.weight_of_rate(batch_idx) * rate + distortion + self.shape.penalty(mean)
 
-    def rate_weight(self, batch_idx: int) -> float:
+    def weight_of_rate(self, batch_idx: int) -> float:
         """The weight of the rate in the loss, by how far training has come."""
         if not self.warmup_epochs:
-            return 1.0
+            return self.rate_weight
         epochs = self.current_epoch + batch_idx / self.trainer.num_training_batches
-        return min(1.0, epochs / self.warmup_epochs)
+        return self.rate_weight * min(1.0, epochs / self.warmup_epochs)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
@@ -289,7 +304,7 @@ class ACN(LightningModule):
         return self._evaluate(batch, "test", self.posterior_samples)._asdict()
 
     def _evaluate(self, batch: Batch, part: str, samples: int = 1) -> Coded:
-        posterior = self.encoder(batch.image)
+        posterior = self(batch.image)
         rows = self.index.search(posterior.mean)
         # Neighbours first, (K, B, D): a batch of posteriors then pairs with each of the K.
         priors = self.prior(self.bank.codes[rows.T])

@@ -21,15 +21,15 @@ TOLERANCE = 1e-4
 
 
 class Codes(nn.Module):
-    """Images to codes: the posterior's means."""
+    """Images to codes: the posterior's means, in their shape."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, module: ACN) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.shape = module.encoder, module.shape
 
     def forward(self, image: Tensor) -> Tensor:
-        mean: Tensor = self.encoder(image).mean
-        return mean
+        code: Tensor = self.shape(self.encoder(image).mean)
+        return code
 
 
 def require_onnx() -> list[Any]:
@@ -58,7 +58,7 @@ def write_onnx(module: ACN, path: Path) -> float:
     """
     onnx, onnxruntime, _ = require_onnx()
     shape = tuple(module.hparams["image_shape"])
-    codes: Any = Codes(module.encoder).cpu()
+    codes: Any = Codes(module).cpu()
     codes.to(memory_format=torch.contiguous_format)  # in place, as it only moves weights about
     images = torch.rand(5, *shape)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -14,7 +14,14 @@ from acn_lightning.networks import Component, in_float32
 
 
 class Prior(Component):
-    """Maps codes (..., D) to p(z|c): batch shape (...), event shape (D,)."""
+    """Maps codes (..., D) to p(z|c): batch shape (...), event shape (D,).
+
+    Attributes:
+        widest: the largest standard deviation of a code's dimension that it can pay for, in units
+            of the posterior's noise.
+    """
+
+    widest = math.inf
 
     def marginal(self, codes: Float[Tensor, "n code"], nearest: int) -> Distribution:
         """What a code costs when nothing is known of its neighbours: p(z) = 1/N sum_j p(z|c_j).
@@ -28,6 +35,8 @@ class Prior(Component):
 
 class StandardNormalPrior(Prior, kind="standard_normal"):
     """p(z|c) = N(0, I), whatever c is: the same module is then a plain VAE."""
+
+    widest = 2.0  # it charges 2 nats for the 0.8 that such a dimension holds
 
     def __init__(self, code_size: int) -> None:
         super().__init__()

@@ -39,6 +39,16 @@ def gather(tensor: Tensor) -> list[Tensor]:
     return everyones
 
 
+def total(tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors; gradients go back to each of them."""
+    if alone():
+        return tensor
+    from torch.distributed.nn.functional import all_reduce
+
+    summed: Tensor = all_reduce(tensor)
+    return summed
+
+
 def own(everyones: Sequence[T]) -> T:
     """This process's of what `gather` returned.
 

@@ -117,7 +117,17 @@ def make_trainer(
 
 
 def device_of(config: Plain) -> torch.device:
-    """The device that a config's trainer would use, without a word on which there are.
+    """The device that a config's trainer would use.
+
+    Raises:
+        UsageError: as for `make_trainer`.
+    """
+    return quiet_trainer(config).strategy.root_device
+
+
+def quiet_trainer(config: Plain) -> Trainer:
+    """A config's trainer to be asked for its device and the like, without a word on which there
+    are.
 
     Raises:
         UsageError: as for `make_trainer`.
@@ -126,7 +136,7 @@ def device_of(config: Plain) -> torch.device:
     level = log.level
     log.setLevel(logging.WARNING)
     try:
-        return make_trainer(config, [], [], Path()).strategy.root_device
+        return make_trainer(config, [], [], Path())
     finally:
         log.setLevel(level)
 

@@ -33,7 +33,7 @@ def main(*overrides: str) -> None:
     def step() -> None:
         with trainer.precision_plugin.forward_context():
             with record_function("part: encoder"):
-                posterior = module.encoder(image)
+                posterior = module(image)
                 z = posterior.rsample()
             with record_function("part: prior and rate"):
                 rate = objective.rate(posterior, module.prior(code), z).mean()

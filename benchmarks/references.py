@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from acn_lightning import objective
 from acn_lightning.decoders import PixelCNNDecoder
+from acn_lightning.encoders import unit_normal
 from acn_lightning.libfaiss import import_faiss
 from acn_lightning.module import ACN
 from acn_lightning.pixelcnn import AutoregressiveImages
+from acn_lightning.shapes import Shape
 
 # ---------------------------------------------------------------- training
 
@@ -34,9 +36,9 @@ class BareLoop:
         self, module: ACN, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> None:
         self.networks = nn.ModuleList(
-            deepcopy(part) for part in (module.encoder, module.prior, module.decoder)
+            deepcopy(part) for part in (module.encoder, module.shape, module.prior, module.decoder)
         )
-        self.precision = precision
+        self.precision, self.rate_weight = precision, module.rate_weight
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=module.learning_rate)
 
     def step(self, image: Tensor, code: Tensor) -> None:
@@ -48,12 +50,13 @@ class BareLoop:
         self.optimizer.step()
 
     def loss(self, image: Tensor, code: Tensor) -> Tensor:
-        """Rate + distortion, the mean of a batch."""
-        encoder, prior, decoder = self.networks
-        posterior = encoder(image)
+        """Weighted rate + distortion, the mean of a batch, and what the codes' shape adds."""
+        encoder, shape, prior, decoder = self.networks
+        posterior = unit_normal(cast(Shape, shape).of_batch(encoder(image).mean))
         z = posterior.rsample()
         rate = objective.rate(posterior, prior(code), z).mean()
-        return rate + objective.distortion(decoder(z), image).mean()
+        cost = self.rate_weight * rate + objective.distortion(decoder(z), image).mean()
+        return cost + cast(Shape, shape).penalty(posterior.mean)
 
 
 def contiguous(network: nn.Module) -> nn.Module:

@@ -21,6 +21,12 @@ BEST = {
     "val/knn_accuracy": "max",
     "codes/knn_accuracy": "max",
     "codes/linear_accuracy": "max",
+    "codes/labels_10": "max",
+    "codes/labels_100": "max",
+    "codes/labels_1000": "max",
+    "codes/precision_at_10": "max",
+    "codes/nmi": "max",
+    "codes/cluster_accuracy": "max",
 }
 """Whose best value, and not the last, W&B's table of runs shows."""
 

@@ -29,8 +29,8 @@ class Finetune(BackboneFinetuning):
 
     Args:
         checkpoint: whose weights to begin with; null begins with random ones.
-        freeze: parts that do not learn: encoder, prior, decoder, or a part of one by its name in
-            the module, such as decoder.network.
+        freeze: parts that do not learn: encoder, shape (the codes' mean and variance), prior,
+            decoder, or a part of one by its name in the module, such as decoder.network.
         unfreeze_epoch: from which epoch they do; null for never.
         rate: of what came from elsewhere, as a factor of `model.learning_rate`.
 
@@ -117,8 +117,8 @@ class Finetune(BackboneFinetuning):
                 parts.append(module.get_submodule(name) if name else module)
             except AttributeError as error:
                 raise UsageError(
-                    f"finetune.freeze: there is no part {name}. Parts are encoder, prior, decoder, "
-                    "and parts of these by their names, such as encoder.body."
+                    f"finetune.freeze: there is no part {name}. Parts are encoder, shape, prior, "
+                    "decoder, and parts of these by their names, such as encoder.body."
                 ) from error
         return parts
 

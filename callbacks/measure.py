@@ -9,22 +9,22 @@ from lightning import Callback, LightningModule, Trainer
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.data import ImageData
 from acn_lightning.errors import TrainingError, UsageError, check_choice
-from acn_lightning.evaluation import (
-    KNN,
-    Coded,
-    Labelled,
-    accuracies,
-    bits_per_dim,
-    bounds,
-    knn_vote,
-)
+from acn_lightning.evaluation import Coded, bits_per_dim, bounds, order_nats
 from acn_lightning.module import ACN
+from acn_lightning.probes import (
+    RETRIEVED,
+    Labelled,
+    measure,
+    principal_components,
+    similarity,
+)
 from acn_lightning.processes import gather
 from acn_lightning.tours import greedy_tour, import_solver, shortened_tour
 
 
 class MeasureTest(Callback):
-    """Gathers the test images' codes from all processes and computes `bounds` and `accuracies`.
+    """Gathers the test images' codes from all processes and computes `bounds` and, of codes and of
+    what they compete with, `probes.measure`.
 
     Logs each as `test/<name>`, bits per dimension as `test/<name>_bits_per_dim`.
 
@@ -34,12 +34,14 @@ class MeasureTest(Callback):
             and lower the bound.
         tour_seconds: of search for a tour shorter than the greedy one, by a solver (`pip install
             acn-lightning[tour]`); the cheaper of the two counts. 0 for the greedy one alone.
-        linear: which linear classifiers to fit: "all"; "codes", without those on pixels, which know
-            nothing of the model; or "none". On a million images they take hours and all memory.
+        linear: what to fit classifiers and clusters on: "all", which is codes, principal components
+            of the pixels and pixels; "codes", without the others, which know nothing of the model;
+            or "none". On a million images they take hours and all memory.
 
     Attributes:
-        figures: {"costs": ..., "accuracies": ..., "images": how many were tested}, the same in all
-            processes. An accuracy is None where there are no labels, or it was not asked for.
+        figures: {"costs": ..., "accuracies": the paper's, "representations": what `probes.measure`
+            says of "codes", "pca" and "pixels", "images": how many were tested}, the same in all
+            processes. None stands where there are no labels, or it was not asked for.
 
     Raises:
         UsageError: an option is out of range, or the solver is not installed.
@@ -100,35 +102,66 @@ class MeasureTest(Callback):
         orders = [greedy_tour(coded.mean)]
         if self.tour_seconds:
             orders.append(shortened_tour(coded.mean, self.tour_seconds))
+        freedom = order_nats(data.test_set.images[coded.index.cpu()])
         costs = bounds(
-            coded, module.prior, module.bank, module.index, self.unconditional_codes, orders
+            coded,
+            module.prior,
+            module.bank,
+            module.index,
+            self.unconditional_codes,
+            orders,
+            freedom,
         )
         if not all(map(math.isfinite, costs.values())):
             raise TrainingError("The cost of the test images is NaN or infinite.")
+        representations = self._representations(coded, module, data)
         return {
             "costs": costs,
-            "accuracies": self._accuracies(coded, module, data),
+            "accuracies": accuracies(representations),
+            "representations": representations,
             "images": len(coded.index),
         }
 
-    def _accuracies(self, coded: Coded, module: ACN, data: ImageData) -> dict[str, float | None]:
-        if len(data.classes) < 2:
-            return dict.fromkeys(("linear", "knn", "linear_pca", "linear_pixels"))
+    def _representations(
+        self, coded: Coded, module: ACN, data: ImageData
+    ) -> dict[str, dict[str, Any] | None]:
+        """What `probes.measure` says of the codes, of as many principal components of the pixels as
+        a code has numbers, and of the pixels; None for what was not asked for."""
+        found: dict[str, dict[str, Any] | None] = dict.fromkeys(("codes", "pca", "pixels"))
+        classes = len(data.classes)
+        if classes < 2:
+            return found
         tested = coded.index.cpu()
         labels = data.test_set.labels[tested]
+        rows = module.index.search(coded.mean, k=RETRIEVED)
         codes = (
             Labelled(module.bank.codes.cpu().numpy(), data.labels.numpy()),
             Labelled(coded.mean.cpu().numpy(), labels.numpy()),
         )
-        pixels = (
-            Labelled(data.fixed_set.images.flatten(1).numpy(), data.labels.numpy()),
-            Labelled(data.test_set.images[tested].flatten(1).numpy(), labels.numpy()),
-        )
-        rows = module.index.search(coded.mean, k=KNN)
-        vote = knn_vote(module.bank.labels[rows], len(data.classes)).cpu()
-        knn = float((vote == labels).double().mean())
-        asked = {"all": (codes, pixels), "codes": (codes, None), "none": (None, None)}[self.linear]
-        return accuracies(*asked) | {"knn": knn}
+        near = module.bank.labels[rows].cpu().numpy()
+        if self.linear == "none":
+            return found | {"codes": similarity(near, labels.numpy(), classes)}
+        found["codes"] = measure(*codes, classes, near)
+        if self.linear == "all":
+            pixels = (
+                Labelled(data.fixed_set.images.flatten(1).numpy(), data.labels.numpy()),
+                Labelled(data.test_set.images[tested].flatten(1).numpy(), labels.numpy()),
+            )
+            reduced = principal_components(*pixels, module.bank.codes.shape[1])
+            found["pca"] = measure(*reduced, classes)
+            found["pixels"] = measure(*pixels, classes)
+        return found
+
+
+def accuracies(representations: dict[str, dict[str, Any] | None]) -> dict[str, float | None]:
+    """The paper's table: `linear`, `knn` of the codes, `linear_pca` and `linear_pixels`."""
+    codes, pca, pixels = (representations[name] or {} for name in ("codes", "pca", "pixels"))
+    return {
+        "linear": codes.get("linear"),
+        "knn": codes.get("knn"),
+        "linear_pca": pca.get("linear"),
+        "linear_pixels": pixels.get("linear"),
+    }
 
 
 def together(parts: list[Coded]) -> Coded:

@@ -23,6 +23,9 @@ from acn_lightning.module import ACN
 from acn_lightning.networks import evaluating
 from acn_lightning.pictures import expected, grid, scatter
 
+VIEWS = 8
+"""Transformed copies of an image that are drawn."""
+
 
 class DrawPictures(Callback):
     """Draws, as PNG in a folder and into whatever logger takes pictures,
@@ -32,6 +35,8 @@ class DrawPictures(Callback):
     - `neighbours`: a held-out image and its K nearest stored neighbours a row. W&B has them also
       as a table, `queries`, to be sorted by class, mean distance or agreement;
     - `samples`: of the model, without any image given;
+    - `augmented`: when training starts, training images and transformed copies of them, as the
+      encoder sees them, a row each; nothing with `data.augment=none`;
     - `projection`: stored codes on a map, coloured by class: while training their two principal
       components, after the test t-SNE of the test images' codes.
 
@@ -64,6 +69,17 @@ class DrawPictures(Callback):
                 raise UsageError(f"pictures.{name}: {value} is below 0.")
         self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
         self.samples, self.points = samples, points
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = data_of(trainer)
+        stored = data.train_set.__getitems__(range(min(self.images, len(data.train_set)))).image
+        with isolate_rng():
+            views = [data.transformed(stored / 255) for _ in range(VIEWS)]
+        shown = [view for view in views if view is not None]
+        if shown:
+            picture = grid(torch.stack([stored / 255, *shown], dim=1), apart=1)
+            self._publish(trainer, "augmented", picture)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:

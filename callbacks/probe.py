@@ -15,14 +15,17 @@ class ProbeCodes(Callback):
     """Every few epochs encodes training and held-out images anew, and has classifiers learn from
     the one and be asked for the other.
 
-    Logs `codes/knn_accuracy` and `codes/linear_accuracy`, fractions. Nothing where there are fewer
-    than two classes, or nothing is held out for validation. Codes of one age are what a test is
+    Logs, as fractions, `codes/knn_accuracy`, `codes/linear_accuracy`, `codes/labels_10`,
+    `codes/labels_100` and `codes/labels_1000` (linear classifiers that learn from so few labels),
+    `codes/precision_at_10` (of the ten nearest images), `codes/nmi` and `codes/cluster_accuracy`
+    (of k-means): see `probes.measure`. Nothing where there are fewer than two classes, or nothing
+    is held out for validation. Codes of one age are what a test is
     made with; `val/knn_accuracy` asks the stored ones, some of which are as old as the epoch.
 
     Args:
         every_n_epochs: how often; 0 for never.
         images: how many training images at most, of each class its share; and held-out ones.
-        linear: whether to fit a logistic regression as well.
+        linear: whether to fit classifiers and clusters; else only neighbours are looked at.
 
     Raises:
         UsageError: an option is out of range.

@@ -17,6 +17,10 @@ SAMPLE = 4096
 """Codes that figures for a dashboard are of."""
 
 
+GAP = 0.5
+"""Nats for each dimension of a code, beyond which running statistics are no longer the batch's."""
+
+
 class RefreshNeighbours(Callback):
     """Rebuilds the FAISS index from the stored posterior means at each epoch boundary and writes
     the table that the next epoch draws neighbours from.
@@ -40,8 +44,11 @@ class RefreshNeighbours(Callback):
     where there are several, `bank/received_megabytes` (what came to each over the network). A
     recall below what `neighbours.recall` asks for is a warning. Of a sample of 4,096 codes also
     `bank/neighbour_distance`, `bank/neighbour_agreement` (in class), `bank/neighbours_changed`
-    (since the boundary before), `codes/norm`, `codes/variance_mean`, `codes/variance_min` and
-    `codes/active_dimensions`: see `code_figures` and `neighbour_figures`.
+    (since the boundary before), and how codes lie in their space: `codes/norm`,
+    `codes/variance_mean`, `codes/variance_min`, `codes/active_dimensions`, `codes/eigenvalue_min`,
+    `codes/eigenvalue_max`, `codes/effective_dimensions`; see `code_figures` and
+    `neighbour_figures`. `codes/statistics_gap` is how many nats lie between codes by a batch's mean
+    and variance and those by the running ones, `Shape.gap`; a large one is a warning.
 
     Attributes:
         rebuilds: how often, the one at the start of training included.
@@ -92,6 +99,7 @@ class RefreshNeighbours(Callback):
         found = self._refresh(trainer, module)
         figures = code_figures(module.bank.codes[sample])
         figures |= neighbour_figures(module.bank, sample, before)
+        figures["codes/statistics_gap"] = statistics_gap(trainer, module)
         figures |= {
             "bank/refreshed": float(found.refreshed),
             "bank/unseen": float(found.unseen),
@@ -110,6 +118,7 @@ class RefreshNeighbours(Callback):
                 f"{found.unseen:,} never were."
             )
         warn_of_recall(found.recall, module)
+        warn_of_gap(figures["codes/statistics_gap"], module)
 
     def _refresh(self, trainer: Trainer, module: ACN) -> Refresh:
         self.last = module.bank.refresh(module.index, show=trainer.is_global_zero)
@@ -138,6 +147,25 @@ def warn_of_recall(recall: float | None, module: ACN) -> None:
         rank_zero_warn(
             f"The neighbour index finds {recall:.1%} of the true neighbours, less than "
             f"neighbours.recall={wanted:g}. {module.index.advice()}"
+        )
+
+
+def statistics_gap(trainer: Trainer, module: ACN) -> float:
+    """`Shape.gap` of some training images."""
+    images = data_of(trainer).fixed_set
+    rows = some_rows(module.bank.rows.cpu(), 256)
+    with evaluating(module), trainer.precision_plugin.forward_context():
+        batch = trainer.strategy.batch_to_device(images.__getitems__(rows.tolist()))
+        return module.shape.gap(module.encoder(batch.image).mean)
+
+
+def warn_of_gap(nats: float, module: ACN) -> None:
+    """Says so where stored codes are not those that are trained."""
+    if nats > GAP * module.bank.codes.shape[1]:
+        rank_zero_warn(
+            f"Codes by the running mean and variance lie {nats:.3g} nats from those by a batch's "
+            "own: the encoder's output moves faster than the running ones follow, and held-out "
+            "rates mean little. Lower model.learning_rate or model.shape.decorrelation."
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acn_lightning import callbacks, config, use
+from acn_lightning.budget import fitting
 from acn_lightning.data import ImageData
 from acn_lightning.decoders import Decoder
 from acn_lightning.encoders import Encoder
@@ -19,6 +20,7 @@ from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.priors import Prior
 from acn_lightning.sampling import draw
+from acn_lightning.shapes import Shape
 
 HEAD = """\
 # Configuration
@@ -50,6 +52,7 @@ takes 16 bits where the machine multiplies them.
 """
 
 SECTIONS: list[tuple[str, Callable[..., Any]]] = [
+    ("budget", fitting),
     ("data", ImageData),
     ("model", ACN),
     ("neighbours", NeighbourIndex),
@@ -66,6 +69,7 @@ SECTIONS: list[tuple[str, Callable[..., Any]]] = [
 
 FAMILIES = [
     ("encoder", Encoder),
+    ("shape", Shape),
     ("prior", Prior),
     ("decoder", Decoder),
     ("likelihood", Likelihood),

@@ -56,7 +56,6 @@ QUICK = (
     "model.encoder.channels=8",
     "model.decoder.channels=8",
     "model.prior.width=16",
-    "model.encoder.spread=1",
     "model.code_size=4",
     "model.schedule=constant",
     "model.warmup_epochs=0",

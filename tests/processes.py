@@ -21,6 +21,7 @@ from acn_lightning.code_bank import CodeBank
 from acn_lightning.config import compose
 from acn_lightning.module import ACN
 from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.shapes import WhiteShape
 
 fork = multiprocessing.get_context("forkserver")
 fork.set_forkserver_preload(["acn_lightning.experiment"])
@@ -174,3 +175,30 @@ def costs_of(
         length = float(torch.stack(squares).sum()) ** 0.5
         found.append((float(rate.mean()), float(distortion.mean()), length))
     return found
+
+
+def shape_step(rank: int, size: int, folder: str) -> None:
+    """One of several processes: the gradient of a loss over its share of a batch, averaged over all
+    of them as DDP does, and the running statistics."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
+    )
+    batch = torch.randn(12, 5, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    result = shape_gradient(batch[rank::size])
+    for gradient in result[:1]:
+        torch.distributed.all_reduce(gradient)
+        gradient /= size
+    torch.save(result, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def shape_gradient(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(gradient of a linear layer before the shape, running mean, running variance) after a step
+    whose loss looks at codes one by one and at the batch's correlations."""
+    shape = WhiteShape(3, scale=1.5, decorrelation=2.0).double()
+    weight = torch.linspace(-1, 1, 15, dtype=torch.double).view(5, 3).requires_grad_()
+    code = shape.of_batch(inputs @ weight)
+    target = torch.tensor([1.0, -2.0, 0.5], dtype=torch.double)
+    ((code - target).pow(4).sum(1).mean() + shape.penalty(code)).backward()
+    assert weight.grad is not None
+    return weight.grad, shape.mean, shape.variance

@@ -5,16 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from acn_lightning.building import build
 from acn_lightning.config import compose
 from acn_lightning.data import Batch, ImageData
+from acn_lightning.data.datamodule import CLOTHES
+from acn_lightning.data.idx import read_idx
 from acn_lightning.errors import InterruptionError
 from acn_lightning.neighbours import NeighbourIndex
 from benchmarks import __main__ as command
-from benchmarks import data, measure, references, sampling, scale, search, training
+from benchmarks import codes, data, measure, references, sampling, scale, search, training
+from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
 
 SMALL = (*QUICK, "model.decoder.layers=2", "model.decoder.map_channels=8")
@@ -260,3 +265,83 @@ def test_it_runs_as_a_module():
     done = subprocess.run(words, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("benchmarks: 'nothing' is none of")
+
+
+# ---------------------------------------------------------------- the table of codes
+
+
+def ended(work, row, seed, linear):
+    """A run that has ended, as `acn fit` leaves it."""
+    folder = work / row.name / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    few = {"mean": linear - 0.1, "spread": 0.02}
+    uses = {use: few if use.startswith("labels") else linear for use in codes.USES}
+    results = {
+        "representations": {"codes": uses},
+        "nats_per_image": dict.fromkeys(codes.COSTS, 80.0),
+        "training": {"seconds": 1800.0, "epochs": 4, "steps": 9},
+        "code_size": 16,
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_a_line_of_the_table_is_of_the_seeds_that_have_ended(tmp_path):
+    row = codes.Row("mnist", "acn", (0, 1, 2))
+    assert codes.line(row, tmp_path, 30) is None
+    ended(tmp_path, row, 0, 0.95)
+    one = codes.line(row, tmp_path, 30)
+    assert one["seeds"] == [0]
+    assert one["linear"] == {"mean": 0.95, "spread": 0.0}
+    assert one["labels_100"] == {"mean": pytest.approx(0.85), "spread": 0.02}  # of the draws
+    ended(tmp_path, row, 2, 0.97)
+    two = codes.line(row, tmp_path, 30)
+    assert two["seeds"] == [0, 2]
+    assert two["linear"] == {"mean": pytest.approx(0.96), "spread": pytest.approx(0.02)}
+    assert two["labels_100"]["spread"] == pytest.approx(0.02)  # of the seeds
+    assert (two["minutes"], two["epochs"], two["set"]["mean"]) == (30, 4, 80)
+
+
+def test_lines_replace_those_of_the_same_run_and_leave_the_others(tmp_path):
+    rows = [codes.Row("mnist", "acn"), codes.Row("mnist", "acn", augment=False)]
+    for row in rows:
+        ended(tmp_path, row, 0, 0.9)
+    path = tmp_path / "table.json"
+    codes.write([codes.line(row, tmp_path, 30) for row in rows], path)
+    again = codes.line(rows[1], tmp_path, 30) | {"minutes": 7.0}
+    codes.write([again], path)
+    table = json.loads(path.read_text())
+    assert [one["minutes"] for one in table] == [30, 7]
+    text = "\n".join(codes.markdown(table))
+    assert len({row.count("|") for row in codes.markdown(table) if "|" in row}) == 1
+    assert "| ACN | 90.0 |" in text
+    assert "| ACN, no augmentation | 90.0 |" in text
+
+
+def test_every_row_of_the_table_is_a_command(monkeypatch):
+    names = [row.name for row in codes.ROWS]
+    assert len(names) == len(set(names)) == 14
+    for row in codes.ROWS:
+        experiment, *words = row.words(30)
+        config = compose(experiment, words)
+        assert config["trainer"]["max_epochs"] is None
+        assert config["budget"]["minutes"] == 30
+        augmented = config["data"]["augment"] != "none"
+        assert augmented == (row.augment and row.model != "pixelcnn")
+
+
+def test_pixels_and_components_need_no_model(idx_folder):
+    found = codes.without_a_model("mnist", idx_folder)
+    assert [one["model"] for one in found] == ["pca", "pixels"]
+    assert [one["code_size"] for one in found] == [16, 30]
+    assert all(0 <= one["knn"]["mean"] <= 1 for one in found)
+    assert all(one["labels_1000"] is None and one["set"] is None for one in found)
+
+
+def test_photos_are_the_data_sets_images(idx_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_benchmark, "IMAGES", 50)
+    folder_benchmark.write_photos(tmp_path / "photos", idx_folder)
+    files = sorted((tmp_path / "photos").rglob("*.png"), key=lambda path: path.name)
+    images = read_idx(idx_folder).train.images
+    assert [path.parent.name for path in files[:4]] == ["T-shirt or top", *CLOTHES[1:4]]
+    assert len(files) == 50
+    assert np.array_equal(np.asarray(Image.open(files[7])), images[7, 0].numpy())

@@ -6,6 +6,7 @@ import torch
 from lightning import Trainer
 from PIL import Image
 
+from acn_lightning.budget import Choice, filled, is_open
 from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.config import compose, experiments, layers
@@ -73,7 +74,8 @@ def step(experiment, tmp_path):
     if source in WRITE:
         WRITE[source](tmp_path)
         overrides.append(f"data.root={tmp_path}")
-    data, module = build(compose(experiment, overrides))
+    config = compose(experiment, overrides)
+    data, module = build(filled(config, Choice(16, 1, 0.0)) if is_open(config) else config)
     before = [weight.clone() for weight in module.decoder.parameters()]
     trainer = Trainer(
         fast_dev_run=1, callbacks=[RefreshNeighbours()], accelerator="cpu", logger=False,

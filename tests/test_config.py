@@ -213,13 +213,15 @@ def test_a_file_whose_name_has_a_plus(tmp_path):
     assert compose(f"{tmp_path}/a+b.yaml")["experiment"] == "a+b"
 
 
+PARTS = tuple(f"model.{part}" for part in ("encoder", "shape", "prior", "decoder"))
+
+
 def test_baselines_differ_in_what_they_are_about_alone():
     acn = dict(flatten(compose("mnist+small")))
-    sphere = ("model.encoder.spread", "model.encoder.sphere")
     for layer, sections in [
-        ("vae", (*sphere, "model.prior", "model.decoder")),
-        ("pixelvae", (*sphere, "model.prior")),
-        ("pixelcnn", ("model.encoder", "model.prior", "model.decoder", "model.warmup_epochs")),
+        ("vae", ("model.rate_weight", "model.shape.scale", "model.prior", "model.decoder")),
+        ("pixelvae", ("model.rate_weight", "model.shape.scale", "model.prior")),
+        ("pixelcnn", ("data.augment", *PARTS)),
     ]:
         other = dict(flatten(compose(f"mnist+small+{layer}")))
         changed = {key for key in acn.keys() | other.keys() if acn.get(key) != other.get(key)}

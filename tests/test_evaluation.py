@@ -6,25 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from torch.distributions import Normal
 
 from acn_lightning.encoders import unit_normal
-from acn_lightning.evaluation import (
-    Coded,
-    Labelled,
-    accuracies,
-    bits_per_dim,
-    bounds,
-    knn_vote,
-    linear_accuracy,
-)
+from acn_lightning.evaluation import Coded, bits_per_dim, bounds, order_nats
 from acn_lightning.neighbours import NeighbourIndex
 from acn_lightning.priors import MixturePrior, StandardNormalPrior
 from acn_lightning.tours import greedy_tour
-from tests.conftest import bank_of, naive_vote
+from tests.conftest import bank_of
 
 # ---------------------------------------------------------------- costs
 
@@ -96,6 +85,7 @@ def naive_bounds(coded, prior, bank, order, nearest):
     figures["kl_tour"] = (marginal(order[0]) + sum(steps)) / len(order)
     for total, part in [("ordered", "kl_tour"), ("unordered", "kl_unconditional")]:
         figures[total] = figures["reconstruction"] + figures[part]
+    figures["set"] = figures["unordered"] - math.log(math.factorial(len(order))) / len(order)
     return figures
 
 
@@ -106,7 +96,8 @@ def test_bounds_equal_naive_sums(world, nearest, mixtures):
     bank, index, coded = world
     prior = MixturePrior(3, mixtures=mixtures, width=8)
     order = greedy_tour(coded.mean)
-    found = bounds(coded, prior, bank, index, nearest, [order])
+    different = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1)
+    found = bounds(coded, prior, bank, index, nearest, [order], order_nats(different))
     naive = naive_bounds(coded, prior, bank, order.tolist(), nearest)
     assert found.keys() == naive.keys()
     for name, value in naive.items():
@@ -167,57 +158,10 @@ def test_bits_per_dim():
     assert bits_per_dim(3 * 32 * 32 * math.log(2), 3 * 32 * 32) == pytest.approx(1.0)
 
 
-# ---------------------------------------------------------------- accuracies
-
-
-def test_vote_is_the_most_frequent_class_and_the_nearest_among_equals():
-    labels = torch.randint(0, 4, (500, 6))
-    assert knn_vote(labels, 4).tolist() == [naive_vote(row) for row in labels.tolist()]
-
-
-def test_accuracy_agrees_with_scikit_learn():
-    centres = torch.randn(3, 5) * 1.2
-    labels = torch.arange(600) % 3
-    codes = centres[labels] + torch.randn(600, 5)
-    index = NeighbourIndex(5, k=1)
-    index.build(codes, torch.arange(500))
-    predicted = knn_vote(labels[index.search(codes[500:])], 3)
-    reference = KNeighborsClassifier(1).fit(codes[:500], labels[:500])
-    assert predicted.tolist() == reference.predict(codes[500:]).tolist()
-
-
-def test_linear_accuracies_by_hand():
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16).astype(np.float32)
-    train, test = Labelled(x[:1200], y[:1200]), Labelled(x[1200:], y[1200:])
-    mean, scale = train.features.mean(0), train.features.std(0)
-    scale[scale == 0] = 1
-    model = LogisticRegression(max_iter=1000).fit((train.features - mean) / scale, train.labels)
-    expected = model.score((test.features - mean) / scale, test.labels)
-    assert linear_accuracy(train, test) == pytest.approx(expected, abs=2 / len(test.labels))
-    # principal components by a singular value decomposition
-    _, _, directions = np.linalg.svd(train.features - mean, full_matrices=False)
-    turned = [(part.features - mean) @ directions[:5].T for part in (train, test)]
-    spread = turned[0].std(0)
-    model = LogisticRegression(max_iter=1000).fit(turned[0] / spread, train.labels)
-    expected = model.score(turned[1] / spread, test.labels)
-    found = linear_accuracy(train, test, components=5)
-    assert found == pytest.approx(expected, abs=2 / len(test.labels))
-    codes = (
-        Labelled(train.features[:, 20:25], y[:1200]),
-        Labelled(test.features[:, 20:25], y[1200:]),
-    )
-    table = accuracies(codes, (train, test))
-    assert table == {
-        "linear": linear_accuracy(*codes),
-        "linear_pca": found,
-        "linear_pixels": linear_accuracy(train, test),
-    }
-    assert accuracies(codes, None) == table | {"linear_pca": None, "linear_pixels": None}
-    assert set(accuracies(None, None).values()) == {None}
-
-
-def test_one_class_to_learn_from_is_what_is_guessed():
-    train = Labelled(np.random.default_rng(0).normal(size=(20, 3)), np.ones(20, int))
-    test = Labelled(np.zeros((4, 3)), np.array([1, 1, 0, 1]))
-    assert linear_accuracy(train, test) == 0.75
+def test_the_order_of_equal_images_holds_nothing():
+    """Three of one, two of another, one of a third: 6! / (3! 2!) = 60 orders."""
+    numbers = torch.tensor([7, 0, 7, 200, 0, 7], dtype=torch.uint8)
+    images = numbers.view(6, 1, 1, 1).repeat(1, 1, 2, 2)
+    orders = set(itertools.permutations(numbers.tolist()))
+    assert order_nats(images) == pytest.approx(math.log(len(orders)) / 6)
+    assert len(orders) == 60

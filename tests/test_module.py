@@ -54,14 +54,16 @@ def test_loss_is_rate_plus_distortion_of_a_drawn_neighbours_prior(step):
     torch.manual_seed(5)
     choice = torch.randint(3, (9,))
     c = before[module.bank.require_neighbours()[rows, choice]]
-    mean = module.encoder.mean(module.encoder.body(2 * batch.image - 1))
+    raw = module.encoder.mean(module.encoder.body(2 * batch.image - 1))
+    mean = 1.5 * (raw - raw.mean(0)) / raw.std(0, correction=0)
     z = mean + torch.randn(9, 4)
     log_q = -((z - mean) ** 2 / 2 + 0.5 * torch.tensor(2 * torch.pi).log()).sum(1)
     log_p = module.prior(c).log_prob(z)
     logits = module.decoder.output(module.decoder.body(z))
     log_r = Bernoulli(logits=logits, validate_args=False).log_prob(batch.image)
     expected = (log_q - log_p - log_r.sum((1, 2, 3))).mean()
-    torch.testing.assert_close(loss, expected)
+    squares = torch.corrcoef(mean.T).square().sum() - 4  # the diagonal's
+    torch.testing.assert_close(loss, expected + 16 / 4 * squares)
     # the codes of the batch, and no others, are overwritten
     torch.testing.assert_close(module.bank.codes[rows], mean.detach())
     others = torch.ones(len(before), dtype=torch.bool)
@@ -81,9 +83,13 @@ def test_gradients_reach_every_network_and_not_the_bank(step):
     module.zero_grad()
     torch.manual_seed(5)
     prior = module.prior(c[table[range(9), torch.randint(3, (9,))]])
-    z = module(batch.image).mean + torch.randn(9, 4)
+    code = module.shape.of_batch(module.encoder(batch.image).mean)
+    z = code + torch.randn(9, 4)
     log_r = module.decoder(z).log_prob(batch.image)
-    (-prior.log_prob(z) - log_r).mean().backward()  # log q(z|x) is that of the noise: constant
+    penalty = module.shape.penalty(code)
+    (
+        (-prior.log_prob(z) - log_r).mean() + penalty
+    ).backward()  # log q(z|x) is that of the noise: constant
     torch.testing.assert_close(gradient, module.encoder.mean.weight.grad)
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
@@ -173,7 +179,7 @@ class Weights(Callback):
         self.rates, self.speeds = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.rates.append(pl_module.rate_weight(batch_idx))
+        self.rates.append(pl_module.weight_of_rate(batch_idx))
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.speeds.append(optimizer.param_groups[0]["lr"])
@@ -207,7 +213,7 @@ def test_free_nats_and_warm_up_change_the_loss_and_not_what_is_logged(step, monk
 
     def loss(free, weight):
         monkeypatch.setattr(module, "free_nats", free)
-        monkeypatch.setattr(module, "rate_weight", lambda _: weight)
+        monkeypatch.setattr(module, "weight_of_rate", lambda _: weight)
         torch.manual_seed(5)
         total = float(module.training_step(batch, 0).detach())
         costs = {name: float(logged[f"train/{name}"].compute()) for name in COSTS}
@@ -215,6 +221,8 @@ def test_free_nats_and_warm_up_change_the_loss_and_not_what_is_logged(step, monk
             logged[f"train/{name}"].reset()
         return total, costs
 
+    monkeypatch.setattr(module.shape, "decorrelation", 0.0)
+    loss(0.0, 1.0)  # its codes are stored, and may be drawn by what follows
     plain, costs = loss(0.0, 1.0)
     rate, distortion = costs["rate"], costs["distortion"]
     assert rate > 0

@@ -39,22 +39,10 @@ def test_a_code_depends_on_its_own_image_alone():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("spread", [1.0, 4.0])
-def test_codes_begin_about_as_far_apart_as_asked(spread):
+def test_codes_begin_about_as_far_apart_as_the_posteriors_noise_is_wide():
     images = torch.from_numpy(load_digits().images[:300, None]).float() / 16
-    codes = ConvEncoder((1, 8, 8), 50, channels=32, spread=spread)(images).mean
-    assert 0.6 * spread < codes.std(0).mean() < 1.6 * spread
-
-
-def test_on_a_sphere_all_codes_are_as_long():
-    encoder = ConvEncoder((1, 8, 8), 9, channels=8, spread=1.5, sphere=True)
-    plain = ConvEncoder((1, 8, 8), 9, channels=8)
-    plain.load_state_dict(encoder.state_dict())
-    images = torch.rand(6, 1, 8, 8)
-    codes, directions = encoder(images).mean, plain(images).mean
-    torch.testing.assert_close(codes.norm(dim=1), torch.full((6,), 1.5 * 3))
-    lengths = directions.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(codes, directions / lengths * 1.5 * 3)
+    codes = ConvEncoder((1, 8, 8), 50, channels=32)(images).mean
+    assert 0.6 < codes.std(0).mean() < 1.6
 
 
 @pytest.mark.parametrize("network", ["encoder", "prior", "decoder", "pixelcnn"])
@@ -126,7 +114,6 @@ def test_families_know_their_kinds():
     "make",
     [
         lambda: ConvEncoder((1, 8, 8), 5, channels=12),
-        lambda: ConvEncoder((1, 8, 8), 5, spread=0.0),
         lambda: ConvDecoder((1, 8, 8), 5, BernoulliLikelihood(1), channels=0),
         lambda: MixturePrior(3, mixtures=0),
     ],

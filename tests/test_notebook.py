@@ -21,7 +21,7 @@ def test_the_notebook_runs(acn, capsys):
         write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", digits.target[rows])
     status, _, err = acn(
         "fit", "fashion_mnist+small", *QUICK, "data.download=false", "run=first",
-        "model.decoder.kind=conv", "model.encoder.sphere=false", "trainer.max_epochs=2",
+        "model.decoder.kind=conv", "trainer.max_epochs=2",
         "data.binarisation=threshold", "data.validation=40", "evaluation.linear=none",
         "pictures.every_n_epochs=0",
     )  # fmt: skip

@@ -109,19 +109,20 @@ def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_pa
 
 
 def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
-    """Without learning: codes, table, accuracies, and costs that have no noise in them."""
-    still = ["model.learning_rate=1e-29", "model.prior.kind=standard_normal",
-             "data.binarisation=none", "trainer.max_epochs=1"]  # fmt: skip
+    """Without learning: codes, table, accuracies, and costs that have no noise in them. Three
+    batches of 21 are one of 63: they have one mean and variance, which codes are made with."""
+    still = ["model.learning_rate=1e-29", "model.prior.kind=standard_normal", "data.augment=none",
+             "data.binarisation=none", "data.subset=700", "trainer.max_epochs=1"]  # fmt: skip
     fit = [word for word in (*FIT, *still) if "prior.width" not in word]
     three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp", "logger=wandb"]
-    status, said = Run(*fit, *three, folder=tmp_path, size=3).ended()
+    status, said = Run(*fit, *three, "data.batch_size=21", folder=tmp_path, size=3).ended()
     assert status == 0, said
-    assert acn(*fit, "trainer.default_root_dir=one")[0] == 0
+    assert acn(*fit, "data.batch_size=63", "trainer.default_root_dir=one")[0] == 0
     assert len(list(tmp_path.glob("**/offline-run-*"))) == 1
     folders = [next(path.glob("*/*")) for path in (tmp_path / "runs", Path("one"))]
     several, one = (last_of(folder)["code_bank"] for folder in folders)
     assert (several["written"] == one["written"]).all()
-    torch.testing.assert_close(several["codes"], one["codes"])
+    torch.testing.assert_close(several["codes"], one["codes"], rtol=1e-4, atol=1e-5)
     # by rounding, two that are as near may change places
     assert (several["neighbours"] == one["neighbours"]).float().mean() > 0.999
     found = [rows(folder) for folder in folders]

@@ -147,6 +147,8 @@ def test_more_neighbours_than_codes_are_refused(loaded, images):
 
 
 def test_a_module_put_together_by_hand_says_what_to_do(loaded, images):
-    bare = ACN(loaded.encoder, loaded.prior, loaded.decoder, loaded.bank, loaded.index, 3)
+    bare = ACN(
+        loaded.encoder, loaded.shape, loaded.prior, loaded.decoder, loaded.bank, loaded.index, 3
+    )
     with pytest.raises(UsageError, match=r"acn\(images\)\.mean"):
         bare.encode(images)

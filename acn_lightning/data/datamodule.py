@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from acn_lightning.data.augment import Augmentation, transform_sizes
 from acn_lightning.data.celeba import read_celeba
 from acn_lightning.data.cifar10 import read_cifar10
 from acn_lightning.data.download import PUBLISHED, download
@@ -85,6 +88,12 @@ class ImageData(LightningDataModule):
         subset: how many of the training images to use at all, those held out included: a random
             choice that the seed decides. null takes all.
         batch_size: examples a step and process.
+        augment: while training, the encoder sees a randomly transformed copy of each image, which
+            the decoder describes as it is: "affine" (turned, scaled, shifted, sheared: for digits
+            and the like) or "colour" (cut, mirrored, other colours, blurred: for photographs);
+            "none" shows the image. Stored codes and figures are of the images as they are.
+        augment_strength: multiplies the sizes of the recipe's transforms.
+        augment_transforms: sizes of single ones, `{rotation: 30, flip: 0.5}`; see `RECIPES`.
 
     Raises:
         UsageError: an option is none of these.
@@ -104,6 +113,9 @@ class ImageData(LightningDataModule):
         validation: float | int = 0.1,
         subset: int | None = None,
         batch_size: int = 64,
+        augment: str = "none",
+        augment_strength: float = 1.0,
+        augment_transforms: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_choice("data.source", source, SOURCES)
@@ -136,6 +148,9 @@ class ImageData(LightningDataModule):
         self.binarisation, self.validation = binarisation, validation
         self.batch_size, self.seed = batch_size, seed
         self.content: Source | None = None
+        self.augment = augment
+        self.transforms = transform_sizes(augment, augment_strength, augment_transforms or {})
+        self.augmentation: Augmentation | None = None
 
     def prepare_data(self) -> None:
         """Downloads what is missing, in one process of each machine."""
@@ -172,6 +187,8 @@ class ImageData(LightningDataModule):
         self.fixed_set = IndexedImages(fixed, self.labels, torch.arange(size))
         self.validation_set = IndexedImages(fixed, self.labels, held_out)
         self.test_set = IndexedImages(test, content.test.labels, torch.arange(len(test)))
+        if any(self.transforms.values()):
+            self.augmentation = Augmentation(self.augment, self.transforms, self.image_shape)
         self.content = content
 
     def read(self) -> Source:
@@ -273,11 +290,35 @@ class ImageData(LightningDataModule):
         return f"{len(images):,} images, {digest.hexdigest()[:16]}"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 images to floats in [0, 1], on the device; drawn afresh where that is asked for."""
+        """uint8 images to floats in [0, 1], on the device. While training, drawn afresh where that
+        is asked for, with a transformed copy for the encoder."""
         image = batch.image.float() / 255
-        if self.binarisation == "dynamic" and self.trainer is not None and self.trainer.training:
+        if self.trainer is None or not self.trainer.training:
+            return batch._replace(image=image)
+        view = self.transformed(image)
+        if self.binarisation == "dynamic":
             image = draw_binary(image)
-        return batch._replace(image=image)
+        return batch._replace(image=image, view=view)
+
+    def transformed(
+        self, image: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"] | None:
+        """Random copies of training images, as the encoder sees them: black and white again where
+        the images are. None where it sees the images.
+
+        Args:
+            image: in [0, 1]; grey with binarisation "dynamic".
+        """
+        if self.augmentation is None:
+            return None
+        view = self.augmentation(image)
+        match self.binarisation:
+            case "none":
+                return view
+            case "threshold":
+                return (view >= 0.5).to(view.dtype)
+            case _:
+                return draw_binary(view)
 
 
 def parse_size(value: Any) -> tuple[int, int] | None:

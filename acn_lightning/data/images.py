@@ -21,11 +21,13 @@ class Batch(NamedTuple):
         index: row in the data set, (B,). For training data the key into the code bank.
         image: (B, C, H, W). uint8 as stored; float in [0, 1] once it is on its device.
         label: class, (B,); -1 where there is none.
+        view: what the encoder sees in place of the image, the same shape; None for the image.
     """
 
     index: Int[Tensor, " batch"]  # type: ignore[assignment]  # hides tuple.index
     image: Float[Tensor, "batch channel height width"]
     label: Int[Tensor, " batch"]
+    view: Float[Tensor, "batch channel height width"] | None = None
 
 
 class IndexedImages(Dataset[Batch]):

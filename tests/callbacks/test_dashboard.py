@@ -125,7 +125,7 @@ def test_queries_without_classes_agree_about_nothing():
 def test_the_same_pictures_lie_in_the_folder(dashboard):
     folder, _ = dashboard
     names = {path.stem for path in (folder / "images").glob("*.png")}
-    assert names == {"reconstructions", "neighbours", "samples", "projection"}
+    assert names == {"augmented", "reconstructions", "neighbours", "samples", "projection"}
 
 
 def test_tensorboard_has_figures_histograms_and_pictures(acn):
@@ -139,7 +139,8 @@ def test_tensorboard_has_figures_histograms_and_pictures(acn):
     assert {"val/total", "codes/linear_accuracy", "bank/neighbours_changed"} <= set(tags["scalars"])
     assert tags["histograms"] == ["codes/variance"]
     assert set(tags["images"]) == {
-        f"images/{name}" for name in ("reconstructions", "neighbours", "samples", "projection")
+        f"images/{name}"
+        for name in ("augmented", "reconstructions", "neighbours", "samples", "projection")
     }
 
 
@@ -150,7 +151,7 @@ def test_what_is_not_wanted_is_left_out(acn):
     assert status == 0, err
     folder = only_run()
     names = {path.stem for path in (folder / "images").glob("*.png")}
-    assert names == {"reconstructions", "neighbours"}
+    assert names == {"augmented", "reconstructions", "neighbours"}
     assert "codes/knn_accuracy" not in (folder / "metrics.csv").read_text()
     assert not (folder / "explorer.html").exists()
     records = read_wandb(folder)
@@ -171,7 +172,7 @@ def test_options_out_of_range_are_refused(acn, word):
 def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
     """The command line that W&B's own code makes of the file, with values of its parameters."""
     sweep = read_yaml(FOLDER / "sweeps/digits.yaml")
-    values = {"model.code_size": 8, "neighbours.k": 3, "model.encoder.spread": 2.5}
+    values = {"model.code_size": 8, "neighbours.k": 3, "model.shape.scale": 2.5}
     values["model.learning_rate"] = 0.0007
     assert values.keys() == sweep["parameters"].keys()
     args = {name: {"value": value} for name, value in values.items()}
@@ -184,7 +185,7 @@ def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
     assert command[:3] == ["/usr/bin/env", "acn", "fit"]
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     monkeypatch.setenv("WANDB_RUN_ID", "theirs")
-    words = [word for word in QUICK if not word.startswith(("model.code_size", "model.encoder.sp"))]
+    words = [word for word in QUICK if not word.startswith(("model.code_size",))]
     status, _, err = acn(*command[2:], *words, "data.subset=200", "trainer.max_epochs=1")
     assert status == 0, err
     folder = only_run()
@@ -232,7 +233,8 @@ def test_a_probe_is_the_vote_of_the_nearest():
     for query, label in zip(queries, truth, strict=True):
         order = (codes - query).norm(dim=1).argsort()[:5]
         right += naive_vote(labels[order].tolist()) == label
-    assert figures == {"codes/knn_accuracy": pytest.approx(right / 25)}
+    assert figures["codes/knn_accuracy"] == pytest.approx(right / 25)
+    assert set(figures) == {"codes/knn_accuracy", "codes/precision_at_10"}
 
 
 def test_a_sample_of_rows_is_spread_over_them():

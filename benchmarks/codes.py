@@ -1,0 +1,263 @@
+"""What codes are worth at a small budget: every row of `docs/results/table.json`.
+
+    python -m benchmarks.codes WORK MNIST_ROOT FASHION_MNIST_ROOT [--only NAME ...] [--minutes 30]
+
+Trains an ACN and its baselines for 30 minutes each on one core, two side by side, tests them, and
+measures pixels and principal components of the same images. Runs lie in WORK, and go on where they
+were when the command is started again. The table is written anew after each.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from acn_lightning.building import read_data
+from acn_lightning.config import compose
+from acn_lightning.probes import Labelled, measure, principal_components
+
+TABLE = Path("docs/results/table.json")
+USES = ("linear", "knn", "labels_10", "labels_100", "labels_1000", "precision_at_10", "nmi",
+        "cluster_accuracy")  # fmt: skip
+COSTS = ("reconstruction", "kl_tour", "kl_unconditional", "ordered", "unordered", "set")
+
+
+class Row(NamedTuple):
+    """A line of the table, and what is trained for it.
+
+    Attributes:
+        data: mnist or fashion_mnist.
+        model: acn, pixelvae, vae or pixelcnn.
+        seeds: of the runs.
+        augment: whether the encoder sees transformed copies.
+        shape: whether codes are given a shape.
+    """
+
+    data: str
+    model: str
+    seeds: tuple[int, ...] = (0,)
+    augment: bool = True
+    shape: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of its runs, and in the table."""
+        left_out = [word for word in ("augment", "shape") if not getattr(self, word)]
+        return "-no-".join([f"{self.data}-{self.model}", *left_out])
+
+    def words(self, minutes: float) -> list[str]:
+        """Of the command line, without where things lie and the seed."""
+        layer = "" if self.model == "acn" else f"+{self.model}"
+        words = [
+            f"{self.data}+small{layer}",
+            "trainer.max_epochs=null",
+            f"budget.minutes={minutes:g}",
+        ]
+        words += [] if self.augment else ["data.augment=none"]
+        words += [] if self.shape else ["model.shape.kind=free"]
+        return words
+
+
+DATA = ("mnist", "fashion_mnist")
+SEEDS = (0, 1, 2)
+ROWS = [
+    *(Row(data, model, SEEDS) for model in ("acn", "pixelvae") for data in DATA),
+    *(Row(data, "acn", shape=False) for data in DATA),
+    *(Row(data, model, augment=False) for model in ("acn", "pixelvae") for data in DATA),
+    *(Row(data, model) for model in ("vae", "pixelcnn") for data in DATA),
+]
+"""In the order in which they are trained, all of one seed before the next seed."""
+
+
+def train(row: Row, seed: int, work: Path, root: Path, minutes: float) -> None:
+    """One run, unless it is there."""
+    if results_of(row, seed, work) is not None:
+        return
+    words = [
+        *row.words(minutes), f"data.root={root}", "data.download=false", f"seed={seed}",
+        f"experiment={row.name}", f"run=seed-{seed}", f"trainer.default_root_dir={work}",
+        "resume=auto", "checkpoints.every_n_steps=200", "evaluation.linear=codes",
+        "pictures.every_n_epochs=0", "probe.every_n_epochs=1",
+    ]  # fmt: skip
+    log = work / f"{row.name}-{seed}.log"
+    with log.open("a") as file:
+        subprocess.run(
+            [sys.executable, "-m", "acn_lightning", "fit", *words],
+            stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True,
+        )  # fmt: skip
+
+
+def results_of(row: Row, seed: int, work: Path) -> dict[str, Any] | None:
+    """What a run found; None as long as it has not ended."""
+    path = work / row.name / f"seed-{seed}" / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def line(row: Row, work: Path, minutes: float) -> dict[str, Any] | None:
+    """The table's line of those seeds that have ended; None where none has."""
+    every = {seed: results_of(row, seed, work) for seed in row.seeds}
+    found = [one for one in every.values() if one]
+    if not found:
+        return None
+    codes = [one["representations"]["codes"] for one in found]
+    figures: dict[str, Any] = {
+        use: spread([one[use] for one in codes]) if all(codes) else None for use in USES
+    }
+    figures |= {name: spread([one["nats_per_image"][name] for one in found]) for name in COSTS}
+    return {
+        "data": row.data,
+        "model": row.model,
+        "budget": "small",
+        "augment": row.augment,
+        "shape": row.shape,
+        "seeds": [seed for seed, one in every.items() if one],
+        "minutes": statistics.mean(one["training"]["seconds"] for one in found) / 60,
+        "epochs": found[0]["training"]["epochs"],
+        "code_size": found[0]["code_size"],
+        "command": " ".join(["acn fit", *row.words(minutes), "seed=SEED"]),
+        **figures,
+    }
+
+
+def spread(values: list[Any]) -> dict[str, float] | None:
+    """Mean, and how far the least and the largest lie apart. Where a value is one of several draws
+    of labels, that of the draws is taken for a single run."""
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], dict):
+        means = [value["mean"] for value in values]
+        apart = max(means) - min(means) if len(means) > 1 else values[0]["spread"]
+        return {"mean": statistics.mean(means), "spread": apart}
+    return {"mean": statistics.mean(values), "spread": max(values) - min(values)}
+
+
+def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
+    """Lines of the pixels and of as many principal components as a code has numbers."""
+    where = [f"data.root={root}", "data.download=false", "data.validation=0"]
+    config = compose(f"{data}+small", where)
+    parts = read_data(config)
+    pixels = [
+        Labelled(images.images.flatten(1).numpy(), images.labels.numpy())
+        for images in (parts.fixed_set, parts.test_set)
+    ]
+    size = config["model"]["code_size"]
+    lines = []
+    for model, (train, test) in {
+        "pca": principal_components(pixels[0], pixels[1], size),
+        "pixels": (pixels[0], pixels[1]),
+    }.items():
+        found = measure(train, test, len(parts.classes))
+        lines.append(
+            {
+                "data": data,
+                "model": model,
+                "budget": "small",
+                "augment": False,
+                "shape": False,
+                "seeds": [],
+                "minutes": 0.0,
+                "epochs": 0,
+                "code_size": train.features.shape[1],
+                "command": f"python -m benchmarks.codes WORK MNIST FASHION --only {data}-{model}",
+                **{use: spread([found[use]]) for use in USES},
+                **dict.fromkeys(COSTS),
+            }
+        )
+    return lines
+
+
+def write(lines: Iterable[dict[str, Any]], path: Path = TABLE) -> None:
+    """Lines replace those of the same data, model, budget and options."""
+
+    def key(one: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(one[name] for name in ("data", "model", "budget", "augment", "shape"))
+
+    known = {key(one): one for one in json.loads(path.read_text())} if path.is_file() else {}
+    known |= {key(one): one for one in lines}
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(json.dumps(list(known.values()), indent=1) + "\n")
+    beside.replace(path)
+
+
+NAMES = {"acn": "ACN", "pixelvae": "PixelVAE", "vae": "VAE", "pixelcnn": "PixelCNN",
+         "pca": "principal components", "pixels": "pixels"}  # fmt: skip
+
+
+def markdown(table: Iterable[dict[str, Any]]) -> list[str]:
+    """The table for people: accuracies in percent, costs in nats per image, and with several seeds
+    how far they lie apart."""
+    percents = USES[:-1]
+    costs = [name.replace("kl_", "KL ") for name in COSTS]
+    names = ["linear", "KNN", "10 labels", "100 labels", "1,000 labels", "P@10", "NMI", *costs]
+    head = "| | " + " | ".join([*names, "epochs", "minutes", "seeds"]) + " |"
+    rows: list[str] = []
+    for data in DATA:
+        rows += ["", data, "", head, "|---" * (head.count("|") - 1) + "|"]
+        for one in table:
+            if one["data"] == data:
+                cells = [cell(one[use], 100, len(one["seeds"])) for use in percents]
+                cells += [cell(one[cost], 1, len(one["seeds"])) for cost in COSTS]
+                trained = (one["epochs"], f"{one['minutes']:.0f}", len(one["seeds"]))
+                cells += [str(value) if one["seeds"] else "" for value in trained]
+                rows.append(f"| {label(one)} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def label(one: dict[str, Any]) -> str:
+    """What a line is of."""
+    name = NAMES[one["model"]]
+    if one["model"] in ("acn", "pixelvae") and not one["augment"]:
+        name += ", no augmentation"
+    return name + (", no shape" if one["model"] == "acn" and not one["shape"] else "")
+
+
+def cell(figure: dict[str, float] | None, factor: float, seeds: int) -> str:
+    """A figure, and what its spread over seeds is."""
+    if figure is None:
+        return ""
+    apart = f" ({factor * figure['spread']:.1f})" if seeds > 1 else ""
+    return f"{factor * figure['mean']:.1f}{apart}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what is missing."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.codes", description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("roots", type=Path, nargs=2, metavar="ROOT")
+    parser.add_argument("--only", nargs="*", default=[], help="names of rows, or patterns: mnist-*")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--side-by-side", type=int, default=2)
+    parsed = parser.parse_args(arguments)
+    roots = dict(zip(DATA, parsed.roots, strict=True))
+    parsed.work.mkdir(parents=True, exist_ok=True)
+
+    def asked(name: str) -> bool:
+        return not parsed.only or any(fnmatch(name, word) for word in parsed.only)
+
+    rows = [row for row in ROWS if asked(row.name)]
+
+    def run(job: tuple[Row, int]) -> None:
+        row, seed = job
+        train(row, seed, parsed.work, roots[row.data], parsed.minutes)
+        lines = [line(one, parsed.work, parsed.minutes) for one in rows]
+        write(one for one in lines if one)
+
+    jobs = [(row, seed) for seed in SEEDS for row in rows if seed in row.seeds]
+    with ThreadPoolExecutor(parsed.side_by_side) as pool:
+        for _ in pool.map(run, jobs):
+            pass
+    for data in DATA:
+        if any(asked(f"{data}-{model}") for model in ("pca", "pixels")):
+            write(without_a_model(data, roots[data]))
+    print("\n".join(markdown(json.loads(TABLE.read_text()))))
+
+
+if __name__ == "__main__":
+    main()

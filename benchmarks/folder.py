@@ -1,0 +1,73 @@
+"""From `git clone` to explored codes of 5,000 images, as a new user would, timed.
+
+    python -m benchmarks.folder DIR FASHION_MNIST_ROOT [key=value ...]
+
+In DIR, which must be empty or missing, makes `photos/`, the first 5,000 training images of
+Fashion-MNIST as PNG files in a folder for each class; clones this checkout as it is committed; sets
+it up with `make`; trains `folder` on the photos and explores its codes. Writes DIR/folder.json:
+seconds of each part, what the table says, and the machine.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from acn_lightning.data.datamodule import CLOTHES
+from acn_lightning.data.idx import read_idx
+from benchmarks.measure import machine
+
+IMAGES = 5000
+
+
+def write_photos(folder: Path, root: Path) -> None:
+    """The images as files, those of a class in its folder."""
+    images, labels, _ = read_idx(root).train
+    for row in range(IMAGES):
+        place = folder / CLOTHES[int(labels[row])].replace("/", " or ")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[row, 0].numpy()).save(place / f"{row:05}.png")
+
+
+def main(out: str, root: str, *words: str) -> None:
+    """Runs it; prints and writes the figures."""
+    folder = Path(out).resolve()
+    if folder.exists() and any(folder.iterdir()):
+        sys.exit(f"benchmarks.folder: {folder} is not empty.")
+    write_photos(folder / "photos", Path(root))
+    clone, seconds = folder / "clone", {}
+
+    def timed(part: str, *command: str, cwd: Path = clone) -> None:
+        start = time.perf_counter()
+        subprocess.run(command, check=True, cwd=cwd)
+        seconds[part] = time.perf_counter() - start
+
+    here = Path(__file__).resolve().parents[1]
+    timed("clone", "git", "clone", "--quiet", str(here), str(clone), cwd=folder)
+    timed("set-up", "make", "setup")
+    timed("train and test", "make", "train", f"ARGS=folder data.root=../photos {' '.join(words)}")
+    (run,) = (clone / "runs/folder").iterdir()
+    best = str(run / "checkpoints/best.ckpt")
+    timed("explore", ".venv/bin/acn", "explore", best, "out=codes.html")
+    results: dict[str, Any] = json.loads((run / "results.json").read_text())
+    found = {
+        "machine": machine(),
+        "images": IMAGES,
+        "options": list(words),
+        "seconds": seconds | {"all": sum(seconds.values())},
+        "nats_per_image": results["nats_per_image"],
+        "representations": results["representations"],
+    }
+    (folder / "folder.json").write_text(json.dumps(found, indent=1) + "\n")
+    for part, value in found["seconds"].items():
+        print(f"{part:<16}{value:8.0f} s")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

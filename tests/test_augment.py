@@ -1,0 +1,118 @@
+"""What the encoder sees while training."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from acn_lightning.building import read_data
+from acn_lightning.config import compose
+from acn_lightning.data import Batch
+from acn_lightning.data.augment import RECIPES, Augmentation, transform_sizes
+from acn_lightning.errors import UsageError
+from tests.conftest import QUICK, only_run
+
+
+def augmentation(recipe, shape=(1, 9, 9), strength=0.0, **transforms):
+    return Augmentation(recipe, transform_sizes(recipe, strength, transforms), shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 9, 12)])
+@pytest.mark.parametrize("recipe", ["affine", "colour"])
+def test_at_strength_0_images_stay_as_they_are(recipe, shape):
+    images = torch.rand(6, *shape)
+    torch.testing.assert_close(augmentation(recipe, shape)(images), images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 9, 12)])
+@pytest.mark.parametrize("recipe", ["affine", "colour"])
+def test_copies_differ_and_stay_images(recipe, shape):
+    image = torch.rand(1, *shape).repeat(20, 1, 1, 1)
+    views = augmentation(recipe, shape, 1.0)(image)
+    assert views.shape == image.shape
+    assert views.min() >= 0
+    assert views.max() <= 1
+    assert len(torch.unique(views.flatten(1), dim=0)) == 20
+
+
+def test_a_shift_moves_the_content_by_as_much_as_it_says():
+    image = torch.zeros(400, 1, 41, 41)
+    image[:, :, 20, 20] = 1
+    views = augmentation("affine", (1, 41, 41), shift=0.1)(image)
+    places = torch.arange(41.0)
+    for dim in (2, 3):
+        other = 5 - dim
+        moved = (views.sum((1, other)) * places).sum(1) / views.sum((1, 2, 3)) - 20
+        assert 3 < moved.abs().max() <= 4.2  # a tenth of 41
+        assert abs(float(moved.mean())) < 0.5
+
+
+def test_a_mirror_image():
+    images = torch.rand(4, 3, 5, 6)
+    views = augmentation("colour", (3, 5, 6), flip=1.0)(images)
+    torch.testing.assert_close(views, images.flip(3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.augment=afine"], "Did you mean 'affine'?"),
+        (["data.augment=affine", "data.augment_strength=-1"], "data.augment_strength: -1.0"),
+        (["data.augment=affine", "data.augment_strength=9"], "data.augment_strength: a scale of"),
+        (["data.augment=affine", "data.augment_transforms.rotate=9"], "Did you mean 'rotation'?"),
+        (["data.augment=affine", "data.augment_transforms.flip=2"], "a flip of 2 is not from 0"),
+        (["data.augment=affine", "data.augment_transforms.flip=yes"], "no number"),
+        (["data.augment_transforms.flip=0.5"], "data.augment=none has none"),
+    ],
+)
+def test_wrong_recipes_are_refused_in_a_line(words, message):
+    with pytest.raises(UsageError) as error:
+        read_data(compose("digits", ["data.augment=none", *words]))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_all_recipes_are_documented():
+    assert list(RECIPES) == ["none", "affine", "colour"]
+
+
+class Training:
+    training = True
+
+
+@pytest.mark.parametrize("how", ["none", "threshold", "static", "dynamic"])
+def test_the_decoder_describes_the_image_and_the_encoder_sees_a_copy_of_its_kind(how):
+    words = ["data.augment=affine", f"data.binarisation={how}"]
+    data = read_data(compose("digits", words))
+    stored = data.train_set.__getitems__(range(64))
+    as_it_is = data.on_after_batch_transfer(stored, 0)
+    assert as_it_is.view is None
+    data.trainer = Training()
+    batch = data.on_after_batch_transfer(stored, 0)
+    assert batch.view.shape == batch.image.shape
+    assert not torch.equal(batch.view, batch.image)
+    if how != "dynamic":
+        assert torch.equal(batch.image, stored.image / 255)
+    if how != "none":
+        assert set(batch.view.unique().tolist()) <= {0.0, 1.0}
+        assert set(batch.image.unique().tolist()) <= {0.0, 1.0}
+    torch.manual_seed(5)
+    one = data.on_after_batch_transfer(stored, 0).view
+    torch.manual_seed(5)
+    assert torch.equal(one, data.on_after_batch_transfer(stored, 0).view)
+
+
+def test_without_a_recipe_the_encoder_sees_the_image():
+    data = read_data(compose("digits", ["data.augment=none"]))
+    data.trainer = Training()
+    batch = data.on_after_batch_transfer(data.train_set.__getitems__(range(8)), 0)
+    assert isinstance(batch, Batch)
+    assert batch.view is None
+
+
+def test_a_run_draws_what_the_encoder_sees(acn):
+    words = [*QUICK, "data.augment=affine", "trainer.max_epochs=1", "evaluation.linear=none"]
+    assert acn("fit", "digits", *words)[0] == 0
+    picture = np.asarray(Image.open(only_run() / "images" / "augmented.png"))
+    assert picture.ndim == 2
+    assert picture.std() > 10

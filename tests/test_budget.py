@@ -1,0 +1,112 @@
+"""What fits a machine: by made-up times, and in a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from acn_lightning import budget
+from acn_lightning.budget import Choice, as_before, filled, fitting, is_open
+from acn_lightning.config import compose
+from acn_lightning.errors import UsageError
+from acn_lightning.run import quiet_trainer
+from tests.conftest import QUICK, only_run
+
+OPEN = (
+    "trainer.max_epochs=null", "model.encoder.channels=null", "model.decoder.channels=null",
+    "trainer.accelerator=cpu",
+)  # fmt: skip
+
+
+def chosen(monkeypatch, seconds, *words, **options):
+    """What is chosen where an epoch of networks of a size takes so many seconds."""
+    config = compose("digits", [*OPEN, *words])
+
+    def epoch_seconds(data, module, trainer):
+        return seconds[module.encoder.body[0].out_channels]
+
+    monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
+    return fitting(config, quiet_trainer(config), **{"channels": [16, 32, 64]} | options)
+
+
+def test_the_largest_networks_that_leave_time_for_twenty_epochs(monkeypatch):
+    seconds = {16: 5.0, 32: 14.0, 64: 20.0}
+    assert chosen(monkeypatch, seconds, minutes=5.0) == Choice(32, 21, 14.0)
+    assert chosen(monkeypatch, seconds, minutes=10.0) == Choice(64, 30, 20.0)
+    assert chosen(monkeypatch, seconds, minutes=1.0) == Choice(16, 12, 5.0)
+    assert chosen(monkeypatch, seconds, minutes=0.01) == Choice(16, 1, 5.0)
+    assert chosen(monkeypatch, seconds, minutes=5.0, channels=[16]) == Choice(16, 60, 5.0)
+
+
+def test_what_the_command_says_is_not_chosen(monkeypatch):
+    seconds = {16: 5.0, 32: 14.0, 64: 20.0}
+    ten = "trainer.max_epochs=10"
+    assert chosen(monkeypatch, seconds, ten, minutes=3.0) == Choice(32, 10, 14.0)
+    sized = ("model.encoder.channels=64", "model.decoder.channels=16")
+    assert chosen(monkeypatch, seconds, *sized, minutes=2.0) == Choice(None, 6, 20.0)
+
+
+def test_a_choice_fills_what_is_open_and_nothing_else():
+    config = compose("digits", [*OPEN[:2], "model.decoder.channels=24"])
+    assert is_open(config)
+    full = filled(config, Choice(16, 7, 1.0))
+    assert not is_open(full)
+    assert full["trainer"]["max_epochs"] == 7
+    assert full["model"]["encoder"]["channels"] == 16
+    assert full["model"]["decoder"]["channels"] == 24
+    assert as_before(config, full) == full
+    assert as_before(full, filled(config, Choice(32, 9, 1.0))) == full
+    assert not is_open(compose("digits", []))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"minutes": 0.0}, "budget.minutes: 0.0 is not above 0."),
+        ({"channels": [32, 16]}, "budget.channels"),
+        ({"channels": []}, "budget.channels"),
+        ({"channels": [12]}, "12 is no positive multiple of 8"),
+    ],
+)
+def test_wrong_budgets_are_refused_in_a_line(options, message):
+    config = compose("digits", list(OPEN))
+    with pytest.raises(UsageError, match=r"budget|multiple") as error:
+        fitting(config, quiet_trainer(config), **options)
+    assert message in str(error.value)
+
+
+def test_several_processes_cannot_each_choose(acn):
+    two = ("trainer.devices=2", "trainer.strategy=ddp")
+    status, _, err = acn("fit", "digits", *OPEN, *two)
+    assert status == 2
+    assert "a budget of minutes is for one process" in err
+    assert not Path("runs").exists()
+
+
+def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, trained):
+    small = [word for word in QUICK if "channels" not in word]
+    words = [
+        "fit", "folder", *small, f"data.root={trained / 'photos'}", "data.image_size=12",
+        "run=mine", "resume=auto", "trainer.accelerator=cpu", "budget.channels=[8,16]",
+        "pictures.every_n_epochs=0",
+    ]  # fmt: skip
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *_: 3.0)
+    monkeypatch.setattr(budget, "FEWEST", 2)
+    status, out, err = acn(*words, "budget.minutes=0.1")
+    assert status == 0, err
+    line = "folder: networks of 16 channels, 2 epochs of about 3 s on this CPU in 32-true"
+    assert f"{line}, for budget.minutes=0.1" in out
+    assert "so more time" in out.splitlines()[-1] + out.splitlines()[-2]
+    kept = yaml.safe_load((only_run() / "config.yaml").read_text())
+    assert kept["trainer"]["max_epochs"] == 2
+    assert kept["model"]["encoder"]["channels"] == kept["model"]["decoder"]["channels"] == 16
+    results = json.loads((only_run() / "results.json").read_text())
+    assert results["training"]["epochs"] == 2
+    assert results["training"]["seconds"] > 0
+    # Another machine, or another day, would choose otherwise: the run's own choice counts.
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *_: 1e9)
+    status, out, err = acn(*words, "budget.minutes=0.1")
+    assert status == 0, err
+    assert "networks of" not in out
+    assert yaml.safe_load((only_run() / "config.yaml").read_text())["model"] == kept["model"]

@@ -1,0 +1,149 @@
+"""What codes are good for: against scikit-learn, loops and cases done by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.probes import (
+    Labelled,
+    clustering,
+    few_labels,
+    knn_vote,
+    linear_accuracy,
+    measure,
+    neighbour_labels,
+    precision,
+    principal_components,
+    similarity,
+)
+from tests.conftest import naive_vote
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype(np.float32)
+    return Labelled(x[:1200], y[:1200]), Labelled(x[1200:], y[1200:])
+
+
+def by_hand(train, test):
+    mean, scale = train.features.mean(0), train.features.std(0)
+    scale[scale == 0] = 1
+    model = LogisticRegression(max_iter=1000).fit((train.features - mean) / scale, train.labels)
+    return model.score((test.features - mean) / scale, test.labels)
+
+
+def test_vote_is_the_most_frequent_class_and_the_nearest_among_equals():
+    labels = torch.randint(0, 4, (500, 6))
+    assert knn_vote(labels, 4).tolist() == [naive_vote(row) for row in labels.tolist()]
+
+
+def test_accuracy_agrees_with_scikit_learn():
+    centres = torch.randn(3, 5) * 1.2
+    labels = torch.arange(600) % 3
+    codes = centres[labels] + torch.randn(600, 5)
+    index = NeighbourIndex(5, k=1)
+    index.build(codes, torch.arange(500))
+    predicted = knn_vote(labels[index.search(codes[500:])], 3)
+    reference = KNeighborsClassifier(1).fit(codes[:500], labels[:500])
+    assert predicted.tolist() == reference.predict(codes[500:]).tolist()
+
+
+def test_linear_accuracy_by_hand(digits):
+    train, test = digits
+    within = pytest.approx(by_hand(train, test), abs=2 / len(test.labels))
+    assert linear_accuracy(train, test) == within
+    # bytes, as pixels are stored
+    in_bytes = [Labelled((part.features * 16).astype(np.uint8), part.labels) for part in digits]
+    assert linear_accuracy(*in_bytes) == within
+
+
+def test_principal_components_by_a_singular_value_decomposition(digits):
+    train, test = digits
+    mean = train.features.mean(0)
+    _, _, directions = np.linalg.svd(train.features - mean, full_matrices=False)
+    found = principal_components(train, test, 5)
+    for part, reduced in zip(digits, found, strict=True):
+        expected = (part.features - mean) @ directions[:5].T
+        np.testing.assert_allclose(np.abs(reduced.features), np.abs(expected), atol=2e-3)
+    assert principal_components(train, test, 1000)[0].features.shape == (1200, 64)
+
+
+def test_one_class_to_learn_from_is_what_is_guessed():
+    train = Labelled(np.random.default_rng(0).normal(size=(20, 3)), np.ones(20, int))
+    test = Labelled(np.zeros((4, 3)), np.array([1, 1, 0, 1]))
+    assert linear_accuracy(train, test) == 0.75
+
+
+def test_few_labels_are_of_each_class_and_say_how_far_draws_lie_apart(digits):
+    found = few_labels(*digits, 100, 10)
+    assert 0.7 < found["mean"] < linear_accuracy(*digits)
+    assert 0 < found["spread"] < 0.2
+    assert few_labels(*digits, 100, 10) == found
+    assert few_labels(*digits, 1000, 10)["mean"] > found["mean"]
+    # Only the labels of those that were drawn are looked at.
+    train, test = digits
+    chosen = torch.tensor([int(np.flatnonzero(train.labels == label)[0]) for label in range(10)])
+    hidden = train.labels.copy()
+    hidden[np.setdiff1d(np.arange(1200), chosen)] = 0
+    one = linear_accuracy(train, test, chosen)
+    assert one == linear_accuracy(Labelled(train.features, hidden), test, chosen)
+
+
+@pytest.mark.parametrize(("count", "classes"), [(10, 11), (1201, 10)])
+def test_too_few_labels_or_images_are_not_measured(digits, count, classes):
+    assert few_labels(*digits, count, classes) is None
+
+
+def test_neighbours_and_precision_by_loops(digits):
+    train, test = digits
+    test = Labelled(test.features[:40], test.labels[:40])
+    near = neighbour_labels(train, test)
+    votes, right = [], []
+    for query, label in zip(test.features, test.labels, strict=True):
+        order = np.linalg.norm(train.features - query, axis=1).argsort(kind="stable")
+        labels = train.labels[order[:10]].tolist()
+        votes.append(naive_vote(labels[:5]) == label)
+        right += [one == label for one in labels]
+    found = similarity(near, test.labels, 10)
+    assert found == {"knn": np.mean(votes), "precision_at_10": pytest.approx(np.mean(right))}
+    assert precision(near, test.labels) == found["precision_at_10"]
+
+
+def test_clusters_are_given_the_best_classes():
+    """Two far clusters and a class that is split: each assignment, by trial."""
+    generator = np.random.default_rng(0)
+    places = np.array([[0, 0], [50, 0], [0, 50]])
+    found = generator.integers(0, 3, 300)
+    labels = np.where(generator.random(300) < 0.8, (found + 1) % 3, found)
+    features = places[found] + generator.normal(size=(300, 2))
+    result = clustering(Labelled(features, labels), 3)
+    best = max(
+        np.mean(np.array(order)[found] == labels) for order in itertools.permutations(range(3))
+    )
+    assert result["cluster_accuracy"] == pytest.approx(best)
+    assert 0 < result["nmi"] < 1
+    perfect = clustering(Labelled(features, found), 3)
+    assert perfect == {"nmi": pytest.approx(1.0), "cluster_accuracy": 1.0}
+
+
+def test_all_measures_at_once_and_by_an_indexs_answers(digits):
+    train, test = digits
+    reduced = [Labelled(PCA(8, random_state=0).fit(train.features).transform(part.features),
+                        part.labels) for part in digits]  # fmt: skip
+    found = measure(*reduced, 10)
+    assert set(found) == {
+        "linear", "knn", "precision_at_10", "labels_10", "labels_100", "labels_1000", "nmi",
+        "cluster_accuracy",
+    }  # fmt: skip
+    near = np.zeros((len(test.labels), 10), np.int64)
+    told = measure(*reduced, 10, near)
+    assert told["linear"] == found["linear"]
+    assert told["knn"] == np.mean(test.labels == 0)
