@@ -136,9 +136,10 @@ def epoch_seconds(data: ImageData, module: ACN, trainer: Trainer) -> float:
 def seconds_of(work: Any, device: torch.device) -> float:
     """The mean time of some calls."""
     work()
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
     start = time.perf_counter()
     for _ in range(STEPS):
         work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return (time.perf_counter() - start) / STEPS

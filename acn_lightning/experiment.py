@@ -168,8 +168,8 @@ def about_time(trainer: Trainer, best: cb.BestCheckpoint, minutes: float) -> str
             f"{5 * minutes:g} trains longer, and larger networks where they fit."
         )
     return (
-        "The cost was lowest before the last epoch, so more time alone would not help: more images "
-        "would, or a larger data.augment_strength."
+        "The cost was lowest before the last epoch, so more time alone may not help: try more "
+        "images, or a larger data.augment_strength."
     )
 
 
