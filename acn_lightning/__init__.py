@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acn_lightning.code_bank import CodeBank
     from acn_lightning.data import ImageData
     from acn_lightning.module import ACN
-    from acn_lightning.neighbours import NeighbourIndex
+    from acn_lightning.retrieval.code_bank import CodeBank
+    from acn_lightning.retrieval.index import NeighbourIndex
 
 __all__ = ["ACN", "CodeBank", "ImageData", "NeighbourIndex"]
 
 _HOMES = {
     "ACN": "acn_lightning.module",
-    "CodeBank": "acn_lightning.code_bank",
+    "CodeBank": "acn_lightning.retrieval.code_bank",
     "ImageData": "acn_lightning.data",
-    "NeighbourIndex": "acn_lightning.neighbours",
+    "NeighbourIndex": "acn_lightning.retrieval.index",
 }
 
 

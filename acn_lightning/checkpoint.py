@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from acn_lightning.config import Plain, complete, differences
-from acn_lightning.errors import TrainingError, UsageError
+from acn_lightning.config.compose import Plain, complete, differences
+from acn_lightning.utils.errors import TrainingError, UsageError
 
 KEY = "acn_config"
 """Where a checkpoint's hyper-parameters hold the config."""

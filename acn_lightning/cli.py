@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acn_lightning.errors import InterruptionError, TrainingError, UsageError
+from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
 
 if TYPE_CHECKING:
-    from acn_lightning.experiment import Outcome
+    from acn_lightning.experiment.run import Outcome
 
 DESCRIPTION = """\
 Associative Compression Networks: representations from a generative model.
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return 2
     except InterruptionError as stop:
-        from acn_lightning.run import first
+        from acn_lightning.experiment.folder import first
 
         if not first():  # which speaks for all
             return 0
@@ -138,7 +138,7 @@ def installed_version() -> str:
 def run_fit(parsed: argparse.Namespace) -> int:
     """`acn fit [NAME|FILE.yaml] [key=value ...]`."""
     experiment, overrides = split(parsed)
-    return tell(quietly("experiment").fit(experiment, overrides))
+    return tell(quietly("experiment.run").fit(experiment, overrides))
 
 
 def run_finetune(parsed: argparse.Namespace) -> int:
@@ -146,19 +146,19 @@ def run_finetune(parsed: argparse.Namespace) -> int:
     checkpoint, name = parsed.first, next(iter(parsed.overrides), "")
     if checkpoint is None or not name or ("=" in name and not Path(name).exists()):
         raise UsageError("say which checkpoint and what for: acn finetune CHECKPOINT NAME.")
-    return tell(quietly("experiment").finetune(checkpoint, name, parsed.overrides[1:]))
+    return tell(quietly("experiment.run").finetune(checkpoint, name, parsed.overrides[1:]))
 
 
 def run_test(parsed: argparse.Namespace) -> int:
     """`acn test CHECKPOINT [key=value ...]`."""
     checkpoint, overrides = of_checkpoint(parsed, "test")
-    return tell(quietly("experiment").test(checkpoint, overrides))
+    return tell(quietly("experiment.run").test(checkpoint, overrides))
 
 
 def run_sample(parsed: argparse.Namespace) -> int:
     """`acn sample CHECKPOINT [kind=...] [key=value ...]`."""
     checkpoint, overrides = of_checkpoint(parsed, "sample")
-    return tell_files([quietly("experiment").sample(checkpoint, overrides)])
+    return tell_files([quietly("experiment.run").sample(checkpoint, overrides)])
 
 
 def run_neighbours(parsed: argparse.Namespace) -> int:
@@ -200,7 +200,7 @@ def run_onnx(parsed: argparse.Namespace) -> int:
 def run_show(parsed: argparse.Namespace) -> int:
     """`acn show NAME [key=value ...]`."""
     experiment, overrides = split(parsed)
-    from acn_lightning.config import compose, to_yaml
+    from acn_lightning.config.compose import compose, to_yaml
 
     print(to_yaml(compose(experiment or "digits", overrides)), end="")
     return 0
@@ -209,7 +209,7 @@ def run_show(parsed: argparse.Namespace) -> int:
 def quietly(name: str) -> Any:
     """A module of this package, imported when a command takes it; what a user can do nothing about
     does not reach the terminal."""
-    from acn_lightning.console import hush
+    from acn_lightning.commands.report import hush
 
     hush()
     return import_module(f"acn_lightning.{name}")
@@ -217,8 +217,8 @@ def quietly(name: str) -> Any:
 
 def with_options(name: str, words: Sequence[str]) -> tuple[Callable[..., Any], list[str]]:
     """(a command of `use` with its own options set, the words that are none of these)."""
-    command = getattr(quietly("use"), name)
-    from acn_lightning.config import own_options
+    command = getattr(quietly("commands.use"), name)
+    from acn_lightning.config.compose import own_options
 
     own, overrides = own_options(command, words)
     return partial(command, **own), overrides
@@ -255,7 +255,7 @@ def tell(outcome: "Outcome") -> int:
     """Prints what came of a run, once for all its processes."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    from acn_lightning.console import table
+    from acn_lightning.commands.report import table
 
     rank_zero_only(print)(f"\n{table(outcome)}")
     return 0

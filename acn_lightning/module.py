@@ -17,22 +17,22 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from acn_lightning import objective
-from acn_lightning.bars import bar
-from acn_lightning.code_bank import CodeBank
 from acn_lightning.data import Batch
 from acn_lightning.data.convert import as_images
-from acn_lightning.data.images import binarise_alike
-from acn_lightning.decoders import Decoder
-from acn_lightning.encoders import Encoder, unit_normal
-from acn_lightning.errors import UsageError, check_choice
-from acn_lightning.evaluation import Coded
-from acn_lightning.exact import distances_to
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.networks import evaluating
-from acn_lightning.priors import Prior
-from acn_lightning.probes import knn_vote
-from acn_lightning.processes import count, gather, own
-from acn_lightning.shapes import Shape
+from acn_lightning.data.dataset import binarise_alike
+from acn_lightning.evaluation.classifiers import knn_vote
+from acn_lightning.evaluation.costs import Coded
+from acn_lightning.networks.component import evaluating
+from acn_lightning.networks.decoders import Decoder
+from acn_lightning.networks.encoders import Encoder, unit_normal
+from acn_lightning.networks.priors import Prior
+from acn_lightning.networks.shapes import Shape
+from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.exact import distances_to
+from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.utils.distributed import count, gather, own
+from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.progress import bar
 
 COSTS = ("rate", "distortion", "total")
 """What is averaged over the images of an epoch, a validation and a test."""
@@ -165,8 +165,8 @@ class ACN(LightningModule):
             codes = acn.encode(images)
             found = acn.neighbours(images, k=5)
         """
-        from acn_lightning.building import restore  # which imports this module
         from acn_lightning.checkpoint import read_checkpoint
+        from acn_lightning.experiment.build import restore  # which imports this module
 
         return restore(read_checkpoint(path), overrides)
 

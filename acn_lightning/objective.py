@@ -28,7 +28,7 @@ def rate(posterior: Distribution, prior: Distribution, z: Float[Tensor, "..."]) 
 
     Example:
         >>> import torch
-        >>> from acn_lightning.encoders import unit_normal
+        >>> from acn_lightning.networks.encoders import unit_normal
         >>> z = torch.tensor([[3.0, 4.0]])
         >>> rate(unit_normal(z), unit_normal(torch.zeros(1, 2)), z)  # half the squared distance
         tensor([12.5000])

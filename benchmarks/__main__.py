@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from acn_lightning.errors import InterruptionError
+from acn_lightning.utils.errors import InterruptionError
 from benchmarks.measure import Figure, machine
 
 

@@ -19,9 +19,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from acn_lightning.building import read_data
-from acn_lightning.config import compose
-from acn_lightning.probes import Labelled, measure, principal_components
+from acn_lightning.config.compose import compose
+from acn_lightning.evaluation.classifiers import Labelled, measure, principal_components
+from acn_lightning.experiment.build import read_data
 
 TABLE = Path("docs/results/table.json")
 USES = ("linear", "knn", "labels_10", "labels_100", "labels_1000", "precision_at_10", "nmi",

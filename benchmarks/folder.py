@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from acn_lightning.data.datamodule import CLOTHES
-from acn_lightning.data.idx import read_idx
+from acn_lightning.data.sources.idx import read_idx
 from benchmarks.measure import machine
 
 IMAGES = 5000

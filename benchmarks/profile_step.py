@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from acn_lightning import building, objective, run
-from acn_lightning.config import compose
+from acn_lightning import objective
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment import build as building
+from acn_lightning.experiment import folder as run
 from benchmarks.data import images_in
 
 STEPS = 10

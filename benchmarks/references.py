@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from acn_lightning import objective
-from acn_lightning.decoders import PixelCNNDecoder
-from acn_lightning.encoders import unit_normal
-from acn_lightning.libfaiss import import_faiss
 from acn_lightning.module import ACN
-from acn_lightning.pixelcnn import AutoregressiveImages
-from acn_lightning.shapes import Shape
+from acn_lightning.networks.decoders import PixelCNNDecoder
+from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.pixelcnn.network import AutoregressiveImages
+from acn_lightning.networks.shapes import Shape
+from acn_lightning.retrieval.faiss_backend import import_faiss
 
 # ---------------------------------------------------------------- training
 

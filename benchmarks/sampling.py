@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from acn_lightning.building import build
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment.build import build
 from benchmarks import references
 from benchmarks.data import images_in
 from benchmarks.measure import Figure, alternate

@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 import torch
 
-from acn_lightning.code_bank import CodeBank
-from acn_lightning.libfaiss import import_faiss, inverted_lists
-from acn_lightning.neighbours import CHUNK, TRAINED_ON, NeighbourIndex
+from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.faiss_backend import import_faiss, inverted_lists
+from acn_lightning.retrieval.index import CHUNK, TRAINED_ON, NeighbourIndex
 from benchmarks import references
 from benchmarks.measure import Figure, clock, seconds_each
 from benchmarks.search import bank_of, others, overlap

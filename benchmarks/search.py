@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import torch as pytorch
 from torch import Tensor
 
-from acn_lightning.code_bank import CodeBank
-from acn_lightning.libfaiss import import_faiss
-from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.faiss_backend import import_faiss
+from acn_lightning.retrieval.index import NeighbourIndex
 from benchmarks import references
 from benchmarks.measure import Figure, alternate
 

@@ -14,11 +14,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from acn_lightning import building, experiment, objective, run
+from acn_lightning import objective
 from acn_lightning.callbacks.parts import acn_of
-from acn_lightning.config import Plain, compose
-from acn_lightning.console import hush
+from acn_lightning.commands.report import hush
+from acn_lightning.config.compose import Plain, compose
 from acn_lightning.data import Batch
+from acn_lightning.experiment import build as building
+from acn_lightning.experiment import folder as run
+from acn_lightning.experiment import run as experiment
 from benchmarks.data import images_in
 from benchmarks.measure import Figure, alternate, clock, seconds_each
 from benchmarks.references import BareLoop, contiguous, decoder_cost

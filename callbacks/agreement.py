@@ -4,8 +4,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from acn_lightning.callbacks.parts import data_of
-from acn_lightning.errors import UsageError
-from acn_lightning.processes import alone, gather
+from acn_lightning.utils.distributed import alone, gather
+from acn_lightning.utils.errors import UsageError
 
 
 class CheckAgreement(Callback):

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.checkpoint import LAST, NEW, rotate
-from acn_lightning.errors import UsageError
+from acn_lightning.utils.errors import UsageError
 
 
 class LastCheckpoint(Checkpoint):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.checkpoint import KEY, LAST
-from acn_lightning.collection import encode, of_data
-from acn_lightning.data.sources import stratified
+from acn_lightning.data.sources.base import stratified
+from acn_lightning.inference.embedding import encode, of_data
 
 BEST = {
     "train/total": "min",
@@ -98,7 +98,7 @@ class Dashboard(Callback):
             return
         import wandb
 
-        from acn_lightning.explorer import page
+        from acn_lightning.inference.explorer import page
 
         module, data = acn_of(pl_module), data_of(trainer)
         config = module.hparams[KEY]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from acn_lightning.callbacks.parts import acn_of
-from acn_lightning.errors import UsageError
+from acn_lightning.utils.errors import UsageError
 
 PRETRAINED, FROZEN = "pretrained", "frozen"
 """Names of groups of the optimiser's parameters; the rest is the first group."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from acn_lightning.errors import TrainingError
+from acn_lightning.utils.errors import TrainingError
 
 
 class StopOnNonFiniteLoss(Callback):

@@ -8,18 +8,18 @@ from lightning import Callback, LightningModule, Trainer
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.data import ImageData
-from acn_lightning.errors import TrainingError, UsageError, check_choice
-from acn_lightning.evaluation import Coded, bits_per_dim, bounds, order_nats
-from acn_lightning.module import ACN
-from acn_lightning.probes import (
+from acn_lightning.evaluation.classifiers import (
     RETRIEVED,
     Labelled,
     measure,
     principal_components,
     similarity,
 )
-from acn_lightning.processes import gather
-from acn_lightning.tours import greedy_tour, import_solver, shortened_tour
+from acn_lightning.evaluation.costs import Coded, bits_per_dim, bounds, order_nats
+from acn_lightning.evaluation.tours import greedy_tour, import_solver, shortened_tour
+from acn_lightning.module import ACN
+from acn_lightning.utils.distributed import gather
+from acn_lightning.utils.errors import TrainingError, UsageError, check_choice
 
 
 class MeasureTest(Callback):

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
-from acn_lightning.collection import project
 from acn_lightning.data import ImageData, IndexedImages
-from acn_lightning.data.sources import stratified
-from acn_lightning.errors import UsageError
-from acn_lightning.exact import distances_to
+from acn_lightning.data.sources.base import stratified
+from acn_lightning.inference.embedding import project
+from acn_lightning.inference.figures import expected, grid, scatter
 from acn_lightning.module import ACN
-from acn_lightning.networks import evaluating
-from acn_lightning.pictures import expected, grid, scatter
+from acn_lightning.networks.component import evaluating
+from acn_lightning.retrieval.exact import distances_to
+from acn_lightning.utils.errors import UsageError
 
 VIEWS = 8
 """Transformed copies of an image that are drawn."""

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
 from acn_lightning.data import IndexedImages
-from acn_lightning.data.sources import stratified
-from acn_lightning.diagnostics import probe
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.base import stratified
+from acn_lightning.evaluation.diagnostics import probe
 from acn_lightning.module import ACN
+from acn_lightning.utils.errors import UsageError
 
 
 class ProbeCodes(Callback):

@@ -8,10 +8,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from acn_lightning.callbacks.parts import acn_of, data_of
-from acn_lightning.code_bank import Refresh
-from acn_lightning.diagnostics import code_figures, neighbour_figures
+from acn_lightning.evaluation.diagnostics import code_figures, neighbour_figures
 from acn_lightning.module import ACN
-from acn_lightning.networks import evaluating
+from acn_lightning.networks.component import evaluating
+from acn_lightning.retrieval.code_bank import Refresh
 
 SAMPLE = 4096
 """Codes that figures for a dashboard are of."""

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from acn_lightning.processes import gather, own
+from acn_lightning.utils.distributed import gather, own
 
 
 class SeedEpochs(Callback):

@@ -12,8 +12,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from acn_lightning.callbacks.checkpoints import LastCheckpoint
-from acn_lightning.errors import InterruptionError
-from acn_lightning.processes import alone
+from acn_lightning.utils.distributed import alone
+from acn_lightning.utils.errors import InterruptionError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """A scheduler's end, its warning before the limit (where `sbatch --signal=USR1@300` asks for one),

@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acn_lightning import callbacks, config, use
-from acn_lightning.budget import fitting
+from acn_lightning import callbacks
+from acn_lightning.commands import use
+from acn_lightning.config import compose as config
 from acn_lightning.data import ImageData
-from acn_lightning.decoders import Decoder
-from acn_lightning.encoders import Encoder
-from acn_lightning.likelihoods import Likelihood
+from acn_lightning.experiment.budget import fitting
+from acn_lightning.inference.sampling import draw
 from acn_lightning.module import ACN
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.priors import Prior
-from acn_lightning.sampling import draw
-from acn_lightning.shapes import Shape
+from acn_lightning.networks.decoders import Decoder
+from acn_lightning.networks.encoders import Encoder
+from acn_lightning.networks.likelihoods import Likelihood
+from acn_lightning.networks.priors import Prior
+from acn_lightning.networks.shapes import Shape
+from acn_lightning.retrieval.index import NeighbourIndex
 
 HEAD = """\
 # Configuration

@@ -15,10 +15,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from acn_lightning import ACN, experiment
-from acn_lightning.building import read_data
-from acn_lightning.config import compose
-from acn_lightning.diagnostics import code_figures
+from acn_lightning import ACN
+from acn_lightning.config.compose import compose
+from acn_lightning.evaluation.diagnostics import code_figures
+from acn_lightning.experiment import run as experiment
+from acn_lightning.experiment.build import read_data
 
 OUT = Path(__file__).parent / "images/shapes.png"
 LAWS = {

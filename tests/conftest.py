@@ -19,7 +19,7 @@ import wandb  # noqa: F401
 
 with jaxtyping.install_import_hook("acn_lightning", "beartype.beartype"):
     import acn_lightning.callbacks
-    import acn_lightning.experiment  # noqa: F401  # imports all the rest
+    import acn_lightning.experiment.run  # noqa: F401  # imports all the rest
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from acn_lightning.cli import main
-from acn_lightning.code_bank import CodeBank
+from acn_lightning.retrieval.code_bank import CodeBank
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,14 @@ from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from acn_lightning.building import build
 from acn_lightning.callbacks import Finetune
 from acn_lightning.cli import main
-from acn_lightning.code_bank import CodeBank
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment.build import build
 from acn_lightning.module import ACN
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.shapes import WhiteShape
+from acn_lightning.networks.shapes import WhiteShape
+from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.index import NeighbourIndex
 
 fork = multiprocessing.get_context("forkserver")
 fork.set_forkserver_preload(["acn_lightning.experiment"])

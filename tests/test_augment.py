@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from acn_lightning.building import read_data
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch
 from acn_lightning.data.augment import RECIPES, Augmentation, transform_sizes
-from acn_lightning.errors import UsageError
+from acn_lightning.experiment.build import read_data
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from acn_lightning.building import build
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
 from acn_lightning.data.datamodule import CLOTHES
-from acn_lightning.data.idx import read_idx
-from acn_lightning.errors import InterruptionError
-from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.data.sources.idx import read_idx
+from acn_lightning.experiment.build import build
+from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.utils.errors import InterruptionError
 from benchmarks import __main__ as command
 from benchmarks import codes, data, measure, references, sampling, scale, search, training
 from benchmarks import folder as folder_benchmark

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from acn_lightning import budget
-from acn_lightning.budget import Choice, as_before, filled, fitting, is_open
-from acn_lightning.config import compose
-from acn_lightning.errors import UsageError
-from acn_lightning.run import quiet_trainer
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment import budget
+from acn_lightning.experiment.budget import Choice, as_before, filled, fitting, is_open
+from acn_lightning.experiment.folder import quiet_trainer
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
 
 OPEN = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
 
 FOLDER = Path(__file__).parents[1] / "conf" / "cluster"
 

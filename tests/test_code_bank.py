@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from acn_lightning.code_bank import CodeBank
-from acn_lightning.errors import UsageError
-from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import bank_of
 from tests.processes import synchronise
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.collection import collect, encode, project
-from acn_lightning.data.images import binarise_alike
-from acn_lightning.data.sources import stratified
-from acn_lightning.errors import UsageError
+from acn_lightning.data.dataset import binarise_alike
+from acn_lightning.data.sources.base import stratified
+from acn_lightning.inference.embedding import collect, encode, project
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, names_of
 
 

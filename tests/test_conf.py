@@ -6,10 +6,10 @@ import torch
 from lightning import Trainer
 from PIL import Image
 
-from acn_lightning.budget import Choice, filled, is_open
-from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours
-from acn_lightning.config import compose, experiments, layers
+from acn_lightning.config.compose import compose, experiments, layers
+from acn_lightning.experiment.budget import Choice, filled, is_open
+from acn_lightning.experiment.build import build
 from tests.conftest import write_idx
 
 GENERATOR = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import yaml
 from lightning import Trainer
 
 from acn_lightning.callbacks import DrawPictures
-from acn_lightning.config import (
+from acn_lightning.config.compose import (
     TRAINER_OURS,
     complete,
     compose,
@@ -18,12 +18,12 @@ from acn_lightning.config import (
     trainer_options,
 )
 from acn_lightning.data import ImageData
-from acn_lightning.decoders import ConvDecoder
-from acn_lightning.encoders import ConvEncoder
-from acn_lightning.errors import UsageError
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.networks import Component
-from acn_lightning.priors import MixturePrior, Prior
+from acn_lightning.networks.component import Component
+from acn_lightning.networks.decoders import ConvDecoder
+from acn_lightning.networks.encoders import ConvEncoder
+from acn_lightning.networks.priors import MixturePrior, Prior
+from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.utils.errors import UsageError
 
 
 def test_the_experiments_are_found():
@@ -109,7 +109,7 @@ def test_interpolations_resolve(monkeypatch):
 
 
 def test_a_saved_config_leaves_wandbs_mode_to_the_environment(monkeypatch, tmp_path):
-    from acn_lightning.run import make_loggers
+    from acn_lightning.experiment.folder import make_loggers
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "saved.yaml").write_text(to_yaml(compose("digits", ["logger=wandb"])))

@@ -13,10 +13,10 @@ import torch
 from lightning import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs, StopOnNonFiniteLoss
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch
+from acn_lightning.experiment.build import build
 from tests.conftest import QUICK
 from tests.test_module import digits, trainer
 

@@ -5,8 +5,12 @@ import itertools
 import pytest
 import torch
 
-from acn_lightning.distributions import CategoricalPixels, LogisticMixturePixels, channel_pairs
-from acn_lightning.likelihoods import (
+from acn_lightning.networks.distributions import (
+    CategoricalPixels,
+    LogisticMixturePixels,
+    channel_pairs,
+)
+from acn_lightning.networks.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     Likelihood,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from acn_lightning.decoders import Decoder
-from acn_lightning.encoders import Encoder
-from acn_lightning.priors import Prior
+from acn_lightning.networks.decoders import Decoder
+from acn_lightning.networks.encoders import Encoder
+from acn_lightning.networks.priors import Prior
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -47,7 +47,7 @@ def test_the_reference_of_the_configuration_is_fresh():
 
 
 def test_every_key_is_in_the_reference():
-    from acn_lightning.config import compose, flatten
+    from acn_lightning.config.compose import compose, flatten
 
     text = (DOCS / "configuration.md").read_text("utf-8")
     for experiment in ("digits", "mnist", "folder"):

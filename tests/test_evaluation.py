@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from acn_lightning.encoders import unit_normal
-from acn_lightning.evaluation import Coded, bits_per_dim, bounds, order_nats
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.priors import MixturePrior, StandardNormalPrior
-from acn_lightning.tours import greedy_tour
+from acn_lightning.evaluation.costs import Coded, bits_per_dim, bounds, order_nats
+from acn_lightning.evaluation.tours import greedy_tour
+from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
+from acn_lightning.retrieval.index import NeighbourIndex
 from tests.conftest import bank_of
 
 # ---------------------------------------------------------------- costs

@@ -16,7 +16,7 @@ import yaml
 from lightning import Callback, Trainer
 from PIL import Image
 
-from acn_lightning.experiment import fit_config
+from acn_lightning.experiment.run import fit_config
 from tests.conftest import QUICK, only_run, write_idx
 from tests.processes import Run
 

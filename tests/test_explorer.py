@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.collection import Coded, Collection, collect, encode
-from acn_lightning.explorer import page, sprite
+from acn_lightning.inference.embedding import Coded, Collection, collect, encode
+from acn_lightning.inference.explorer import page, sprite
 from tests.conftest import names_of
 
 BROWSER = next(

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acn_lightning import callbacks as cb
-from acn_lightning.building import build
-from acn_lightning.config import compose
-from acn_lightning.errors import UsageError
-from acn_lightning.weights import read_weights, take
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment.build import build
+from acn_lightning.networks.weights import read_weights, take
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
 from tests.test_experiment import assert_same_end, rows, stopped_at
 

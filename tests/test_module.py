@@ -7,12 +7,12 @@ import torch
 from lightning import Callback, Trainer
 from torch.distributions import Bernoulli
 
-from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs
-from acn_lightning.config import compose
+from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
-from acn_lightning.errors import UsageError
+from acn_lightning.experiment.build import build
 from acn_lightning.module import COSTS
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, naive_vote
 
 

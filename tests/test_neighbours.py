@@ -8,10 +8,12 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from acn_lightning import bars, libfaiss, neighbours
-from acn_lightning.errors import UsageError
-from acn_lightning.exact import exact_neighbours
-from acn_lightning.neighbours import NeighbourIndex
+from acn_lightning.retrieval import faiss_backend as libfaiss
+from acn_lightning.retrieval import index as neighbours
+from acn_lightning.retrieval.exact import exact_neighbours
+from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.utils import progress as bars
+from acn_lightning.utils.errors import UsageError
 
 
 def brute_force(codes, rows, queries, k, exclude=None):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from acn_lightning.decoders import ConvDecoder, Decoder, PixelCNNDecoder
-from acn_lightning.encoders import ConvEncoder, Encoder
-from acn_lightning.errors import UsageError
-from acn_lightning.likelihoods import BernoulliLikelihood, Likelihood
-from acn_lightning.priors import MixturePrior, Prior, StandardNormalPrior
+from acn_lightning.networks.decoders import ConvDecoder, Decoder, PixelCNNDecoder
+from acn_lightning.networks.encoders import ConvEncoder, Encoder
+from acn_lightning.networks.likelihoods import BernoulliLikelihood, Likelihood
+from acn_lightning.networks.priors import MixturePrior, Prior, StandardNormalPrior
+from acn_lightning.utils.errors import UsageError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 17, 9), (1, 3, 40), (1, 1, 1)]
 

@@ -5,9 +5,9 @@ import math
 import torch
 from torch.distributions import Bernoulli, Independent, Normal
 
-from acn_lightning.encoders import unit_normal
+from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
 from acn_lightning.objective import distortion, rate
-from acn_lightning.priors import MixturePrior, StandardNormalPrior
 
 
 def test_rate_to_standard_normal_is_half_the_squared_length_of_the_mean():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from acn_lightning import ACN
-from acn_lightning.encoders import unit_normal
+from acn_lightning.networks.encoders import unit_normal
 
 
 def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
@@ -41,8 +41,8 @@ class Drifting(nn.Module):
 
 
 def test_codes_that_differ_are_not_written(checkpoint, monkeypatch):
-    from acn_lightning import use
-    from acn_lightning.errors import UsageError
+    from acn_lightning.commands import use
+    from acn_lightning.utils.errors import UsageError
 
     loaded = ACN.load(checkpoint)
     loaded.encoder = Drifting()

@@ -33,18 +33,19 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
         for pattern in (
             "*.py",
             "*/*.py",
+            "*/*/*.py",
             "conf/*.yaml",
             "conf/layers/*.yaml",
             "conf/cluster/*",
             "conf/sweeps/*",
-            "*.html",
+            "inference/*.html",
         )
         for path in (ROOT / "acn_lightning").glob(pattern)
     }
     assert sorted(names) == sorted(expected)
     code = (
         "import sys; sys.path.insert(0, 'site')\n"
-        "import acn_lightning.callbacks, acn_lightning.config as config\n"
+        "import acn_lightning.callbacks, acn_lightning.config.compose as config\n"
         "assert 'site' in acn_lightning.callbacks.__file__, acn_lightning.callbacks.__file__\n"
         "assert 'digits' in config.experiments()\n"
         "assert 'pixelvae' in config.layers()\n"
@@ -56,7 +57,7 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
 def test_the_readmes_python_runs(number, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
-    from acn_lightning.priors import Prior
+    from acn_lightning.networks.priors import Prior
 
     try:
         exec("\n".join(blocks[: number + 1]), {})
@@ -65,7 +66,7 @@ def test_the_readmes_python_runs(number, capsys):
 
 
 def test_the_readmes_config_and_links_are_right(tmp_path):
-    from acn_lightning.config import compose, experiments
+    from acn_lightning.config.compose import compose, experiments
 
     text = (ROOT / "README.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)

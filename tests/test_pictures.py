@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from acn_lightning.pictures import grid
+from acn_lightning.inference.figures import grid
 
 
 def test_every_image_is_enlarged_at_its_place():

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from acn_lightning.decoders import PixelCNNDecoder
-from acn_lightning.likelihoods import (
+from acn_lightning.networks.decoders import PixelCNNDecoder
+from acn_lightning.networks.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     LogisticMixtureLikelihood,
 )
-from acn_lightning.pixelcnn import Gate, GatedPixelCNN
-from acn_lightning.pixelwise import PixelByPixel
+from acn_lightning.networks.pixelcnn.network import Gate, GatedPixelCNN
+from acn_lightning.networks.pixelcnn.sampler import PixelByPixel
 
 SHAPES = [(1, 7, 6), (3, 5, 8), (1, 1, 5), (1, 6, 1)]
 SIZES = [(1, 3, 3), (1, 3, 7), (3, 3, 3), (2, 5, 3), (4, 3, 7), (2, 7, 5)]  # layers, kernels

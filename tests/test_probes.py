@@ -10,8 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from acn_lightning.neighbours import NeighbourIndex
-from acn_lightning.probes import (
+from acn_lightning.evaluation.classifiers import (
     Labelled,
     clustering,
     few_labels,
@@ -23,6 +22,7 @@ from acn_lightning.probes import (
     principal_components,
     similarity,
 )
+from acn_lightning.retrieval.index import NeighbourIndex
 from tests.conftest import naive_vote
 
 

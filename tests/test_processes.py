@@ -136,7 +136,7 @@ FAILS = """
 import sys
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning.cli import main
-from acn_lightning.code_bank import CodeBank
+from acn_lightning.retrieval.code_bank import CodeBank
 
 def write(self, *_):
     raise OSError("the disk is on fire")

@@ -6,10 +6,10 @@ import csv
 import pytest
 import torch
 
-from acn_lightning import run
-from acn_lightning.building import build
-from acn_lightning.config import compose
-from acn_lightning.errors import UsageError
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment import folder as run
+from acn_lightning.experiment.build import build
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
 from tests.processes import Run, costs_of, fork
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from lightning import Trainer
 
-from acn_lightning import run
 from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, rotate
-from acn_lightning.errors import TrainingError, UsageError
+from acn_lightning.experiment import folder as run
+from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.conftest import QUICK
 from tests.test_experiment import assert_same_end, rows, stopped_at
 

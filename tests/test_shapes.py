@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from acn_lightning.building import build
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.checkpoint import read_checkpoint
-from acn_lightning.config import compose
-from acn_lightning.encoders import unit_normal
-from acn_lightning.errors import UsageError
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment.build import build
 from acn_lightning.module import ACN
-from acn_lightning.shapes import FreeShape, SphereShape, WhiteShape
+from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.shapes import FreeShape, SphereShape, WhiteShape
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
 from tests.processes import fork, shape_gradient, shape_step
 from tests.test_module import trainer

@@ -5,10 +5,10 @@ import time
 import pytest
 import torch
 
-from acn_lightning import tours
 from acn_lightning.callbacks import MeasureTest
-from acn_lightning.errors import UsageError
-from acn_lightning.tours import greedy_tour, shortened_tour
+from acn_lightning.evaluation import tours
+from acn_lightning.evaluation.tours import greedy_tour, shortened_tour
+from acn_lightning.utils.errors import UsageError
 
 
 def naive(codes):

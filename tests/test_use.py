@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.building import from_checkpoint
-from acn_lightning.data.images import binarise_alike
-from acn_lightning.errors import UsageError
+from acn_lightning.data.dataset import binarise_alike
+from acn_lightning.experiment.build import from_checkpoint
+from acn_lightning.utils.errors import UsageError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from acn_lightning.errors import UsageError, check_choice, nearest
+from acn_lightning.utils.errors import UsageError, check_choice, nearest
 
 
 class Transform(NamedTuple):

@@ -6,8 +6,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from acn_lightning.data.folder import fitted, tell_of_conversion
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.folder import fitted, tell_of_conversion
+from acn_lightning.utils.errors import UsageError
 
 
 def as_images(

@@ -13,13 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from acn_lightning.data.augment import Augmentation, transform_sizes
-from acn_lightning.data.celeba import read_celeba
-from acn_lightning.data.cifar10 import read_cifar10
-from acn_lightning.data.download import PUBLISHED, download
-from acn_lightning.data.folder import read_folder
-from acn_lightning.data.idx import read_idx
-from acn_lightning.data.imagenet import read_imagenet
-from acn_lightning.data.images import (
+from acn_lightning.data.dataset import (
     BINARISATIONS,
     Batch,
     IndexedImages,
@@ -27,10 +21,16 @@ from acn_lightning.data.images import (
     draw_binary,
     whole,
 )
-from acn_lightning.data.npz import read_npz
-from acn_lightning.data.resumable import ResumableLoader, ResumableSampler
-from acn_lightning.data.sources import Source, held_out_rows, read_digits, some_of
-from acn_lightning.errors import UsageError, check_choice
+from acn_lightning.data.download import PUBLISHED, download
+from acn_lightning.data.loader import ResumableLoader, ResumableSampler
+from acn_lightning.data.sources.base import Source, held_out_rows, read_digits, some_of
+from acn_lightning.data.sources.celeba import read_celeba
+from acn_lightning.data.sources.cifar10 import read_cifar10
+from acn_lightning.data.sources.folder import read_folder
+from acn_lightning.data.sources.idx import read_idx
+from acn_lightning.data.sources.imagenet import read_imagenet
+from acn_lightning.data.sources.npz import read_npz
+from acn_lightning.utils.errors import UsageError, check_choice
 
 SOURCES = (
     "digits",

@@ -4,8 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from acn_lightning.data.cifar10 import ARCHIVES, FOLDERS
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.cifar10 import ARCHIVES, FOLDERS
+from acn_lightning.utils.errors import UsageError
 
 STALL_SECONDS = 30
 """A publisher that sends nothing for so long is given up."""

@@ -14,7 +14,7 @@ from acn_lightning.callbacks import (
     SeedEpochs,
     StopOnNonFiniteLoss,
 )
-from acn_lightning.errors import TrainingError, UsageError
+from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.test_module import digits, trainer
 
 

@@ -13,8 +13,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from acn_lightning.callbacks.pictures import table as queries_table
 from acn_lightning.callbacks.refresh import some_rows
-from acn_lightning.config import FOLDER, read_yaml
-from acn_lightning.diagnostics import code_figures, neighbour_figures, probe
+from acn_lightning.config.compose import FOLDER, read_yaml
+from acn_lightning.evaluation.diagnostics import code_figures, neighbour_figures, probe
 from tests.conftest import QUICK, bank_of, naive_vote, only_run
 
 FIT = (

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from acn_lightning.data import ImageData
-from acn_lightning.data.celeba import read_celeba
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.celeba import read_celeba
+from acn_lightning.utils.errors import UsageError
 
 PARTS = [0, 0, 1, 0, 2, 2, 1, 0, 2, 0]
 SMILES = [1, -1, 1, 1, -1, 1, -1, -1, 1, 1]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from acn_lightning.data import ImageData
-from acn_lightning.data.cifar10 import read_cifar10
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.cifar10 import read_cifar10
+from acn_lightning.utils.errors import UsageError
 
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 CLASSES = ("airplane", "cat", "frog")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from acn_lightning.data import ImageData
-from acn_lightning.errors import UsageError
+from acn_lightning.utils.errors import UsageError
 
 
 def digits(**options):

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from acn_lightning.data.download import PUBLISHED, Published, download, fetch, missing
-from acn_lightning.errors import UsageError
+from acn_lightning.utils.errors import UsageError
 
 CONTENT = bytes(range(256)) * 2000
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from acn_lightning.data import ImageData
-from acn_lightning.data.imagenet import read_imagenet
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.imagenet import read_imagenet
+from acn_lightning.utils.errors import UsageError
 
 # ---------------------------------------------------------------- downsampled
 
@@ -51,7 +51,7 @@ def test_downsampled(small):
 
 def test_no_image_is_in_memory_twice(small, monkeypatch):
     """Labels are read without images, and images one batch at a time."""
-    import acn_lightning.data.imagenet as module
+    import acn_lightning.data.sources.imagenet as module
 
     asked = []
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from acn_lightning.data.images import IndexedImages, binarise, draw_binary, whole
-from acn_lightning.errors import UsageError
+from acn_lightning.data.dataset import IndexedImages, binarise, draw_binary, whole
+from acn_lightning.utils.errors import UsageError
 
 
 def numbered(size=300):

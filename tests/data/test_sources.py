@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from acn_lightning.data.folder import read_folder
-from acn_lightning.data.idx import read_idx
-from acn_lightning.data.npz import read_npz
-from acn_lightning.data.sources import held_out_rows, read_digits
-from acn_lightning.errors import UsageError
+from acn_lightning.data.sources.base import held_out_rows, read_digits
+from acn_lightning.data.sources.folder import read_folder
+from acn_lightning.data.sources.idx import read_idx
+from acn_lightning.data.sources.npz import read_npz
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import write_idx
 
 

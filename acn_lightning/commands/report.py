@@ -1,0 +1,110 @@
+"""What a finished run has to tell a person."""
+
+import logging
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from acn_lightning.experiment.run import Outcome
+
+UNNEEDED = (
+    ".*does not have many workers.*",  # batches are gathered in memory: a worker would slow it down
+    ".*smaller than the logging interval.*",  # we log per epoch
+    ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
+    ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*The dirpath has changed.*",
+)
+"""Warnings that would send a user looking for what is not wrong."""
+
+ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")
+"""What Lightning advertises, and what it says of loading when it saves."""
+
+
+COSTS = {
+    "reconstruction": "reconstruction",
+    "kl_k1": "KL, K = 1",
+    "kl_k5": "KL, K = 5",
+    "kl_k10": "KL, K = 10",
+    "kl_tour": "KL, tour of the test set",
+    "kl_unconditional": "KL, unconditional",
+}
+
+REPRESENTATIONS = {"codes": "codes", "pca": "PCA", "pixels": "pixels"}
+
+USES = {
+    "linear": "linear classifier",
+    "knn": "KNN classifier",
+    "labels_10": "linear, 10 labels",
+    "labels_100": "linear, 100 labels",
+    "labels_1000": "linear, 1,000 labels",
+    "precision_at_10": "precision of the 10 nearest",
+    "nmi": "clusters, NMI",
+    "cluster_accuracy": "clusters, accuracy",
+}
+
+
+def hush() -> None:
+    """Keeps from the terminal what a user of `acn` can do nothing with."""
+    for message in UNNEEDED:
+        warnings.filterwarnings("ignore", message)
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    ):
+        logging.getLogger(name).addFilter(
+            lambda record: not any(word in record.getMessage() for word in ADVERTS)
+        )
+
+
+def table(outcome: Outcome) -> str:
+    """A short table of an outcome, and the paths of what was written."""
+    results = outcome.results
+    nats, bits = results["nats_per_image"], results["bits_per_dim"]
+    rows = [("cost", "nats/image")]
+    rows += [(label, f"{nats[name]:.2f}") for name, label in COSTS.items()]
+    rows += [
+        (f"{name} = reconstruction + {what}", f"{nats[name]:.2f}")
+        for name, what in [("ordered", "tour"), ("unordered", "unconditional")]
+    ]
+    rows.append(("set = unordered - the bits of its order", f"{nats['set']:.2f}"))
+    rows += [(f"{name}, bits/dim", f"{bits[name]:.4f}") for name in ("ordered", "unordered")]
+    if results["representations"]["codes"]:
+        rows += [("", ""), *uses(results["representations"])]
+    rows.append(("", ""))
+    if outcome.rebuilds:
+        rows.append(("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s"))
+    if outcome.refreshed:
+        rows.append(("codes refreshed, last epoch", "{:,} of {:,}".format(*outcome.refreshed)))
+    rows.append(("seconds", f"{results['seconds']:.1f}"))
+    title = (
+        f"{results['data']}, {results['images']:,} {results['split']} images, "
+        f"binarisation {results['binarisation']}, seed {results['seed']}"
+    )
+    files = map(str, outcome.files)
+    hints = ["", *outcome.hints] if outcome.hints else []
+    return "\n".join([title, *align(rows), "", *files, *hints])
+
+
+def uses(representations: dict[str, dict[str, Any] | None]) -> list[tuple[str, str]]:
+    """A row for each use, a column for each representation that was measured."""
+    measured = [name for name in REPRESENTATIONS if representations[name]]
+    rows = [("%", "".join(f"{REPRESENTATIONS[name]:>10}" for name in measured))]
+    for use, label in USES.items():
+        values = [(representations[name] or {}).get(use) for name in measured]
+        if any(value is not None for value in values):
+            rows.append((label, "".join(f"{percent(value):>10}" for value in values)))
+    return rows
+
+
+def percent(figure: float | dict[str, float] | None) -> str:
+    """A fraction, or the mean of several; None is what was not measured."""
+    fraction = figure["mean"] if isinstance(figure, dict) else figure
+    return "" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def align(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Names to the left, values to the right."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    wide = max(16, *(len(value) for _, value in rows))
+    return [f"  {name:<{width}}  {value:>{wide}}".rstrip() for name, value in rows]

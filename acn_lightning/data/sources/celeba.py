@@ -1,0 +1,100 @@
+"""CelebA, aligned and cropped (Liu, Luo, Wang and Tang 2015,
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), as published."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from acn_lightning.data.sources.base import Part, Source, read_lines, require, require_size
+from acn_lightning.data.sources.folder import read_images
+from acn_lightning.utils.errors import UsageError, check_choice
+
+IMAGES, ATTRIBUTES, PARTITION = (
+    "img_align_celeba",
+    "list_attr_celeba.txt",
+    "list_eval_partition.txt",
+)
+
+
+def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) -> Source:
+    """A folder with `img_align_celeba/` (000001.jpg ...), `list_attr_celeba.txt` and
+    `list_eval_partition.txt`. The publisher's partition 0 is the training part and 2 the test
+    part. Partition 1, for validation, is left out: what validates is held out from training, as
+    for every source.
+
+    Args:
+        root: the folder.
+        image_size: (height, width) to bring the 178 x 218 pixels to. For a square this is the
+            usual centre crop of 178 x 178. None is refused.
+        attribute: which of the 40 attributes is the label: 1 where an image has it, else 0.
+
+    Returns:
+        Images (N, 3, *image_size); the classes "not ATTRIBUTE" and "ATTRIBUTE".
+
+    Raises:
+        UsageError: a file is missing, damaged or names what is not there; the attribute is none;
+            there is no size.
+    """
+    size = require_size(image_size, "CelebA")
+    require(
+        root, (f"{IMAGES}/", ATTRIBUTES, PARTITION), "Get them from the publisher's page of CelebA."
+    )
+    values = read_attribute(root / ATTRIBUTES, attribute)
+    partition = read_partition(root / PARTITION)
+    if values.keys() != partition.keys():
+        odd = min(values.keys() ^ partition.keys())
+        raise UsageError(f"data.root: of {ATTRIBUTES} and {PARTITION} in {root}, one lacks {odd}.")
+    present = {path.name for path in (root / IMAGES).iterdir()}
+    parts = []
+    for number in "02":
+        names = [name for name, part in partition.items() if part == number]
+        if not names:
+            raise UsageError(f"data.root: {root / PARTITION} has no images in part {number}.")
+        if absent := next((name for name in names if name not in present), None):
+            raise UsageError(
+                f"data.root: {root / IMAGES} has no {absent}, which {PARTITION} names. Unpack the "
+                "images again."
+            )
+        files = [root / IMAGES / name for name in names]
+        labels = torch.tensor([values[name] for name in names])
+        parts.append(Part(read_images(files, size, 3), labels, tuple(map(str, files))))
+    return Source(parts[0], parts[1], (f"not {attribute}", attribute))
+
+
+def read_attribute(path: Path, attribute: str) -> dict[str, int]:
+    """1 for each image that has the attribute, 0 for each other. The file's first line is how many
+    images it lists, its second the attributes' names, then NAME and a -1 or 1 for each."""
+    lines = read_lines(path)
+    if len(lines) < 2 or not lines[0].strip().isdecimal():
+        raise UsageError(
+            f"data.root: {path} does not begin with the number of images and the attributes' names."
+        )
+    names = lines[1].split()
+    check_choice("data.attribute", attribute, names)
+    column, known = 1 + names.index(attribute), {"-1": 0, "1": 1}
+    values = {}
+    for number, line in enumerate(lines[2:], 3):
+        fields = line.split()
+        if len(fields) != 1 + len(names) or fields[column] not in known:
+            raise UsageError(
+                f"data.root: line {number} of {path} is not a name and {len(names)} of -1 or 1."
+            )
+        values[fields[0]] = known[fields[column]]
+    if len(values) != int(lines[0]):
+        raise UsageError(
+            f"data.root: {path} is truncated or damaged: it promises {int(lines[0]):,} images and "
+            f"lists {len(values):,}."
+        )
+    return values
+
+
+def read_partition(path: Path) -> dict[str, str]:
+    """The part of each image. A line is NAME and 0 (train), 1 (validation) or 2 (test)."""
+    partition = {}
+    for number, line in enumerate(read_lines(path), 1):
+        fields = line.split()
+        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
+            raise UsageError(f"data.root: line {number} of {path} is not a name and 0, 1 or 2.")
+        partition[fields[0]] = fields[1]
+    return partition

@@ -1,0 +1,182 @@
+"""ImageNet's ILSVRC2012 (https://image-net.org), as published: downsampled, or its JPEG files."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from acn_lightning.data.sources.base import (
+    Part,
+    Source,
+    check_counts,
+    read_lines,
+    require,
+    require_folder,
+    require_size,
+    size_words,
+)
+from acn_lightning.data.sources.folder import list_images, read_images
+from acn_lightning.data.sources.npz import load_npz
+from acn_lightning.utils.errors import UsageError
+
+TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
+VALIDATION = "val_data"
+CLASSES = tuple(str(number) for number in range(1, 1001))
+"""The downsampled version numbers its classes, from 1."""
+SOLUTION = "LOC_val_solution.csv"
+LAYOUTS = (
+    "ImageNet is train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz, or train/ and "
+    "val/ with a sub-folder for each class, or these in Kaggle's ILSVRC/Data/CLS-LOC."
+)
+
+
+def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Source:
+    """ILSVRC2012, whose published test part has no labels: its validation part is the test part.
+
+    Args:
+        root: a folder in one of three layouts. Downsampled (Chrabaszcz, Loshchilov and Hutter
+            2017, https://arxiv.org/abs/1707.08819), npz version: `train_data_batch_1.npz` ...
+            `train_data_batch_10.npz` and `val_data.npz`, each with `data` (N, 3 x side x side)
+            and `labels` from 1 to 1000. Or files `train/WNID/*.JPEG` and `val/WNID/*.JPEG`. Or
+            Kaggle's: both under `ILSVRC/Data/CLS-LOC`, with `val/*.JPEG` in no sub-folders and
+            their classes in `LOC_val_solution.csv`.
+        image_size: (height, width) to bring JPEG files to; None for the downsampled version.
+
+    Returns:
+        Images (N, 3, height, width); the classes "1" to "1000" where they are numbered, else the
+        WNIDs, sorted.
+
+    Raises:
+        UsageError: a part is missing, damaged or not of its form; a size too many or too few.
+    """
+    require_folder(root)
+    names = (*TRAIN, VALIDATION)
+    if any((root / f"{name}.npz").is_file() for name in names):
+        if image_size is not None:
+            raise UsageError(
+                f"data.image_size: the images in {root} are downsampled already. Leave it out, or "
+                "download the size."
+            )
+        return read_downsampled(root)
+    if any((root / name).is_file() for name in names):
+        raise UsageError(
+            f"data.root: {root} has the pickled version of downsampled ImageNet. Take the npz "
+            "version, from the same page of https://image-net.org: a pickle can run code."
+        )
+    return read_files(root, image_size)
+
+
+def read_downsampled(root: Path) -> Source:
+    """The batches of the npz version."""
+    train, test = [root / f"{name}.npz" for name in TRAIN], root / f"{VALIDATION}.npz"
+    layout = (
+        f"Downsampled ImageNet is complete with {TRAIN[0]}.npz to {TRAIN[-1]}.npz and {test.name}."
+    )
+    require(root, [path.name for path in (*train, test)], layout)
+    parts = read_batches(train), read_batches([test])
+    if parts[0].images.shape[1:] != parts[1].images.shape[1:]:
+        raise UsageError(
+            f"data.root: in {root} training images are {size_words(parts[0].images)} and those of "
+            f"{test.name} {size_words(parts[1].images)}."
+        )
+    return Source(*parts, CLASSES)
+
+
+def read_batches(paths: Sequence[Path]) -> Part:
+    """All their images. The labels come first: they say how much to allocate, so that no image is
+    in memory twice but those of one batch."""
+    labels = [batch_labels(path) for path in paths]
+    images, start = torch.empty(0, dtype=torch.uint8), 0
+    for path, own in zip(paths, labels, strict=True):
+        batch = batch_images(path)
+        check_counts(len(batch), path, len(own), "the same file")
+        if not images.numel():
+            images = batch.new_empty(sum(map(len, labels)), *batch.shape[1:])
+        if batch.shape[1:] != images.shape[1:]:
+            raise UsageError(
+                f"data.root: images in {path} are {size_words(batch)}, in {paths[0].name} "
+                f"{size_words(images)}."
+            )
+        images[start : start + len(batch)] = batch
+        start += len(batch)
+    return Part(images, torch.cat(labels))
+
+
+def batch_labels(path: Path) -> Int[Tensor, " size"]:
+    """The array `labels`, counted from 0."""
+    labels = load_npz(path, ("labels",)).get("labels", np.empty(0))
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise UsageError(f"data.root: {path} has no array 'labels' (N,) of integers.")
+    if labels.min() < 1 or labels.max() > len(CLASSES):
+        raise UsageError(
+            f"data.root: {path} has labels from {labels.min()} to {labels.max()}, not within 1 to "
+            f"{len(CLASSES)}."
+        )
+    return torch.from_numpy(labels.astype(np.int64)) - 1
+
+
+def batch_images(path: Path) -> UInt8[Tensor, "size 3 side side"]:
+    """The array `data`: an image is its rows of red, then of green, then of blue."""
+    data = load_npz(path, ("data",)).get("data", np.empty(0))
+    side = math.isqrt(data.shape[1] // 3) if data.ndim == 2 else 0
+    if not side or data.dtype != np.uint8 or data.shape[1] != 3 * side**2:
+        raise UsageError(
+            f"data.root: {path} has no array 'data' of uint8 (N, 3 x side x side), but "
+            f"{data.dtype} {data.shape}."
+        )
+    return torch.from_numpy(data).view(-1, 3, side, side)
+
+
+def read_files(root: Path, image_size: Sequence[int] | None) -> Source:
+    """The JPEG files, in the publisher's folders or Kaggle's."""
+    inner = root / "ILSVRC" / "Data" / "CLS-LOC"
+    base = inner if inner.is_dir() else root
+    require(base, ("train/", "val/"), LAYOUTS)
+    size = require_size(image_size, "ImageNet")
+    (train, labelled), (test, test_labelled) = (list_images(base / n) for n in ("train", "val"))
+    if not labelled:
+        raise UsageError(f"data.root: {base / 'train'} has no sub-folders, one for each class.")
+    wnids = [path.parent.name for path in train]
+    test_wnids = (
+        [path.parent.name for path in test]
+        if test_labelled
+        else read_solution(root / SOLUTION, test)
+    )
+    classes = sorted(set(wnids))
+    label = {wnid: number for number, wnid in enumerate(classes)}
+    if unknown := next((wnid for wnid in test_wnids if wnid not in label), None):
+        raise UsageError(
+            f"data.root: images in {base / 'val'} are of class {unknown}, which {base / 'train'} "
+            "does not have."
+        )
+    train_part, test_part = (
+        Part(
+            read_images(files, size, 3),
+            torch.tensor([label[wnid] for wnid in names]),
+            tuple(map(str, files)),
+        )
+        for files, names in ((train, wnids), (test, test_wnids))
+    )
+    return Source(train_part, test_part, tuple(classes))
+
+
+def read_solution(path: Path, files: Sequence[Path]) -> list[str]:
+    """The class of each file, from Kaggle's table: ImageId is the file's name without .JPEG, and
+    PredictionString begins with the WNID."""
+    require(path.parent, [path.name], "Images of val/ need it, or a sub-folder for each class.")
+    try:
+        rows = csv.DictReader(read_lines(path))
+        wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    except (KeyError, AttributeError, IndexError, csv.Error) as error:
+        raise UsageError(
+            f"data.root: {path} is no table of ImageId,PredictionString, or is truncated."
+        ) from error
+    check_counts(len(files), files[0].parent, len(wnids), path)
+    if absent := next((file for file in files if file.stem not in wnids), None):
+        raise UsageError(f"data.root: {path} has no row for {absent}.")
+    return [wnids[file.stem] for file in files]

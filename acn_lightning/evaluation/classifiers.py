@@ -1,0 +1,207 @@
+"""What people do with codes, as figures: classify from all labels or a few, find similar images,
+cluster. Pure functions of features and labels, so that pixels can be asked the same."""
+
+import statistics
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from acn_lightning.data.sources.base import stratified
+from acn_lightning.retrieval.exact import exact_neighbours
+
+KNN = 5
+"""The K of the KNN classifier."""
+
+RETRIEVED = 10
+"""Images that retrieval's precision is of."""
+
+LABELS = (10, 100, 1000)
+"""How many labels a classifier learns from, where they are few."""
+
+DRAWS = 5
+"""How often these labels are drawn."""
+
+
+class Labelled(NamedTuple):
+    """What a classifier learns from, or is asked: (N, F) features of any scale, (N,) classes."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+def measure(
+    train: Labelled, test: Labelled, classes: int, near: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Everything that this module measures.
+
+    Args:
+        train: features and labels to learn from, or to be found.
+        test: to be asked.
+        classes: how many there are.
+        near: labels of the 10 nearest of the training images, (N, 10), where an index has found
+            them; None searches.
+
+    Returns:
+        Fractions. `linear`, `knn` (K = 5), `precision_at_10`, `nmi` and `cluster_accuracy`; and
+        `labels_10`, `labels_100` and `labels_1000`, each {"mean", "spread"} or None where that is
+        fewer labels than classes, or more than there are.
+    """
+    near = neighbour_labels(train, test) if near is None else near
+    return {
+        "linear": linear_accuracy(train, test),
+        **similarity(near, test.labels, classes),
+        **{f"labels_{count}": few_labels(train, test, count, classes) for count in LABELS},
+        **clustering(test, classes),
+    }
+
+
+def principal_components(
+    train: Labelled, test: Labelled, components: int
+) -> tuple[Labelled, Labelled]:
+    """The same images by as many principal components of the training features, or by all that
+    there are."""
+    from sklearn.decomposition import PCA
+
+    count = min(components, *train.features.shape)
+    basis = PCA(count, random_state=0).fit(train.features.astype(np.float32))
+    return (
+        Labelled(basis.transform(train.features.astype(np.float32)), train.labels),
+        Labelled(basis.transform(test.features.astype(np.float32)), test.labels),
+    )
+
+
+# ---------------------------------------------------------------- classifiers
+
+
+def linear_accuracy(
+    train: Labelled, test: Labelled, chosen: Int[Tensor, " n"] | slice = slice(None)
+) -> float:
+    """Of multinomial logistic regression, as a fraction of the test images.
+
+    Features are standardised by the training images. scikit-learn's defaults otherwise: an L2
+    penalty with C = 1.
+
+    Args:
+        train: to learn from.
+        test: to be asked.
+        chosen: the training images whose labels are known; the others only standardise.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    labels = train.labels[chosen]
+    if len(np.unique(labels)) < 2:  # which the library refuses
+        return float((test.labels == labels[0]).mean())
+    scaler = StandardScaler().fit(train.features.astype(np.float32))  # pixels come as bytes
+    model = LogisticRegression(max_iter=1000)
+    model.fit(scaler.transform(train.features[chosen].astype(np.float32)), labels)
+    return float(model.score(scaler.transform(test.features.astype(np.float32)), test.labels))
+
+
+def few_labels(
+    train: Labelled, test: Labelled, count: int, classes: int
+) -> dict[str, float] | None:
+    """`linear_accuracy` where only so many training images have labels, of each class its share:
+    the mean over five draws, and how far the least and the largest lie apart.
+
+    Args:
+        train: to choose from.
+        test: to be asked.
+        count: labels in all.
+        classes: how many there are.
+
+    Returns:
+        {"mean", "spread"}; None where there are fewer labels than classes, or fewer images.
+    """
+    if not classes <= count <= len(train.labels):
+        return None
+    labels = torch.from_numpy(train.labels)
+    found = [linear_accuracy(train, test, stratified(labels, count, seed)) for seed in range(DRAWS)]
+    return {"mean": statistics.mean(found), "spread": max(found) - min(found)}
+
+
+def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batch"]:
+    """The class that most of the K nearest neighbours have.
+
+    Args:
+        labels: of each query's neighbours, nearest first, 0 to `classes` - 1.
+        classes: how many there are.
+
+    Returns:
+        A class for each query. Among equally frequent ones that of the nearest neighbour.
+
+    Example:
+        >>> import torch
+        >>> knn_vote(torch.tensor([[0, 2, 2], [1, 0, 2]]), classes=3)
+        tensor([2, 1])
+    """
+    votes = one_hot(labels, classes)
+    most = votes.sum(dim=1).gather(1, labels)  # votes for each neighbour's own class
+    # argmax takes the first of equals, which is the nearest.
+    return labels.gather(1, most.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+# ---------------------------------------------------------------- retrieval and clustering
+
+
+def neighbour_labels(train: Labelled, test: Labelled) -> np.ndarray:
+    """Labels of the 10 training images nearest to each test image, nearest first, (N, 10)."""
+    stored = torch.from_numpy(train.features).float().flatten(1)
+    queries = torch.from_numpy(test.features).float().flatten(1)
+    rows = torch.arange(len(stored))
+    near = exact_neighbours(queries, stored, rows, min(RETRIEVED, len(stored)))
+    return train.labels[near.numpy()]
+
+
+def similarity(near: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
+    """`knn`, the accuracy of the majority of the 5 nearest; `precision_at_10`.
+
+    Args:
+        near: labels of what is nearest to each query, (N, 10), nearest first.
+        labels: the queries' own, (N,).
+        classes: how many there are.
+    """
+    voted = knn_vote(torch.from_numpy(near[:, :KNN]), classes).numpy()
+    return {"knn": float((voted == labels).mean()), "precision_at_10": precision(near, labels)}
+
+
+def precision(near: np.ndarray, labels: np.ndarray) -> float:
+    """The part of the images found that have the class of the image they were found for.
+
+    Args:
+        near: labels of what was found, (N, K).
+        labels: of the queries, (N,).
+
+    Example:
+        >>> precision(np.array([[1, 1, 0, 0], [2, 2, 2, 2]]), np.array([1, 2]))
+        0.75
+    """
+    return float((near == labels[:, None]).mean())
+
+
+def clustering(test: Labelled, classes: int) -> dict[str, float]:
+    """k-means with as many clusters as classes, beside the classes.
+
+    Returns:
+        `nmi`, the normalised mutual information of cluster and class; `cluster_accuracy`, the part
+        of the images in the right class once each cluster is given a class of its own, in the best
+        way.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import normalized_mutual_info_score
+
+    count = min(classes, len(test.labels))
+    model = KMeans(count, n_init=10, random_state=0)
+    found = model.fit_predict(test.features.astype(np.float32))
+    table = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(table, (found, test.labels), 1)
+    matched = table[linear_sum_assignment(table, maximize=True)].sum()
+    return {
+        "nmi": float(normalized_mutual_info_score(test.labels, found)),
+        "cluster_accuracy": float(matched / len(test.labels)),
+    }

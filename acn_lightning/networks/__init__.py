@@ -1,0 +1,1 @@
+"""Networks: each returns a distribution."""

@@ -1,0 +1,89 @@
+"""Likelihoods: what a decoder says of a pixel, as parameters of a distribution over its values."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent
+
+from acn_lightning.networks.component import Component
+from acn_lightning.networks.distributions import (
+    LEVELS,
+    CategoricalPixels,
+    LogisticMixturePixels,
+    channel_pairs,
+)
+from acn_lightning.utils.errors import UsageError
+
+
+class Likelihood(Component):
+    """Maps a decoder's output (B, P, H, W) to a distribution over images: batch shape (B,), event
+    shape (C, H, W), pixels independent.
+
+    Attributes:
+        per_pixel: numbers that the decoder has to give for each pixel, P.
+        binary: whether pixels have to be 0 or 1.
+    """
+
+    per_pixel: int
+    binary = False
+
+
+class BernoulliLikelihood(Likelihood, kind="bernoulli"):
+    """Black or white: for binarised images."""
+
+    binary = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.per_pixel = channels
+
+    def forward(self, parameters: Float[Tensor, "batch channel height width"]) -> Distribution:
+        bernoulli = Bernoulli(logits=parameters, validate_args=False)
+        return Independent(bernoulli, 3, validate_args=False)
+
+
+class CategoricalLikelihood(Likelihood, kind="categorical"):
+    """A probability for each of the 256 values of a channel, channels in order: what an earlier
+    channel's value adds to the logits of a later one is a learnt table.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels, self.per_pixel = channels, channels * LEVELS
+        self.tables = nn.ParameterList(torch.zeros(LEVELS, LEVELS) for _ in channel_pairs(channels))
+
+    def forward(self, parameters: Float[Tensor, "batch parameter height width"]) -> Distribution:
+        logits = parameters.unflatten(1, (self.channels, LEVELS))
+        return CategoricalPixels(logits, list(self.tables))
+
+
+class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
+    """A mixture of discretised logistics, channels in order (arXiv 1701.05517): for colour and
+    grey values, of which neighbouring ones are alike.
+
+    Args:
+        channels: C.
+        mixtures: logistics per pixel, M.
+
+    Raises:
+        UsageError: `mixtures` is below 1.
+    """
+
+    def __init__(self, channels: int, *, mixtures: int = 10) -> None:
+        super().__init__()
+        if mixtures < 1:
+            raise UsageError(f"model.likelihood.mixtures: {mixtures} is below 1.")
+        self.parts = [1, channels, channels, len(channel_pairs(channels))]
+        self.mixtures, self.per_pixel = mixtures, mixtures * sum(self.parts)
+
+    def forward(self, parameters: Float[Tensor, "batch parameter height width"]) -> Distribution:
+        split = parameters.unflatten(1, (self.mixtures, sum(self.parts)))
+        logits, means, log_scales, slopes = split.split(self.parts, dim=2)
+        # No logistic narrower than a small part of a bin, its edges would be steps; nor one so wide
+        # that a bin's part of it rounds to nothing.
+        return LogisticMixturePixels(
+            logits.squeeze(2), means, log_scales.clamp(-7, 10), torch.tanh(slopes)
+        )

@@ -1,0 +1,1 @@
+"""Stored codes and their neighbours."""
