@@ -1,11 +1,9 @@
-"""Checkpoints: written whole or not at all, and read with `weights_only=True` always, so that a
-file that is loaded never runs code."""
+"""Checkpoints are written whole or not at all, and always read with `weights_only=True`, so loading
+a file never runs code."""
 
-import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,69 +11,52 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from acn_lightning.config.compose import Plain, complete, differences
 from acn_lightning.utils.errors import TrainingError, UsageError
+from acn_lightning.utils.files import replacing, sync
 
 KEY = "acn_config"
-"""Where a checkpoint's hyper-parameters hold the config."""
+"""Key of the config in a checkpoint's hyper-parameters."""
 
 LAST, NEW = "last.ckpt", "new.ckpt"
-"""The newest checkpoint of a run; and the same as long as the ones before it make room."""
+"""A run's newest checkpoint, and its name until `rotate` has moved the older ones."""
 
 
 # ---------------------------------------------------------------- writing
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, has it brought to the disk, and only then gives it its
-    name: a process that is killed, or a disk that is full, leaves the one before as it was.
+    """Writes a checkpoint to a temporary file, flushes it to disk, and only then renames it. If the
+    process is killed or the disk is full, the previous checkpoint is unchanged.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: the checkpoint cannot be written.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        beside = path.with_name(f".{path.name}.partial")  # one writer a folder: the next uses it
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            with replacing(path, durable=True) as beside, beside.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            bring_to_disk(path.parent)
-        except (OSError, RuntimeError) as error:  # torch's, where its writer meets a full disk
-            beside.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
             raise TrainingError(
-                f"{path} cannot be written: {one_line(error)}. The checkpoints written before are "
-                "as they were."
+                f"{path} cannot be written: {one_line(error)}. Earlier checkpoints are unchanged."
             ) from error
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """`new.ckpt` becomes `last.ckpt`; that one `last-1.ckpt`, and so on, `keep` of them in all."""
+    """Renames `new.ckpt` to `last.ckpt`, that to `last-1.ckpt`, and so on; keeps `keep` in all."""
     names = [LAST, *(f"last-{age}.ckpt" for age in range(1, keep))]
     for younger, older in reversed(list(pairwise(names))):
         if (folder / younger).is_file():
             (folder / younger).replace(folder / older)
     (folder / NEW).replace(folder / LAST)
-    bring_to_disk(folder)
-
-
-def bring_to_disk(folder: Path) -> None:
-    """A folder's names survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder)
 
 
 def one_line(error: Exception) -> str:
-    """The deepest cause of an error, which is what a person can mend."""
+    """The first line of an error's deepest cause, which is what a user can fix."""
     while error.__context__ is not None and isinstance(error.__context__, Exception):
         error = error.__context__
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -85,14 +66,14 @@ def one_line(error: Exception) -> str:
 
 
 def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint to go on from, and where it lies.
+    """The path and content of a checkpoint to resume from.
 
     Args:
-        path: of a checkpoint, or a run's folder for its newest. Where `last.ckpt` is missing or
-            damaged the one before it counts, and a warning says so.
+        path: a checkpoint, or a run's folder for its newest. If `last.ckpt` is missing or damaged,
+            the next one that can be read is used, with a warning.
 
     Raises:
-        UsageError: none can be read; the error is the first one's.
+        UsageError: none can be read; the error is that of the first one tried.
     """
     path = Path(path)
     if path.is_dir():
@@ -109,22 +90,22 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
             first = first or error
             continue
         if first:
-            warnings.warn(f"{first} Going on from {one}, the one before.", stacklevel=2)
+            warnings.warn(f"{first} Resuming from {one} instead.", stacklevel=2)
         return one, checkpoint
     assert first is not None
     raise first
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """A checkpoint that `acn fit` wrote, on the CPU.
+    """Reads a checkpoint that `acn fit` wrote, onto the CPU.
 
     Raises:
-        UsageError: it is missing, truncated, not ours, or holds an object to be unpickled.
+        UsageError: it is missing, truncated, not from `acn fit`, or holds a pickled object.
     """
     path = Path(path)
     if not path.is_file():
         what = (
-            f"{path} is a folder, no checkpoint"
+            f"{path} is a folder, not a checkpoint"
             if path.is_dir()
             else f"There is no checkpoint {path}"
         )
@@ -134,15 +115,15 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch raises this for what is no pickle at all, and for a pickle of more than tensors.
+        # torch raises this if the file is not a pickle, and if it pickles more than tensors.
         if zipfile.is_zipfile(path):
             raise UsageError(
-                f"{path} holds a pickled object, which could run code when loaded: refused. "
-                "acn writes tensors, numbers and strings only."
+                f"{path} holds a pickled object, which could run code when loaded, and is "
+                "refused. acn writes only tensors, numbers and strings."
             ) from error
-        raise UsageError(f"{path} is no checkpoint of acn, or a damaged one.") from error
-    except Exception as error:  # its parser meets a wrong file with any kind of error
-        raise UsageError(f"{path} is truncated, or no checkpoint at all.") from error
+        raise UsageError(f"{path} is not an acn checkpoint, or is damaged.") from error
+    except Exception as error:  # on a bad file, the parser may raise anything
+        raise UsageError(f"{path} is truncated, or not a checkpoint.") from error
     parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(parameters, dict) or KEY not in parameters:
         raise UsageError(f"{path} is a checkpoint, but not one that acn fit wrote.")
@@ -150,79 +131,15 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
 
 def check_sums(path: Path) -> None:
-    """A checkpoint is a zip file, which knows its parts' checksums; torch does not look at them.
+    """Verifies the checksums of a checkpoint, which is a zip file; torch does not check them.
 
     Raises:
-        UsageError: a part is not what was written.
+        UsageError: a part does not match its checksum, or the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # its parser meets a wrong file with any kind of error
+    except Exception as error:  # on a bad file, the parser may raise anything
         raise UsageError(f"{path} is truncated or damaged.") from error
     if damaged:
-        raise UsageError(f"{path} is damaged: its part {damaged} is not what was written.")
-
-
-def config_of(checkpoint: dict[str, Any]) -> Plain:
-    """The config that a checkpoint was trained with, in today's terms."""
-    config: Plain = checkpoint["hyper_parameters"][KEY]
-    return in_todays_terms(config)
-
-
-def in_todays_terms(config: Plain) -> Plain:
-    """A config of before codes had a shape of their own: whether they lay on a sphere was an option
-    of the encoder, and how far apart they began, which matters to nothing that has begun."""
-    model = dict(config["model"])
-    if "shape" in model:
-        return config
-    encoder = dict(model["encoder"])
-    spread, sphere = encoder.pop("spread", 1.0), encoder.pop("sphere", False)
-    shape = {"kind": "sphere", "radius": spread} if sphere else {"kind": "free"}
-    return config | {"model": model | {"encoder": encoder, "shape": shape}}
-
-
-def carried_config(checkpoint: dict[str, Any], given: Sequence[str]) -> Plain:
-    """The config that a checkpoint carries, with what has become an option since, to be built from.
-
-    Args:
-        checkpoint: may come from a stranger.
-        given: what the user's command says besides, `key=value`.
-
-    Raises:
-        UsageError: building it would import code that the command does not name.
-    """
-    config = complete(config_of(checkpoint) | {"run": None, "resume": None})
-    encoder = config["model"]["encoder"]
-    if encoder["kind"] == "import":
-        named = f"model.encoder.path={encoder['path']}"
-        if not any(
-            word.startswith(("model.encoder.path=", "model.encoder.kind=")) for word in given
-        ):
-            raise UsageError(
-                f"model.encoder.path: the checkpoint's encoder is {encoder['path']}, code outside "
-                f"of acn that it would import and run. If you trust that, add {named}."
-            )
-        encoder["weights"] = None  # the checkpoint has what became of them
-    return config
-
-
-def epochs_of(checkpoint: dict[str, Any]) -> int:
-    """The epoch that training goes on with: its number, which is how many are complete."""
-    progress: int = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return progress
-
-
-def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> None:
-    """Raises:
-    UsageError: the config differs from the checkpoint's in a `fixed` key.
-    """
-    changes = differences(kept, config)
-    # Another kind brings other options: the kind is what to name.
-    for key in sorted(changes, key=lambda key: not key.endswith(".kind")):
-        old, new = changes[key]
-        if fixed(key):
-            raise UsageError(
-                f"{key}: the checkpoint was trained with {old}, the command says {new}. Leave it "
-                "out, or train anew."
-            )
+        raise UsageError(f"{path} is damaged: its part {damaged} does not match its checksum.")

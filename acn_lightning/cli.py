@@ -1,24 +1,26 @@
-"""The `acn` command: parse, hand over, say what came of it. Heavy imports wait for their turn."""
+"""The `acn` command: parses its arguments, runs a command, prints the result.
+
+Heavy imports happen only when needed.
+"""
 
 import argparse
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from acn_lightning.commands import all_commands
 from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
-
-if TYPE_CHECKING:
-    from acn_lightning.experiment.run import Outcome
 
 DESCRIPTION = """\
 Associative Compression Networks: representations from a generative model.
 
-Options of an experiment are set as key=value, the value in YAML. `acn show NAME` lists the keys;
-those under trainer are the arguments of Lightning's Trainer, by their own names.
+Set an experiment's options as key=value, with the value in YAML. `acn show NAME` lists the keys;
+those under trainer are the arguments of Lightning's Trainer, by the same names.
+`acn COMMAND --help` lists the arguments and options of a command.
 """
 
 EXAMPLES = """\
@@ -37,233 +39,204 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0; 2 with one line on wrong input or a run that
-    failed; 130 or 143 when Ctrl-C or SIGTERM ended it."""
+    """Runs a command and returns its exit status: 0 on success; 2, with one line, on wrong input or
+    a failed run; 128 + the signal's number when interrupted (130 for Ctrl-C, 143 for SIGTERM)."""
     parsed, unknown = make_parser().parse_known_args(arguments)
-    parsed.overrides += unknown  # --key=value: to be told apart from key=value by its own line
+    words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
-        status: int = parsed.run(parsed)
-        return status
+        print_result(call(parsed.command, words))
+        return 0
     except (UsageError, TrainingError) as error:
-        print(f"acn: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a file that may not be read, a full disk
-        print(f"acn: {error}", file=sys.stderr)
-        return 2
+        return complain(str(error))
+    except OSError as error:  # such as an unreadable file or a full disk
+        return complain(str(error))
     except RuntimeError as error:
         if any(words in str(error) for words in ("allocate memory", "out of memory")):
-            print(f"acn: not enough memory. {str(error).splitlines()[0]}", file=sys.stderr)
-        elif any(words in str(error) for words in ("closed by peer", "reset by peer")):
-            print("acn: another process of this run has ended: see its own error.", file=sys.stderr)
-        else:
-            raise
-        return 2
+            return complain(f"not enough memory. {str(error).splitlines()[0]}")
+        if any(words in str(error) for words in ("closed by peer", "reset by peer")):
+            return complain("another process of this run has ended: see its own error.")
+        raise
     except InterruptionError as stop:
-        from acn_lightning.experiment.folder import first
-
-        if not first():  # which speaks for all
-            return 0
-        command = f": acn fit resume={stop.checkpoint}"
-        command = " the same command." if "resume=auto" in parsed.overrides else command
-        way_on = f" Go on with{command}" if stop.checkpoint else ""
-        print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
-        return stop.status
+        return interrupted(stop, words)
     except KeyboardInterrupt:
         print("\nacn: interrupted.", file=sys.stderr)
         return 130
 
 
+def complain(error: str) -> int:
+    """Prints an error on one line; returns the exit status."""
+    print(f"acn: {error}", file=sys.stderr)
+    return 2
+
+
+def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
+    """Prints how to resume, on rank 0 only; returns the exit status."""
+    from acn_lightning.experiment.folder import is_rank_zero
+
+    if not is_rank_zero():
+        return 0
+    command = f": acn fit resume={stop.checkpoint}"
+    command = " the same command." if "resume=auto" in words else command
+    way_on = f" Resume with{command}" if stop.checkpoint else ""
+    print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
+    return stop.status
+
+
+# ---------------------------------------------------------------- a command's arguments
+
+
+def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
+    """Runs a command with arguments from the command line.
+
+    Raises:
+        UsageError: an argument is missing, or an option has a value of the wrong type.
+    """
+    arguments, overrides = split(command, words)
+    from acn_lightning.commands._report import quiet_libraries  # imports torch
+
+    quiet_libraries()
+    if options_of(command):
+        from acn_lightning.config.compose import own_options
+
+        own, overrides = own_options(command, overrides)
+        return command(*arguments, overrides, **own)
+    return command(*arguments, overrides)
+
+
+def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """Splits words into (the command's positional arguments, `key=value` overrides).
+
+    Raises:
+        UsageError: an argument is missing.
+    """
+    names = [word for word in words if "=" not in word or Path(word).exists()]
+    overrides = [word for word in words if word not in names]
+    arguments: list[Any] = []
+    for parameter in positional(command):
+        if parameter.annotation == list[str]:
+            taken, names = names, []
+        else:
+            taken, names = names[:1], names[1:]
+        if not taken and parameter.annotation != (str | None):
+            raise UsageError(
+                f"say which {parameter.name}: acn {command.__name__} {usage(command)}."
+            )
+        several = parameter.annotation == list[str]
+        arguments.append(taken if several else next(iter(taken), None))
+    return arguments, [*names, *overrides]  # surplus names are refused later, as not key=value
+
+
+def positional(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    """A command's positional parameters, without the overrides."""
+    return [
+        parameter
+        for name, parameter in inspect.signature(command).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "overrides"
+    ]
+
+
+def options_of(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    """A command's own options: its keyword-only parameters."""
+    parameters = inspect.signature(command).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def print_result(result: Any) -> None:
+    """Prints what a command returned: text, file paths, or the outcome of a run."""
+    if isinstance(result, str | Path):
+        print(result)
+    elif isinstance(result, list):
+        print(*result, sep="\n")
+    else:
+        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+        from acn_lightning.commands._report import results_table
+
+        rank_zero_only(print)(f"\n{results_table(result)}")
+
+
+# ---------------------------------------------------------------- help
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """The command line; nothing heavy is imported for it."""
-    conf = Path(__file__).parent / "conf"
-    names, layers = (
-        ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        for folder in (conf, conf / "layers")
-    )
-    more = f"with +NAME, {layers} or a YAML file on top"
+    """The argument parser; building it imports nothing heavy."""
     parser = argparse.ArgumentParser(
         prog="acn",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
+        epilog=f"{names_of_configs()}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=installed_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, first, help in [
-        ("fit", run_fit, "NAME", f"train an experiment: {names}, or a YAML file; {more}"),
-        (
-            "finetune",
-            run_finetune,
-            "CHECKPOINT",
-            "train experiment NAME from a checkpoint's weights",
-        ),
-        ("test", run_test, "CHECKPOINT", "evaluate a checkpoint on its test set"),
-        ("sample", run_sample, "CHECKPOINT", "draw a grid of images with a checkpoint"),
-        (
-            "neighbours",
-            run_neighbours,
-            "CHECKPOINT",
-            "find the training images most like some image files",
-        ),
-        (
-            "export",
-            run_export,
-            "CHECKPOINT",
-            "write codes, neighbours and a map, of the training data, an experiment or a folder",
-        ),
-        (
-            "explore",
-            run_explore,
-            "CHECKPOINT",
-            "write an HTML file to look at the codes of these with",
-        ),
-        ("onnx", run_onnx, "CHECKPOINT", "write the encoder as an ONNX file"),
-        ("show", run_show, "NAME", "print the whole config of an experiment"),
-    ]:
-        command = commands.add_parser(name, help=help, description=f"{help}.")
-        command.set_defaults(run=run)
-        command.add_argument("first", nargs="?", metavar=first)
-        command.add_argument("overrides", nargs="*", metavar="key=value")
+    for name, command in all_commands().items():
+        first = (inspect.getdoc(command) or "").splitlines()[0]
+        one = commands.add_parser(
+            name,
+            help=first.rstrip("."),
+            usage=f"acn {name} {usage(command)}",
+            description=first,
+            epilog=describe(command),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(command=command)
+        one.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     return parser
 
 
+def usage(command: Callable[..., Any]) -> str:
+    """The usage, such as `CHECKPOINT IMAGE ... [key=value ...]`."""
+    words = []
+    for parameter in positional(command):
+        word = parameter.name.upper()
+        word += " ..." if parameter.annotation == list[str] else ""
+        words.append(f"[{word}]" if parameter.annotation == (str | None) else word)
+    return " ".join([*words, "[key=value ...]"])
+
+
+def describe(command: Callable[..., Any]) -> str:
+    """Help on a command's arguments and options: defaults, and texts from the docstring."""
+    said = docstring_arguments(inspect.getdoc(command) or "")
+    rows = [(one.name.upper(), said.get(one.name, "")) for one in positional(command)]
+    rows += [
+        (f"{option.name}={yaml(option.default)}", said.get(option.name, ""))
+        for option in options_of(command)
+    ]
+    rows.append(("key=value", said.get("overrides", "")))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
+
+
+def docstring_arguments(docstring: str) -> dict[str, str]:
+    """The text for each name in a docstring's Args (or a dataclass's Attributes) section."""
+    found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring, re.M)
+    said: dict[str, str] = {}
+    for entry in re.split(r"\n(?=    \w)", found[1].rstrip()) if found else []:
+        names, _, text = entry.strip().partition(": ")
+        said |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return said
+
+
+def yaml(value: Any) -> str:
+    """A default value as a user would write it in YAML."""
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+
+
+def names_of_configs() -> str:
+    """Help on the experiments and layers that come with the package."""
+    conf = Path(__file__).parent / "conf"
+
+    def stems(paths: Iterable[Path]) -> str:
+        return ", ".join(sorted(path.stem for path in paths))
+
+    return (
+        f"experiments (NAME): {stems(conf.glob('*.yaml'))}, or a YAML file\n"
+        f"layers on top (NAME+LAYER): {stems((conf / 'layers').glob('*.yaml'))}, or a YAML file"
+    )
+
+
 def installed_version() -> str:
-    """As pip knows it; a checkout also runs without being installed."""
+    """The installed version, if any: a checkout also runs without being installed."""
     try:
         return version("acn-lightning")
     except PackageNotFoundError:
         return "not installed"
-
-
-def run_fit(parsed: argparse.Namespace) -> int:
-    """`acn fit [NAME|FILE.yaml] [key=value ...]`."""
-    experiment, overrides = split(parsed)
-    return tell(quietly("experiment.run").fit(experiment, overrides))
-
-
-def run_finetune(parsed: argparse.Namespace) -> int:
-    """`acn finetune CHECKPOINT NAME [key=value ...]`."""
-    checkpoint, name = parsed.first, next(iter(parsed.overrides), "")
-    if checkpoint is None or not name or ("=" in name and not Path(name).exists()):
-        raise UsageError("say which checkpoint and what for: acn finetune CHECKPOINT NAME.")
-    return tell(quietly("experiment.run").finetune(checkpoint, name, parsed.overrides[1:]))
-
-
-def run_test(parsed: argparse.Namespace) -> int:
-    """`acn test CHECKPOINT [key=value ...]`."""
-    checkpoint, overrides = of_checkpoint(parsed, "test")
-    return tell(quietly("experiment.run").test(checkpoint, overrides))
-
-
-def run_sample(parsed: argparse.Namespace) -> int:
-    """`acn sample CHECKPOINT [kind=...] [key=value ...]`."""
-    checkpoint, overrides = of_checkpoint(parsed, "sample")
-    return tell_files([quietly("experiment.run").sample(checkpoint, overrides)])
-
-
-def run_neighbours(parsed: argparse.Namespace) -> int:
-    """`acn neighbours CHECKPOINT IMAGE... [key=value ...]`."""
-    checkpoint, words = of_checkpoint(parsed, "neighbours", " IMAGE")
-    images = [word for word in words if "=" not in word or Path(word).exists()]
-    if not images:
-        raise UsageError("say which images: acn neighbours CHECKPOINT IMAGE.")
-    words = [word for word in words if word not in images]
-    command, overrides = with_options("neighbours", words)
-    return tell_files(command(checkpoint, images, overrides))
-
-
-def run_export(parsed: argparse.Namespace) -> int:
-    """`acn export CHECKPOINT [NAME|DIR] [key=value ...]`."""
-    checkpoint, words = of_checkpoint(parsed, "export")
-    where, words = behind(words)
-    command, overrides = with_options("export", words)
-    return tell_files(command(checkpoint, where, overrides))
-
-
-def run_explore(parsed: argparse.Namespace) -> int:
-    """`acn explore CHECKPOINT [NAME|DIR] [key=value ...]`."""
-    checkpoint, words = of_checkpoint(parsed, "explore")
-    where, words = behind(words)
-    command, overrides = with_options("explore", words)
-    return tell_files([command(checkpoint, where, overrides)])
-
-
-def run_onnx(parsed: argparse.Namespace) -> int:
-    """`acn onnx CHECKPOINT [out=FILE] [key=value ...]`."""
-    checkpoint, words = of_checkpoint(parsed, "onnx")
-    command, overrides = with_options("onnx", words)
-    path, difference = command(checkpoint, overrides)
-    print(f"{path}: codes are PyTorch's within {difference:.1g}")
-    return 0
-
-
-def run_show(parsed: argparse.Namespace) -> int:
-    """`acn show NAME [key=value ...]`."""
-    experiment, overrides = split(parsed)
-    from acn_lightning.config.compose import compose, to_yaml
-
-    print(to_yaml(compose(experiment or "digits", overrides)), end="")
-    return 0
-
-
-def quietly(name: str) -> Any:
-    """A module of this package, imported when a command takes it; what a user can do nothing about
-    does not reach the terminal."""
-    from acn_lightning.commands.report import hush
-
-    hush()
-    return import_module(f"acn_lightning.{name}")
-
-
-def with_options(name: str, words: Sequence[str]) -> tuple[Callable[..., Any], list[str]]:
-    """(a command of `use` with its own options set, the words that are none of these)."""
-    command = getattr(quietly("commands.use"), name)
-    from acn_lightning.config.compose import own_options
-
-    own, overrides = own_options(command, words)
-    return partial(command, **own), overrides
-
-
-def of_checkpoint(
-    parsed: argparse.Namespace, command: str, more: str = ""
-) -> tuple[str, list[str]]:
-    """(the checkpoint, the words behind it).
-
-    Raises:
-        UsageError: none is named.
-    """
-    checkpoint, words = split(parsed)
-    if checkpoint is None:
-        raise UsageError(f"say which checkpoint: acn {command} CHECKPOINT{more}.")
-    return checkpoint, words
-
-
-def behind(words: list[str]) -> tuple[str | None, list[str]]:
-    """(what is named behind the checkpoint, the overrides)."""
-    if words and ("=" not in words[0] or Path(words[0]).exists()):
-        return words[0], words[1:]
-    return None, words
-
-
-def tell_files(files: Iterable[Path]) -> int:
-    """Prints what was written."""
-    print(*files, sep="\n")
-    return 0
-
-
-def tell(outcome: "Outcome") -> int:
-    """Prints what came of a run, once for all its processes."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-    from acn_lightning.commands.report import table
-
-    rank_zero_only(print)(f"\n{table(outcome)}")
-    return 0
-
-
-def split(parsed: argparse.Namespace) -> tuple[str | None, list[str]]:
-    """(what the command is about, the overrides): the first word may be an override already."""
-    first: str | None = parsed.first
-    if first is not None and "=" in first and not Path(first).exists():
-        return None, [first, *parsed.overrides]
-    return first, parsed.overrides

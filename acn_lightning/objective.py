@@ -1,4 +1,4 @@
-"""The ACN's cost of an image, as pure functions of distributions. All costs are nats per image.
+"""The ACN's cost of an image, as pure functions of distributions. All costs are in nats per image.
 
 Source: Graves, Menick and van den Oord, *Associative Compression Networks for Representation
 Learning*, arXiv 1804.02476. With one sample `z ~ q(z|x)` and a code `c` of a neighbouring image,
@@ -14,14 +14,14 @@ from torch.distributions import Distribution, kl_divergence
 def rate(posterior: Distribution, prior: Distribution, z: Float[Tensor, "..."]) -> Tensor:
     """Cost of the code: KL(q(z|x) || p(z|c)), in nats.
 
-    In closed form where torch knows one for the pair of distributions. A Gaussian mixture has
-    none, so there it is the log-ratio `log q(z|x) - log p(z|c)` at `z`: its expectation over
+    Uses the closed form if torch has one for the pair of distributions. A Gaussian mixture has
+    none; the cost is then the log-ratio `log q(z|x) - log p(z|c)` at `z`, whose expectation over
     `z ~ q(z|x)` is the KL. A single estimate may therefore be negative.
 
     Args:
         posterior: q(z|x), batch shape (B,), event shape (D,).
         prior: p(z|c), batch shape (B,), or (K, B) for K neighbours each.
-        z: a sample of the posterior, (B, D). The mean in its place would give no bound.
+        z: a sample of the posterior, (B, D). With its mean instead, the cost would not be a bound.
 
     Returns:
         (B,), or (K, B).
@@ -44,6 +44,6 @@ def distortion(
 ) -> Float[Tensor, " batch"]:
     """Cost of the image given its code: -log r(x|z), in nats, summed over pixels.
 
-    Summed and not averaged, so that it has the unit of the rate.
+    Summed, not averaged, so that it has the same unit as the rate.
     """
     return -likelihood.log_prob(image)

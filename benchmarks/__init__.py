@@ -1,9 +1,9 @@
-"""Measured ratios: what this framework does against what a person would write without it.
+"""Measures this framework as a ratio to what a person would write without it.
 
     python -m benchmarks [NAME ...] [--json FILE]
 
-Run from the root of a checkout. Every figure compares two ways that are timed by turns in the same
-run, so that it means something on a noisy machine and on another one; `references.py` holds the
-other ways. Where a target is an upper limit (`<=`) the ratio is ours / reference; where it is a
-lower one (`>=`), reference / ours.
+Run from the root of a checkout. Each benchmark alternates between the framework and a reference
+(`references.py`) in one run, so its ratio holds on a noisy machine and carries over to others. The
+ratio is ours / reference if the target is an upper limit (`<=`), and reference / ours if it is a
+lower one (`>=`).
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: parse, measure, print, keep."""
+"""`python -m benchmarks`: parses arguments, runs benchmarks, prints and saves figures."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from benchmarks.measure import Figure, machine
 
 
 def later(function: str, *arguments: Any) -> Callable[[], Figure]:
-    """A call of "module.function" that imports the module only when it is made."""
+    """Returns a call of "module.function" that imports the module only when called."""
 
     def run() -> Figure:
         module, _, name = function.partition(".")
@@ -46,12 +46,13 @@ BENCHMARKS = {
 }
 
 ONLY_WHEN_NAMED = {"scale-3e6", "scale-1e7"}
-"""They take ten minutes, and half an hour."""
+"""These take ten minutes and half an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is asked for; returns the exit status: 0, targets met or missed; 1 where something
-    failed; 2 with one line on wrong input; 130 or 143 when Ctrl-C or SIGTERM ended it."""
+    """Runs the named benchmarks and returns the exit status: 0 if all ran, whether targets were met
+    or missed; 1 if one failed; 2 with one line on wrong input; 130 or 143 after Ctrl-C or SIGTERM.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (InterruptionError, KeyboardInterrupt) as stop:  # Lightning makes the first of both
             print("\nbenchmarks: interrupted.", file=sys.stderr)
             return stop.status if isinstance(stop, InterruptionError) else 130
-        except Exception as error:  # the others are worth having
+        except Exception as error:  # the other benchmarks still run
             traceback.print_exc()
             found[name] = {"error": f"{type(error).__name__}: {error}"}
             print(f"{name:<20} failed: {error}", flush=True)
@@ -88,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def chosen(asked: Sequence[str]) -> list[str]:
-    """Names of benchmarks, each once. What a name has before its dash means all that have it;
-    nothing means all. Of these, those that take long are left out.
+    """Returns the names of the benchmarks to run, each once. The part of a name before its dash
+    selects all benchmarks that share it; no names select all. Neither selects the slow ones.
 
     Raises:
-        ValueError: there is no such benchmark.
+        ValueError: a benchmark does not exist.
     """
     usual = [name for name in BENCHMARKS if name not in ONLY_WHEN_NAMED]
     groups: dict[str, list[str]] = {}
@@ -106,27 +107,27 @@ def chosen(asked: Sequence[str]) -> list[str]:
 
 
 def line(name: str, figure: Figure) -> str:
-    """The row of a figure."""
+    """Formats a figure as a row."""
     verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
     seconds = f"{figure.ours_s:.4g}", f"{figure.reference_s:.4g}"
     return row(name, *seconds, f"{figure.ratio:.3g}", figure.target, verdict, figure.note)
 
 
 def row(name: str, ours: str, reference: str, ratio: str, target: str, met: str, note: str) -> str:
-    """Columns under each other."""
+    """Aligns the columns of a row."""
     start = f"{name:<20}{ours:>11}{reference:>13}{ratio:>9}"
     return f"{start}  {target:<8} {met:<7} {note}".rstrip()
 
 
 def words(value: Any) -> str:
-    """For people."""
+    """Formats a value for people."""
     if isinstance(value, list):
         return " ".join(value)
     return "none" if value is None else str(value)
 
 
 def write_json(found: dict[str, Any], path: Path) -> None:
-    """All at once: a reader, or a run that is killed, finds the file whole."""
+    """Replaces the file atomically: readers, and a killed run, never see a partial file."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(found, indent=2) + "\n")
     beside.replace(path)

@@ -1,10 +1,10 @@
-"""What codes are worth at a small budget: every row of `docs/results/table.json`.
+"""Measures codes at a small budget: every row of `docs/results/table.json`.
 
     python -m benchmarks.codes WORK MNIST_ROOT FASHION_MNIST_ROOT [--only NAME ...] [--minutes 30]
 
-Trains an ACN and its baselines for 30 minutes each on one core, two side by side, tests them, and
-measures pixels and principal components of the same images. Runs lie in WORK, and go on where they
-were when the command is started again. The table is written anew after each.
+Trains an ACN and its baselines for 30 minutes each on one core, two side by side, and tests them.
+Also measures pixels and principal components of the same images. Runs are kept in WORK and resume
+when the command is started again. The table is rewritten after each run.
 """
 
 import argparse
@@ -30,14 +30,14 @@ COSTS = ("reconstruction", "kl_tour", "kl_unconditional", "ordered", "unordered"
 
 
 class Row(NamedTuple):
-    """A line of the table, and what is trained for it.
+    """A row of the table and the runs behind it.
 
     Attributes:
         data: mnist or fashion_mnist.
         model: acn, pixelvae, vae or pixelcnn.
-        seeds: of the runs.
+        seeds: seeds of the runs.
         augment: whether the encoder sees transformed copies.
-        shape: whether codes are given a shape.
+        shape: whether codes have a shape.
     """
 
     data: str
@@ -48,12 +48,12 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its runs, and in the table."""
+        """Name of the row, and of its runs."""
         left_out = [word for word in ("augment", "shape") if not getattr(self, word)]
         return "-no-".join([f"{self.data}-{self.model}", *left_out])
 
     def words(self, minutes: float) -> list[str]:
-        """Of the command line, without where things lie and the seed."""
+        """Returns the words of the command line, without paths and seed."""
         layer = "" if self.model == "acn" else f"+{self.model}"
         words = [
             f"{self.data}+small{layer}",
@@ -73,11 +73,11 @@ ROWS = [
     *(Row(data, model, augment=False) for model in ("acn", "pixelvae") for data in DATA),
     *(Row(data, model) for model in ("vae", "pixelcnn") for data in DATA),
 ]
-"""In the order in which they are trained, all of one seed before the next seed."""
+"""In training order; all rows of one seed run before the next seed."""
 
 
 def train(row: Row, seed: int, work: Path, root: Path, minutes: float) -> None:
-    """One run, unless it is there."""
+    """Trains one run, unless its results exist."""
     if results_of(row, seed, work) is not None:
         return
     words = [
@@ -95,13 +95,13 @@ def train(row: Row, seed: int, work: Path, root: Path, minutes: float) -> None:
 
 
 def results_of(row: Row, seed: int, work: Path) -> dict[str, Any] | None:
-    """What a run found; None as long as it has not ended."""
+    """Returns the results of a run; None until it has ended."""
     path = work / row.name / f"seed-{seed}" / "results.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def line(row: Row, work: Path, minutes: float) -> dict[str, Any] | None:
-    """The table's line of those seeds that have ended; None where none has."""
+    """Returns the row over the seeds that have ended; None if none has."""
     every = {seed: results_of(row, seed, work) for seed in row.seeds}
     found = [one for one in every.values() if one]
     if not found:
@@ -127,8 +127,8 @@ def line(row: Row, work: Path, minutes: float) -> dict[str, Any] | None:
 
 
 def spread(values: list[Any]) -> dict[str, float] | None:
-    """Mean, and how far the least and the largest lie apart. Where a value is one of several draws
-    of labels, that of the draws is taken for a single run."""
+    """Returns the mean and the range of the values. If a value is itself a mean over draws of
+    labels, a single run reports the spread of its draws."""
     if any(value is None for value in values):
         return None
     if isinstance(values[0], dict):
@@ -139,7 +139,7 @@ def spread(values: list[Any]) -> dict[str, float] | None:
 
 
 def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
-    """Lines of the pixels and of as many principal components as a code has numbers."""
+    """Returns the rows of pixels, and of as many principal components as a code has numbers."""
     where = [f"data.root={root}", "data.download=false", "data.validation=0"]
     config = compose(f"{data}+small", where)
     parts = read_data(config)
@@ -174,7 +174,7 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
 
 
 def write(lines: Iterable[dict[str, Any]], path: Path = TABLE) -> None:
-    """Lines replace those of the same data, model, budget and options."""
+    """Writes rows, replacing those with the same data, model, budget and options."""
 
     def key(one: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(one[name] for name in ("data", "model", "budget", "augment", "shape"))
@@ -191,8 +191,8 @@ NAMES = {"acn": "ACN", "pixelvae": "PixelVAE", "vae": "VAE", "pixelcnn": "PixelC
 
 
 def markdown(table: Iterable[dict[str, Any]]) -> list[str]:
-    """The table for people: accuracies in percent, costs in nats per image, and with several seeds
-    how far they lie apart."""
+    """Formats the table for people: accuracies in percent, costs in nats per image, and the range
+    if there are several seeds."""
     percents = USES[:-1]
     costs = [name.replace("kl_", "KL ") for name in COSTS]
     names = ["linear", "KNN", "10 labels", "100 labels", "1,000 labels", "P@10", "NMI", *costs]
@@ -211,7 +211,7 @@ def markdown(table: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def label(one: dict[str, Any]) -> str:
-    """What a line is of."""
+    """Returns the name of a row."""
     name = NAMES[one["model"]]
     if one["model"] in ("acn", "pixelvae") and not one["augment"]:
         name += ", no augmentation"
@@ -219,7 +219,7 @@ def label(one: dict[str, Any]) -> str:
 
 
 def cell(figure: dict[str, float] | None, factor: float, seeds: int) -> str:
-    """A figure, and what its spread over seeds is."""
+    """Formats a figure, with its range if there are several seeds."""
     if figure is None:
         return ""
     apart = f" ({factor * figure['spread']:.1f})" if seeds > 1 else ""
@@ -227,7 +227,7 @@ def cell(figure: dict[str, float] | None, factor: float, seeds: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs what is missing."""
+    """Trains the missing runs and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codes", description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("roots", type=Path, nargs=2, metavar="ROOT")

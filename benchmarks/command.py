@@ -1,4 +1,4 @@
-"""The command: how soon it answers."""
+"""Times how soon the `acn` command responds."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from benchmarks.measure import Figure, alternate
 
 
 def help(repeats: int = 9) -> Figure:
-    """`acn --help` against Python that does nothing."""
+    """Compares `acn --help` with a Python process that does nothing."""
     script = Path(sys.executable).with_name("acn")
     acn = [str(script)] if script.is_file() else [sys.executable, "-m", "acn_lightning"]
     timed = alternate(
@@ -21,6 +21,6 @@ def help(repeats: int = 9) -> Figure:
 
 def run(*command: str) -> None:
     """Raises:
-    CalledProcessError: it fails.
+    CalledProcessError: the command fails.
     """
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

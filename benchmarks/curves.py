@@ -1,9 +1,9 @@
-"""Learning curves of several runs in one picture: held-out cost by epoch.
+"""Draws the learning curves of several runs in one picture: held-out cost by epoch.
 
     python benchmarks/curves.py OUT.png NAME=RUN_FOLDER [NAME=RUN_FOLDER ...]
 
-Needs matplotlib. A run's costs are those of `metrics.csv`: `val/total` (rate at the K of training
-plus distortion), and below it `val/rate` and `val/distortion`.
+Needs matplotlib. Costs come from `metrics.csv`: `val/total` (rate at the training K plus
+distortion), then `val/rate` and `val/distortion`.
 """
 
 import csv
@@ -19,7 +19,7 @@ COSTS = {"val/total": "rate + distortion", "val/rate": "rate", "val/distortion":
 
 
 def costs_by_epoch(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """For each cost (epoch counted from 1, nats per image)."""
+    """Returns (epoch counted from 1, nats per image) pairs for each cost."""
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in COSTS}
     with (folder / "metrics.csv").open() as file:
         for row in csv.DictReader(file):
@@ -42,7 +42,7 @@ def main(out: str, *runs: str) -> None:
             title=words, xlabel="epoch", ylabel="nats per image" if cost == "val/total" else ""
         )
         axis.grid(alpha=0.3)
-    axes[1].legend()  # rates fall: its upper right is free
+    axes[1].legend()  # rates fall, so the upper right is free
     figure.savefig(out, dpi=110)
 
 

@@ -1,4 +1,4 @@
-"""Data: random images of MNIST's size, and how fast they are fed to a step."""
+"""Random images of MNIST's size, and how fast the loader feeds them to a step."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +13,8 @@ from benchmarks.measure import Figure, alternate
 
 
 def loader(size: int = 60_000, repeats: int = 5) -> Figure:
-    """An epoch of batches of 64, made floats, in one process, against a map-style data set of PIL
-    images with two worker processes."""
+    """Compares an epoch of batches of 64, converted to floats in one process, with a map-style data
+    set of PIL images and two worker processes."""
     with TemporaryDirectory() as folder:
         data = ImageData(
             source="npz",
@@ -32,22 +32,22 @@ def loader(size: int = 60_000, repeats: int = 5) -> Figure:
 
 
 def batches(data: ImageData) -> Iterable[Any]:
-    """An epoch, as a step on the CPU gets it."""
+    """Returns the batches of an epoch, as a step on the CPU receives them."""
     return (data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader())
 
 
 def count(epoch: Iterable[Any]) -> int:
-    """Images in an epoch."""
+    """Counts the images in an epoch."""
     return sum(len(batch[0]) for batch in epoch)
 
 
 def images_in(folder: str, size: int) -> list[str]:
-    """Overrides for random binary images of MNIST's size, written to a folder."""
+    """Writes random binary images of MNIST's size to a folder; returns overrides that read them."""
     return ["data.source=npz", f"data.root={write_images(Path(folder), size, binary=True)}"]
 
 
 def write_images(folder: Path, size: int, test: int = 64, binary: bool = False) -> Path:
-    """An .npz file of random images of 28 x 28 in ten classes."""
+    """Writes an .npz file of random 28 x 28 images in ten classes."""
     random = np.random.default_rng(0)
     arrays = {}
     for prefix, count in [("", size), ("test_", test)]:

@@ -1,12 +1,12 @@
-"""Whether a checkpoint's weights pay on a thousand images of other data.
+"""Measures whether a checkpoint's weights help on a thousand images of other data.
 
     python -m benchmarks.finetuning OUT.json NAME ROOT [CHECKPOINT] [key=value ...]
 
-Trains the experiment NAME on 1,000 images of the data in ROOT (200 more are held out to choose an
-epoch by), from the checkpoint or, without one, from scratch, for the same number of steps, and
-tests it on the whole test set; once for each of three seeds, which also choose the images. Linear
-classifiers learn from the 1,200 labels. Adds a line a run to OUT.json, and prints the means of all
-that OUT.json has. Interrupted, it goes on where it was.
+Trains the experiment NAME on 1,000 images of the data in ROOT; 200 more are held out to select an
+epoch. Starts from the checkpoint or, without one, from scratch, for the same number of steps, and
+tests on the whole test set. Repeats this for three seeds, which also choose the images. Linear
+classifiers learn from the 1,200 labels. Adds one entry per run to OUT.json and prints the means of
+all entries. Resumes after an interruption.
 """
 
 import json
@@ -18,14 +18,14 @@ from typing import Any
 
 SEEDS = (0, 1, 2)
 EPOCHS = 20
-"""Of 32 steps."""
+"""Of 1,000 images each; 32 steps with batches of 32."""
 
 
 def run(name: str, root: str, checkpoint: str | None, more: list[str], seed: int) -> dict[str, Any]:
-    """One run's figures.
+    """Trains one run and returns its figures.
 
     Raises:
-        CalledProcessError: it fails.
+        CalledProcessError: the run fails.
     """
     folder = Path("runs") / "finetuning"
     command = ["finetune", checkpoint, name] if checkpoint else ["fit", name]
@@ -51,7 +51,7 @@ def run(name: str, root: str, checkpoint: str | None, more: list[str], seed: int
 
 
 def table(runs: list[dict[str, Any]]) -> list[str]:
-    """A row for each way, in Markdown: the mean over the seeds, and how far they lie apart."""
+    """Returns a Markdown row per setting: mean over the seeds, with the range."""
     ways: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in runs:
         ways.setdefault((one["name"], one["parent"], " ".join(one["more"])), []).append(one)
@@ -68,7 +68,7 @@ def table(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def main(out: str, name: str, root: str, *words: str) -> None:
-    """Runs what is missing; prints the table."""
+    """Trains the missing runs and prints the table."""
     path = Path(out)
     runs = json.loads(path.read_text()) if path.is_file() else []
     checkpoint = next((word for word in words if "=" not in word), None)

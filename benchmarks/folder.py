@@ -1,11 +1,11 @@
-"""From `git clone` to explored codes of 5,000 images, as a new user would, timed.
+"""Times a new user's way from `git clone` to explored codes of 5,000 images.
 
     python -m benchmarks.folder DIR FASHION_MNIST_ROOT [key=value ...]
 
-In DIR, which must be empty or missing, makes `photos/`, the first 5,000 training images of
-Fashion-MNIST as PNG files in a folder for each class; clones this checkout as it is committed; sets
-it up with `make`; trains `folder` on the photos and explores its codes. Writes DIR/folder.json:
-seconds of each part, what the table says, and the machine.
+DIR must be empty or missing. The benchmark writes the first 5,000 training images of Fashion-MNIST
+to DIR/photos as PNG files, one folder per class. It clones this checkout as committed, sets it up
+with `make`, trains `folder` on the photos and explores the codes. DIR/folder.json then holds the
+seconds of each part, the results and the machine.
 """
 
 import json
@@ -17,15 +17,14 @@ from typing import Any
 
 from PIL import Image
 
-from acn_lightning.data.datamodule import CLOTHES
-from acn_lightning.data.sources.idx import read_idx
+from acn_lightning.data.sources.idx import CLOTHES, read_idx
 from benchmarks.measure import machine
 
 IMAGES = 5000
 
 
 def write_photos(folder: Path, root: Path) -> None:
-    """The images as files, those of a class in its folder."""
+    """Writes the images as files, one folder per class."""
     images, labels, _ = read_idx(root).train
     for row in range(IMAGES):
         place = folder / CLOTHES[int(labels[row])].replace("/", " or ")
@@ -34,7 +33,7 @@ def write_photos(folder: Path, root: Path) -> None:
 
 
 def main(out: str, root: str, *words: str) -> None:
-    """Runs it; prints and writes the figures."""
+    """Runs the benchmark; prints and writes the figures."""
     folder = Path(out).resolve()
     if folder.exists() and any(folder.iterdir()):
         sys.exit(f"benchmarks.folder: {folder} is not empty.")

@@ -1,9 +1,9 @@
-"""How an epoch boundary grows with the number of codes, as a plot of the benchmark `scale`.
+"""Plots how an epoch boundary grows with the number of codes, from the benchmark `scale`.
 
     python -m benchmarks.growth FILE.json OUT.png
 
-Needs matplotlib. Seconds of ours, of each code's share, and of bare FAISS's exact search; peak
-memory in units of the codes' own size.
+Needs matplotlib. Shows seconds of the boundary and of bare FAISS's exact search, and peak memory in
+units of the codes' own size.
 """
 
 import json
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 
 
 def main(figures: str, out: str) -> None:
-    """Draws what the file holds of `scale`."""
+    """Draws the figures of `scale` that the file contains."""
     content = json.loads(Path(figures).read_text())
     sizes = {float(name.removeprefix("scale-")): found for name, found in content.items()
              if name.startswith("scale-") and "error" not in found}  # fmt: skip
@@ -38,7 +38,7 @@ def main(figures: str, out: str) -> None:
                       ha="left", fontsize=7)  # fmt: skip
     time.plot([], [], "o", color="C1", markerfacecolor="white", label="extrapolated in queries")
     time.set(xscale="log", yscale="log", xlabel="codes of 64 numbers", ylabel="seconds")
-    time.set_xlim(codes[0] / 2, codes[-1] * 30)  # room for the words
+    time.set_xlim(codes[0] / 2, codes[-1] * 30)  # room for the labels
     low, high = time.get_ylim()
     time.set_ylim(low / 2, high)
     time.legend(fontsize=8)

@@ -1,12 +1,12 @@
-"""What kill -9 leaves of a run, at random moments, and what comes of it in the end.
+"""Kills a run with kill -9 at random moments and checks what is left and how it ends.
 
     python -m benchmarks.kills OUT.json [kills=60] [processes=1] [epochs=80] [seed=0]
 
-A run of digits that writes a checkpoint after each step is started with `resume=auto`, killed with
-all its processes, and started again, so many times; a third of the kills wait for a checkpoint that
-is being written. After each the newest checkpoint must load, and be no older than the one that was
-seen before. The last start goes to the end, and must come to what a run comes to that nobody
-disturbed: weights, optimiser, bank, and each figure of metrics.csv, to the bit.
+Starts a run of digits that writes a checkpoint after each step with `resume=auto`, kills it with
+all its processes and starts it again, `kills` times. A third of the kills wait until a checkpoint
+is being written. After each kill the newest checkpoint must load and be no older than the previous
+one. The last start runs to the end. Weights, optimiser, bank and each figure of metrics.csv must
+then equal those of an undisturbed run to the bit.
 Writes to the folder runs/kills, which it removes first.
 """
 
@@ -38,7 +38,7 @@ PARTS = ("state_dict", "optimizer_states", "code_bank", "epoch", "global_step", 
 
 
 def start(name: str, words: list[str]) -> "subprocess.Popen[bytes]":
-    """A run, with a group of its own for all its processes; what it says goes to a file."""
+    """Starts a run in its own process group, with its output in a log file."""
     with (ROOT / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "acn_lightning", *FIT, *words, f"run={name}"],
@@ -47,13 +47,13 @@ def start(name: str, words: list[str]) -> "subprocess.Popen[bytes]":
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """With all that it started."""
+    """Kills a process and everything it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def wait(process: "subprocess.Popen[bytes]", seconds: float, condition: Any) -> bool:
-    """Whether the condition came true in that time, while the process lived."""
+    """Waits for a condition; returns whether it came true in time, before the process ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         if condition():
@@ -63,25 +63,25 @@ def wait(process: "subprocess.Popen[bytes]", seconds: float, condition: Any) -> 
 
 
 def changed(path: Path, since: float) -> bool:
-    """Whether the file was written after that time."""
+    """Returns whether the file was written after that time."""
     try:
         return path.stat().st_mtime > since
-    except FileNotFoundError:  # it makes room for the next at this moment
+    except FileNotFoundError:  # it is being replaced at this moment
         return False
 
 
 def disturbed(words: list[str], kills: int, draw: random.Random) -> list[dict[str, Any]]:
-    """Starts and kills a run; what each kill left.
+    """Starts and kills a run; returns what each kill left.
 
     Raises:
-        AssertionError: a kill left no checkpoint that loads, or an older one; or a start failed.
+        AssertionError: a kill left no loadable checkpoint or an older one, or a start failed.
     """
     folder = ROOT / "digits" / "killed" / "checkpoints"
     found: list[dict[str, Any]] = []
     for number in range(kills):
         before = time.time()
         process = start("killed", words)
-        # Any time from the start of Python, or some steps on, or while a checkpoint is written.
+        # While Python starts, at a random step, or while a checkpoint is being written.
         moment = "start" if number % 6 == 5 else "write" if number % 3 == 1 else "step"
         try:
             if moment == "start":
@@ -90,13 +90,13 @@ def disturbed(words: list[str], kills: int, draw: random.Random) -> list[dict[st
                 wait(process, 120, lambda since=before: changed(folder / "last.ckpt", since))
                 time.sleep(draw.uniform(0, 1))
                 if moment == "write":
-                    # The file's first bytes are there; the last ones are not, or not yet its name.
+                    # The file has been started, but is incomplete or not yet renamed.
                     wait(process, 10, (folder / ".new.ckpt.partial").is_file)
                     time.sleep(draw.uniform(0, 0.01))
             assert process.poll() is None, f"it ended by itself: {ROOT}/killed.log"
         finally:
             kill(process)
-        if not folder.is_dir():  # it had not begun
+        if not folder.is_dir():  # the run had not begun
             continue
         names = sorted(path.name for path in folder.iterdir())
         with warnings.catch_warnings(record=True) as said:
@@ -111,7 +111,7 @@ def disturbed(words: list[str], kills: int, draw: random.Random) -> list[dict[st
 
 
 def same(one: Any, other: Any) -> bool:
-    """To the bit."""
+    """Compares two values, bit for bit."""
     if torch.is_tensor(one):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -122,7 +122,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv, without seconds; in the order of epochs and names."""
+    """Returns the rows of metrics.csv without timings, in a fixed order."""
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     kept = [
@@ -133,7 +133,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def main(out: str, *options: str) -> None:
-    """Runs both, and writes what was found."""
+    """Trains the undisturbed and the killed run, and writes the report."""
     asked = {"kills": 60, "processes": 1, "epochs": 80, "seed": 0}
     for option in options:
         name, _, value = option.partition("=")

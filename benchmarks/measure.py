@@ -1,4 +1,4 @@
-"""Timing by turns, what a benchmark found, and what it was measured on."""
+"""Alternating timing, the result of a benchmark, and the machine it ran on."""
 
 import operator
 import os
@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-"""What matrix products and FAISS run on; the last two are ARM's."""
+"""Instruction sets that matrix products and FAISS use; the last two are ARM's."""
 
 PACKAGES = ("torch", "lightning", "faiss-cpu", "faiss-gpu", "scikit-learn", "numpy")
 
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "lightning", "faiss-cpu", "faiss-gpu", "scikit-learn", "num
 
 
 class Timed(NamedTuple):
-    """Median seconds of both ways, and what each returned the last time."""
+    """Median seconds of both functions, and what each returned last."""
 
     ours_s: float
     reference_s: float
@@ -39,13 +39,13 @@ def alternate(
     prepare: Callable[[], Any] = lambda: None,
     warm_up: bool = True,
 ) -> Timed:
-    """Times both by turns: what else the machine does then hits both alike.
+    """Times two functions alternately, so that other load on the machine affects both alike.
 
     Args:
-        ours, reference: what to time.
-        repeats: of each.
-        prepare: is called before each of ours, and not timed.
-        warm_up: whether to run each once before.
+        ours, reference: functions to time.
+        repeats: how often to time each.
+        prepare: called before each call of `ours`, and not timed.
+        warm_up: whether to call each once first, untimed.
     """
     ways, seconds, results = (ours, reference), ([], []), [None, None]
     for _ in range(repeats + warm_up):
@@ -59,7 +59,7 @@ def alternate(
 
 
 def clock() -> float:
-    """Seconds, when all is done that a GPU was told to do."""
+    """Returns the time in seconds, after waiting for pending GPU work."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -67,23 +67,23 @@ def clock() -> float:
 
 
 def seconds_each(stamps: Sequence[float]) -> list[float]:
-    """From each stamp to the next."""
+    """Returns the seconds from each stamp to the next."""
     return [after - before for before, after in pairwise(stamps)]
 
 
-# ---------------------------------------------------------------- what was found
+# ---------------------------------------------------------------- results
 
 
 @dataclass
 class Figure:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes:
         ours_s, reference_s: median seconds.
-        target: of the ratio, such as "<= 1.05"; empty where there is none.
-        note: a few words for people.
-        extra: more for machines.
-        limits: targets of others than the ratio, by their keys in the JSON.
+        target: target of the ratio, such as "<= 1.05"; empty if there is none.
+        note: a short comment for people.
+        extra: more values for the JSON.
+        limits: targets of values other than the ratio, by their JSON keys.
     """
 
     ours_s: float
@@ -95,21 +95,21 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Ours / reference where little is wanted, else reference / ours."""
+        """Ours / reference if the target is an upper limit, else reference / ours."""
         if self.target.startswith("<"):
             return self.ours_s / self.reference_s
         return self.reference_s / self.ours_s
 
     @property
     def met(self) -> bool | None:
-        """Whether all targets are; None where there are none."""
+        """Whether all targets are met; None if there are none."""
         targets = {"ratio": self.target} | self.limits if self.target else self.limits
         values = self.values()
         held = [holds(values[key], wanted) for key, wanted in targets.items()]
         return all(held) if held else None
 
     def values(self) -> dict[str, Any]:
-        """All but the verdict."""
+        """Returns everything but the verdict."""
         return {
             "ratio": self.ratio,
             "ours_s": self.ours_s,
@@ -119,13 +119,13 @@ class Figure:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns the content for the JSON file."""
         limits = {"limits": self.limits} if self.limits else {}
         return self.values() | limits | {"met": self.met, "note": self.note}
 
 
 def holds(value: float, wanted: str) -> bool:
-    """Whether a value is as wanted: "<= 1.05" or ">= 2"."""
+    """Returns whether a value meets a target such as "<= 1.05" or ">= 2"."""
     relation, bound = wanted.split()
     return {"<=": operator.le, ">=": operator.ge}[relation](value, float(bound))
 
@@ -134,7 +134,7 @@ def holds(value: float, wanted: str) -> bool:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on besides the code: hardware, threads, versions."""
+    """Returns what a figure depends on besides the code: hardware, threads, versions."""
     import torch
 
     cpu = {}
@@ -158,7 +158,7 @@ def machine() -> dict[str, Any]:
 
 
 def installed(package: str) -> str | None:
-    """Its version, as pip knows it."""
+    """Returns the installed version of a package; None if it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -166,7 +166,7 @@ def installed(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Of the checkout that this file is in, "+" behind it where files were changed since."""
+    """Returns the commit of this checkout, followed by "+" if files were changed since."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         words = subprocess.run(

@@ -1,10 +1,9 @@
-"""What an epoch boundary of a large data set takes: bytes, and seconds by calculation.
+"""Calculates the bytes and seconds of an epoch boundary of a large data set.
 
     python -m benchmarks.plan FILE.json [codes=1e8] [code_size=64] [ranks=64] [network_gbit=100]
 
-The seconds come from rates that the benchmark `scale-1e6` measured (FILE.json), so they are those
-of as many processes as there are ranks, each on a machine like the measured one. Nothing of it was
-run.
+The seconds come from rates measured by the benchmark `scale-1e6` (FILE.json). They assume one
+process per rank, each on a machine like the measured one. None of this was run.
 """
 
 import json
@@ -19,23 +18,23 @@ PROBES = 8
 def plan(
     phases: dict[str, float], codes: float, code_size: float, ranks: float, network_gbit: float
 ) -> list[tuple[str, str]]:
-    """(what, how much), in reading order.
+    """Returns (quantity, amount) pairs, in reading order.
 
     Args:
-        phases: seconds of the boundary of a million codes of 64 numbers: "train", "assign",
-            "search".
+        phases: seconds of the phases of a boundary of a million codes of 64 numbers: "train",
+            "assign", "search".
         codes: N.
         code_size: D.
-        ranks: processes, each with a machine to itself.
-        network_gbit: gigabits a second into each of them.
+        ranks: processes, each on its own machine.
+        network_gbit: gigabits per second into each rank.
     """
     lists = lists_for(codes)
     small = lists_for(10**6)
     wide = code_size / 64
-    # Lists are found by comparing 64 codes a list with all lists; a code's list, with all lists.
+    # Finding the lists compares 64 codes per list with all lists; assignment, each code with all.
     train = phases["train"] * (lists / small) ** 2 * wide
     assign = phases["assign"] * codes / 1e6 * lists / small * wide
-    # A search finds its lists as the assignment does, then looks through `PROBES` of them.
+    # A search finds its lists as the assignment does, then scans `PROBES` of them.
     scan = phases["search"] - phases["assign"]
     longer = (codes / lists) / (1e6 / small)
     search = assign + scan * codes / 1e6 * longer * wide
@@ -59,12 +58,12 @@ def plan(
 
 
 def lists_for(codes: float) -> int:
-    """The power of two nearest to 4 sqrt(N), as `NeighbourIndex` chooses."""
+    """Returns the power of two nearest to 4 sqrt(N), as `NeighbourIndex` does."""
     return 2 ** round(math.log2(4 * math.sqrt(codes)))
 
 
 def gigabytes(count: float) -> str:
-    """10^9 bytes."""
+    """Formats bytes in units of 10^9."""
     return f"{count / 1e9:,.1f} GB"
 
 

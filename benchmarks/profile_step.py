@@ -1,8 +1,8 @@
-"""Where the time of a training step goes, by part of the model and by operation.
+"""Shows where a training step spends its time, by part of the model and by operation.
 
     python -m benchmarks.profile_step [key=value ...]
 
-of mnist+small on made-up images, with the options that its config has on this machine.
+Profiles mnist+small on random images, with the options its config has on this machine.
 """
 
 import sys
@@ -15,19 +15,19 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from acn_lightning import objective
 from acn_lightning.config.compose import compose
-from acn_lightning.experiment import build as building
-from acn_lightning.experiment import folder as run
+from acn_lightning.experiment.build import build
+from acn_lightning.experiment.trainer import make_trainer
 from benchmarks.data import images_in
 
 STEPS = 10
 
 
 def main(*overrides: str) -> None:
-    """Prints two tables, percent of the time of a step."""
+    """Prints two tables in percent of a step's time."""
     with TemporaryDirectory() as folder:
         config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
-        data, module = building.build(config)
-        trainer = run.make_trainer(config, [], [], Path(folder))
+        data, module = build(config)
+        trainer = make_trainer(config, [], [], Path(folder))
     image = data.fixed_set.images[: data.batch_size] / 255
     code = torch.randn(len(image), config["model"]["code_size"])
     optimizer = torch.optim.Adam(module.parameters())
@@ -64,7 +64,7 @@ def main(*overrides: str) -> None:
 
 
 def show(rows: list[tuple[str, Any]], whole: float) -> None:
-    """The largest twelve."""
+    """Prints the twelve largest."""
     for name, time in sorted(rows, key=lambda row: -row[1])[:12]:
         print(f"  {name:<50}{100 * time / whole:5.1f} %")
 

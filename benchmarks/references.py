@@ -1,4 +1,4 @@
-"""What a person would do without this framework: simple, and no slower than it has to be."""
+"""References: what a person would write without this framework, simple but not needlessly slow."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from acn_lightning import objective
 from acn_lightning.module import ACN
 from acn_lightning.networks.decoders import PixelCNNDecoder
-from acn_lightning.networks.encoders import unit_normal
-from acn_lightning.networks.pixelcnn.network import AutoregressiveImages
+from acn_lightning.networks.distributions import unit_normal
+from acn_lightning.networks.pixelcnn.distribution import AutoregressiveImages
 from acn_lightning.networks.shapes import Shape
 from acn_lightning.retrieval.faiss_backend import import_faiss
 
@@ -24,12 +24,12 @@ from acn_lightning.retrieval.faiss_backend import import_faiss
 
 
 class BareLoop:
-    """The networks of an ACN, copied, and its loss in a loop of plain PyTorch: no Lightning, no
-    bank, no neighbours. Their codes have to be given.
+    """Copies of an ACN's networks, and its loss in a plain PyTorch loop: no Lightning, no bank, no
+    neighbours. The caller supplies the neighbours' codes.
 
     Args:
-        module: whose networks.
-        precision: context that makes the networks' precision.
+        module: the ACN whose networks to copy.
+        precision: context that sets the networks' precision.
     """
 
     def __init__(
@@ -39,10 +39,12 @@ class BareLoop:
             deepcopy(part) for part in (module.encoder, module.shape, module.prior, module.decoder)
         )
         self.precision, self.rate_weight = precision, module.rate_weight
-        self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=module.learning_rate)
+        self.optimizer = torch.optim.Adam(
+            self.networks.parameters(), lr=module.optimizer.learning_rate
+        )
 
     def step(self, image: Tensor, code: Tensor) -> None:
-        """One step of the optimizer."""
+        """Takes one step of the optimiser."""
         with self.precision():
             loss = self.loss(image, code)
         self.optimizer.zero_grad()
@@ -50,7 +52,7 @@ class BareLoop:
         self.optimizer.step()
 
     def loss(self, image: Tensor, code: Tensor) -> Tensor:
-        """Weighted rate + distortion, the mean of a batch, and what the codes' shape adds."""
+        """Returns weighted rate + distortion, averaged over the batch, plus the shape's penalty."""
         encoder, shape, prior, decoder = self.networks
         posterior = unit_normal(cast(Shape, shape).of_batch(encoder(image).mean))
         z = posterior.rsample()
@@ -60,12 +62,12 @@ class BareLoop:
 
 
 def contiguous(network: nn.Module) -> nn.Module:
-    """A copy with the same weights in PyTorch's default memory format."""
+    """Returns a copy with the same weights in PyTorch's default memory format."""
     return deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
 def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
-    """-log r(x|z), the mean of a batch, in whatever memory format weights and image have."""
+    """Returns the batch mean of -log r(x|z), in the memory format of weights and image."""
     features = decoder.condition(z) if decoder.condition is not None else None
     parameters = decoder.network(image, features)
     return -decoder.likelihood(parameters).log_prob(image).mean()
@@ -76,7 +78,7 @@ def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample_by_full_passes(images: AutoregressiveImages) -> Tensor:
-    """Pixels in raster order, each by a pass of the network over the whole image."""
+    """Draws pixels in raster order, each with a pass of the network over the whole image."""
     drawn = torch.zeros(*images.batch_shape, *images.event_shape, device=device_of(images.network))
     height, width = drawn.shape[2:]
     for i in range(height):
@@ -87,7 +89,7 @@ def sample_by_full_passes(images: AutoregressiveImages) -> Tensor:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where its weights are."""
+    """Returns the device of the network's weights."""
     return next(network.parameters()).device
 
 
@@ -108,12 +110,12 @@ class PerImage(Dataset[tuple[int, Tensor, int]]):
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """A grey PIL image to floats in [0, 1], (1, H, W): torchvision's transform of that name."""
+    """Converts a grey PIL image to floats in [0, 1], (1, H, W), like torchvision's `to_tensor`."""
     return torch.from_numpy(np.array(image))[None].float().div(255)
 
 
 def per_image_loader(images: Tensor, labels: Tensor, batch_size: int) -> Iterable[list[Tensor]]:
-    """(index, image, label) in batches: two workers, PyTorch's own collation."""
+    """Returns batches of (index, image, label): two workers, PyTorch's own collation."""
     return DataLoader(PerImage(images, labels), batch_size, shuffle=True, num_workers=2)
 
 
@@ -121,13 +123,13 @@ def per_image_loader(images: Tensor, labels: Tensor, batch_size: int) -> Iterabl
 
 
 def flat_search(codes: Tensor, k: int) -> Tensor:
-    """Bare FAISS, all with all: the K nearest codes of each, itself among them, (N, K)."""
+    """Searches exactly with bare FAISS: the K nearest of each code, itself included, (N, K)."""
     found: Tensor = flat_index(codes).search(codes, k)[1]
     return found
 
 
 def flat_index(codes: Tensor) -> Any:
-    """FAISS's exact index, where the codes are."""
+    """Returns FAISS's exact index, on the device of the codes."""
     faiss = import_faiss()
     index = faiss.IndexFlatL2(codes.shape[1])
     if codes.is_cuda:
@@ -137,12 +139,12 @@ def flat_index(codes: Tensor) -> Any:
 
 
 def sklearn_search(codes: Tensor, k: int) -> Tensor:
-    """The same with scikit-learn, as it comes."""
+    """Does the same with scikit-learn's defaults."""
     array = codes.cpu().numpy()
     return torch.from_numpy(NearestNeighbors(n_neighbors=k).fit(array).kneighbors(array)[1])
 
 
 def cdist_search(codes: Tensor, k: int, at_once: int = 1000) -> Tensor:
-    """The same with torch: a block of the matrix of distances at a time."""
+    """Does the same with torch, one block of the distance matrix at a time."""
     blocks = (torch.cdist(some, codes) for some in codes.split(at_once))
     return torch.cat([block.topk(k, largest=False).indices for block in blocks])

@@ -1,4 +1,4 @@
-"""Drawing images from a PixelCNN."""
+"""Times drawing images from a PixelCNN."""
 
 from collections.abc import Callable, Sequence
 from tempfile import TemporaryDirectory
@@ -15,8 +15,8 @@ from benchmarks.measure import Figure, alternate
 
 @torch.no_grad()
 def sampler(images: int = 64, repeats: int = 1, overrides: Sequence[str] = ()) -> Figure:
-    """`AutoregressiveImages.sample` of mnist+small's decoder, against a pass over the whole image
-    for each pixel. Each is timed once by default: the reference takes minutes.
+    """Compares `AutoregressiveImages.sample` of mnist+small's decoder with a pass over the whole
+    image per pixel. Each is timed once by default, because the reference takes minutes.
     """
     with TemporaryDirectory() as folder:
         _, module = build(compose("mnist+small", [*images_in(folder, 3000), *overrides]))
@@ -42,7 +42,8 @@ def sampler(images: int = 64, repeats: int = 1, overrides: Sequence[str] = ()) -
 
 
 def part_equal(ours: Tensor, reference: Tensor) -> float:
-    """Of the pixels. Rounding may turn one over in a while, and those after it in its image.
+    """Returns the share of equal pixels. Rounding may occasionally flip one, and those after it in
+    its image.
 
     Raises:
         RuntimeError: more than a thousandth differ.

@@ -1,8 +1,8 @@
-"""An epoch boundary at the sizes that an index is for: seconds, recall, peak memory.
+"""Measures an epoch boundary at sizes that need an index: seconds, recall, peak memory.
 
-    python -m benchmarks.scale N        prints what was measured, as JSON
+    python -m benchmarks.scale N        prints the measurements as JSON
 
-Each size has a process to itself: what another one left in memory would count, or be used again.
+Each size runs in its own process, so that memory left by another size neither counts nor is reused.
 """
 
 import json
@@ -18,20 +18,20 @@ import torch
 
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.faiss_backend import import_faiss, inverted_lists
-from acn_lightning.retrieval.index import CHUNK, TRAINED_ON, NeighbourIndex
+from acn_lightning.retrieval.index import CHUNK, CODES_PER_LIST, NeighbourIndex
 from benchmarks import references
 from benchmarks.measure import Figure, clock, seconds_each
 from benchmarks.search import bank_of, others, overlap
 
 EXTRAPOLATED_FROM = 10**5
-"""Codes beyond which bare FAISS answers a sample of them only."""
+"""Number of codes above which bare FAISS answers only a sample of the queries."""
 
 DEMANDING_FROM = 10**6
-"""Codes from which there are targets."""
+"""Number of codes from which targets apply."""
 
 
 def scale(size: int) -> Figure:
-    """With default options, against bare FAISS's exact search."""
+    """Compares the boundary with default options and bare FAISS's exact search."""
     command = [sys.executable, "-m", "benchmarks.scale", str(size)]
     root = Path(__file__).parents[1]
     answer = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True)
@@ -53,9 +53,9 @@ def scale(size: int) -> Figure:
 
 
 def measure(size: int, code_size: int = 64, sample: int = 2000) -> dict[str, Any]:
-    """Median seconds of three boundaries, of one beyond `EXTRAPOLATED_FROM`, by turns with the
-    reference; recall against its answers; and the peak of memory until the second boundary, making
-    the codes included, in units of the codes' own bytes."""
+    """Measures median seconds over three boundaries (one above `EXTRAPOLATED_FROM`), alternating
+    with the reference; the recall against its answers; and the peak memory until the second
+    boundary, including making the codes, in units of the codes' own bytes."""
     warm_up(code_size)
     extrapolated = size > EXTRAPOLATED_FROM
     before = start_of_peak()
@@ -81,7 +81,7 @@ def measure(size: int, code_size: int = 64, sample: int = 2000) -> dict[str, Any
     on_cpu = bank.codes.device.type == "cpu"
     memory = {"peak_bytes_per_code_byte": peak / bank.codes.nbytes} if before and on_cpu else {}
     lists = inverted_lists(index.index)
-    small = lists is not None and size <= DEMANDING_FROM  # at more it would take as long again
+    small = lists is not None and size <= DEMANDING_FROM  # larger ones would take as long again
     parts = {"phases_s": phases(bank, index, lists)} if small else {}
     return {
         "ours_s": median(ours),
@@ -95,11 +95,11 @@ def measure(size: int, code_size: int = 64, sample: int = 2000) -> dict[str, Any
 
 
 def phases(bank: CodeBank, index: NeighbourIndex, lists: Any) -> dict[str, float]:
-    """Seconds of the parts of a boundary with lists: finding them, a list for each code, and the
-    search, which finds lists as well."""
+    """Returns the seconds of the phases of a boundary with lists: finding the lists, assigning the
+    codes to them, and the search, which also finds lists."""
     fresh = import_faiss().index_factory(bank.codes.shape[1], index.made)
     fresh.cp = lists.cp
-    sample = bank.codes.cpu()[torch.randperm(len(bank.codes))[: TRAINED_ON * lists.nlist]]
+    sample = bank.codes.cpu()[torch.randperm(len(bank.codes))[: CODES_PER_LIST * lists.nlist]]
     stamps = [clock()]
     fresh.train(sample)
     stamps.append(clock())
@@ -114,15 +114,15 @@ def phases(bank: CodeBank, index: NeighbourIndex, lists: Any) -> dict[str, float
 
 
 def warm_up(code_size: int) -> None:
-    """Libraries and their threads are there before memory is counted."""
+    """Loads libraries and starts their threads before memory is counted."""
     bank = bank_of(1000, code_size)
     bank.refresh(NeighbourIndex(code_size))
     references.flat_search(bank.codes, 6)
 
 
 def peak_after_another(bank: CodeBank, index: NeighbourIndex) -> int:
-    """Bytes at the peak, after the beginning of one more boundary: codes are gathered in it while
-    the index of the one before is still there. What comes then is as it was."""
+    """Returns peak bytes after the beginning of one more boundary, which gathers codes while the
+    previous index still exists. The rest of the boundary repeats what was already counted."""
 
     class BegunError(Exception):
         pass
@@ -134,14 +134,14 @@ def peak_after_another(bank: CodeBank, index: NeighbourIndex) -> int:
 
 
 def start_of_peak() -> int:
-    """Bytes resident now, from where the peak is counted from now on."""
-    with suppress(OSError):  # not Linux, or not allowed: nothing larger has run in this process
+    """Resets the peak and returns the bytes resident now."""
+    with suppress(OSError):  # not Linux, or not allowed; nothing larger has run in this process
         Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 
 
 def resident(what: str) -> int:
-    """Bytes of this process in memory: "VmRSS" now, "VmHWM" at the peak; 0 where nobody says."""
+    """Returns this process's bytes in memory: "VmRSS" now, "VmHWM" at the peak; 0 if unknown."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(what)), 0)

@@ -1,9 +1,9 @@
-"""An epoch boundary: the neighbours of all codes, against what others take for them.
+"""Compares the neighbour search of an epoch boundary with other implementations.
 
-The codes are made up, and like trained ones in what a search depends on: they lie near a smooth
-surface of few dimensions, on which classes form clusters. A random network of one hidden layer maps
-latents of 8 numbers around 10 centres to D numbers of standard deviation 3; noise of 0.1 comes on
-top. (Independent Gaussian numbers in 64 dimensions have no structure that any index could use.)
+The codes are synthetic, but resemble trained ones in what a search depends on: they lie near a
+smooth surface of few dimensions, on which classes form clusters. A random network of one hidden
+layer maps latents of 8 numbers around 10 centres to D numbers of standard deviation 3; noise of 0.1
+is added. (Independent Gaussian numbers in 64 dimensions have no structure that an index could use.)
 """
 
 import math
@@ -21,29 +21,29 @@ from benchmarks.measure import Figure, alternate
 N = 60_000
 
 Search = Callable[[Tensor, int], Tensor]
-"""Codes and K to the K nearest of each, itself among them."""
+"""Maps codes and K to the K nearest of each code, itself included."""
 
 
 def refresh(code_size: int, size: int = N, repeats: int = 5) -> Figure:
-    """With exact search, against bare FAISS: what the boundary costs besides."""
+    """Compares exact search with bare FAISS: the boundary's overhead."""
     return boundary(references.flat_search, "<= 1.1", code_size, size, repeats, factory="Flat")
 
 
 def sklearn(code_size: int, size: int = N, repeats: int = 3) -> Figure:
-    """With default options, against scikit-learn."""
+    """Compares default options with scikit-learn."""
     return boundary(references.sklearn_search, ">= 5", code_size, size, repeats)
 
 
 def torch(code_size: int, size: int = N, repeats: int = 3) -> Figure:
-    """With default options, against `torch.cdist` and `topk`."""
+    """Compares default options with `torch.cdist` and `topk`."""
     return boundary(references.cdist_search, ">= 1", code_size, size, repeats)
 
 
 def boundary(
     search: Search, target: str, code_size: int, size: int, repeats: int, factory: str = "auto"
 ) -> Figure:
-    """All of `CodeBank.refresh`, all codes of an epoch just written, against another search for the
-    K nearest and the code itself."""
+    """Compares all of `CodeBank.refresh`, just after an epoch has written every code, with another
+    search for the K nearest and the code itself."""
     bank = bank_of(size, code_size)
     index = NeighbourIndex(code_size, factory=factory)
     timed = alternate(
@@ -66,7 +66,7 @@ def boundary(
 
 
 def bank_of(size: int, code_size: int) -> CodeBank:
-    """A bank after an epoch of training, where a run would have it: on the GPU if FAISS can use
+    """Returns a bank as after an epoch of training, placed as in a run: on the GPU if FAISS can use
     it, else on the CPU."""
     on_gpu = pytorch.cuda.is_available() and import_faiss().get_num_gpus() > 0
     rows = pytorch.arange(size)
@@ -79,7 +79,7 @@ def bank_of(size: int, code_size: int) -> CodeBank:
 def made_up_codes(
     size: int, code_size: int, hidden: int = 64, seed: int = 0, at_once: int = 2**12
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their codes), in chunks so small that they leave no mark on a process's memory."""
+    """Yields (rows, their codes) in chunks too small to affect a process's peak memory."""
     generator = pytorch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -98,14 +98,14 @@ def made_up_codes(
 
 
 def others(found: Tensor, rows: Tensor) -> Tensor:
-    """Answers without the row itself, (n, K) of (n, K + 1). Of one that is not among its own, for
-    exact duplicates, the last goes."""
+    """Removes the row itself from its answers, (n, K) from (n, K + 1). If it is not among them,
+    because of exact duplicates, removes the last answer."""
     own = found == rows[:, None].to(found.device)
     own[~own.any(1), -1] = True
     return found[~own].view(len(found), -1)
 
 
 def overlap(found: Tensor, true: Tensor) -> float:
-    """The part of the true neighbours that was found."""
+    """Returns the share of the true neighbours that was found."""
     found, true = found.to(true.device), true
     return float((true[:, :, None] == found[:, None]).any(2).double().mean())

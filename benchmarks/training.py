@@ -1,4 +1,4 @@
-"""Training: what the framework adds to a step, and what its defaults take from a PixelCNN's."""
+"""Times what the framework adds to a step, and what its defaults save in a PixelCNN."""
 
 import io
 import logging
@@ -15,19 +15,19 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from acn_lightning import objective
-from acn_lightning.callbacks.parts import acn_of
-from acn_lightning.commands.report import hush
+from acn_lightning.callbacks.typed import acn_of
+from acn_lightning.commands._report import quiet_libraries
+from acn_lightning.commands.fit import fit
 from acn_lightning.config.compose import Plain, compose
 from acn_lightning.data import Batch
-from acn_lightning.experiment import build as building
-from acn_lightning.experiment import folder as run
-from acn_lightning.experiment import run as experiment
+from acn_lightning.experiment import train, trainer
+from acn_lightning.experiment.build import build
 from benchmarks.data import images_in
 from benchmarks.measure import Figure, alternate, clock, seconds_each
 from benchmarks.references import BareLoop, contiguous, decoder_cost
 
 SETTLING = 3
-"""Steps after each change of sides that do not count."""
+"""Steps that do not count after each change of sides."""
 
 
 # ---------------------------------------------------------------- a step
@@ -36,55 +36,55 @@ SETTLING = 3
 def step(
     block: int = 20, blocks: int = 8, size: int = 60_000, overrides: Sequence[str] = ()
 ) -> Figure:
-    """A training step of `acn fit mnist+small` against one of a bare PyTorch loop.
+    """Compares a training step of `acn fit mnist+small` with one of a bare PyTorch loop.
 
-    It is `acn fit` that runs, with its callbacks, its log and its bar, and beside them a callback
-    that notes when a step starts. After each block of steps that callback lets the bare loop take
-    as many, on the same batches, which cost it nothing: both sides live in one process from the
-    first block to the last, and figures are medians over all steps that count.
+    `acn fit` runs with its callbacks, log and progress bar, and with an extra callback that notes
+    when a step starts. After each block of steps that callback runs as many steps of the bare loop
+    on the same batches, which the loop gets for free. Both sides share one process throughout, and
+    figures are medians over all steps that count.
 
     Args:
         block: steps in a row.
-        blocks: of each side.
-        size: images.
-        overrides: of the config.
+        blocks: number of blocks of each side.
+        size: number of images.
+        overrides: overrides of the config.
     """
     times = SideBySide(block, blocks)
 
     def make_trainer(config: Plain, callbacks: list[Callback], *rest: Any) -> Trainer:
-        return run.make_trainer(config, [times, *callbacks], *rest)
+        return trainer.make_trainer(config, [times, *callbacks], *rest)
 
     quieten()
     with (
         TemporaryDirectory() as folder,
-        patch.object(experiment, "make_trainer", make_trainer),
-        redirect_stdout(io.StringIO()),  # the bar's
+        patch.object(train, "make_trainer", make_trainer),
+        redirect_stdout(io.StringIO()),  # the progress bar's
         suppress(EnoughError),
     ):
         where = images_in(folder, size)
         bar = ["trainer.enable_progress_bar=true", f"trainer.default_root_dir={folder}/runs"]
-        experiment.fit("mnist+small", [*where, *bar, *overrides])
+        fit("mnist+small", [*where, *bar, *overrides])
     note = f"{len(times.ours)} steps each"
     return Figure(median(times.ours), median(times.reference), "<= 1.05", note)
 
 
 class EnoughError(Exception):
-    """All blocks are done. What would come next, the end of an epoch, is no step."""
+    """All blocks are done; the end of the epoch, which would come next, is not a step."""
 
 
 class SideBySide(Callback):
-    """Times the Trainer's steps, from the start of one to the start of the next, and those of a
-    bare loop after each block of them.
+    """Times the Trainer's steps, from the start of one to the start of the next, and after each
+    block the steps of a bare loop.
 
     Args:
         block: steps in a row.
-        blocks: of each side that count; one before them warms up.
+        blocks: blocks of each side that count; one more before them warms up.
 
     Attributes:
         ours, reference: seconds of the steps that count.
 
     Raises:
-        EnoughError: at the end.
+        EnoughError: after the last block.
     """
 
     def __init__(self, block: int, blocks: int) -> None:
@@ -126,15 +126,15 @@ class SideBySide(Callback):
 
 
 def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
-    """Loss, gradients and their removal of mnist+small's PixelCNN for a batch, in the precision and
-    memory format that its config has on this machine, against the same weights in eager PyTorch,
-    float32 and contiguous."""
+    """Compares computing and clearing the gradients of mnist+small's PixelCNN for a batch, in the
+    precision and memory format its config has on this machine, with the same weights in eager
+    PyTorch, float32 and contiguous."""
     quieten()
     with TemporaryDirectory() as folder:
         config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
-        data, module = building.build(config)
-        trainer = run.make_trainer(config, [], [], Path(folder))
-    device = trainer.strategy.root_device
+        data, module = build(config)
+        made = trainer.make_trainer(config, [], [], Path(folder))
+    device = made.strategy.root_device
     ours = module.decoder.to(device)
     reference = contiguous(ours)
     image = (data.fixed_set.images[: data.batch_size] / 255).to(device)
@@ -146,7 +146,7 @@ def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
     cost = torch.compile(configured) if config["compile"] else configured
 
     def step() -> None:
-        with trainer.precision_plugin.forward_context():
+        with made.precision_plugin.forward_context():
             loss = cost(z, image)
         loss.backward()
         ours.zero_grad()
@@ -158,11 +158,11 @@ def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
     timed = alternate(step, eager_step, repeats)
     memory = "channels last" if config["channels_last"] else "contiguous"
     compiled = ", compiled" if config["compile"] else ""
-    note = f"{trainer.precision}, {memory}{compiled}, batches of {len(image)}"
+    note = f"{made.precision}, {memory}{compiled}, batches of {len(image)}"
     return Figure(timed.ours_s, timed.reference_s, ">= 2", note)
 
 
 def quieten() -> None:
-    """What Lightning says of a run would stand between figures."""
-    hush()
+    """Silences Lightning, whose messages would appear between the figures."""
+    quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Callbacks: hooks only. The work is done by the plain objects of `acn_lightning`."""
+"""Callbacks hold hooks only; plain objects of `acn_lightning` do the work."""
 
 if __name__ == "callbacks":
     raise ImportError(
-        "import acn_lightning.callbacks: under the bare name there would be two of each class"
+        "import acn_lightning.callbacks instead: the bare name would load each class twice"
     )
 
 from acn_lightning.callbacks.agreement import CheckAgreement

@@ -1,4 +1,4 @@
-"""Checkpoints, from each of which a run goes on as if it had not stopped."""
+"""Checkpoints that a run resumes from as if it had never stopped."""
 
 import shutil
 from pathlib import Path
@@ -13,15 +13,15 @@ from acn_lightning.utils.errors import UsageError
 
 
 class LastCheckpoint(Checkpoint):
-    """`last.ckpt`: the newest state of a run, and `last-1.ckpt`, ... the ones before.
+    """Keeps the newest state of a run as `last.ckpt`, and the ones before as `last-1.ckpt`, ...
 
-    Saved when training starts, at each epoch's end, where training stops within an epoch
+    Saves when training starts, at the end of each epoch, when training stops within an epoch
     (`max_steps`, `max_time`), and when `save` is called.
 
     Args:
-        folder: where to; the first process's counts.
-        keep: how many. Where one is damaged, the one before it is there.
-        every_n_steps: how often to save within an epoch as well; 0 for never.
+        folder: folder to save to; all ranks use rank 0's.
+        keep: number of checkpoints to keep. If one is damaged, the one before it remains.
+        every_n_steps: number of steps between additional saves within an epoch; 0 for none.
 
     Raises:
         UsageError: an option is out of range.
@@ -38,14 +38,14 @@ class LastCheckpoint(Checkpoint):
         self.folder = trainer.strategy.broadcast(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A run that goes on in its own folder has it already.
+        # A run that resumes in its own folder already has one.
         if not trainer.strategy.broadcast((self.folder / LAST).is_file()):
             self.save(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Between two steps of the optimiser, as gradients are in no checkpoint.
+        # Save only between optimiser steps: a checkpoint does not hold accumulated gradients.
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if trainer.is_last_batch or not stepped:
             return
@@ -55,7 +55,7 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_last_batch:  # else the epoch was cut short, and its last step was saved
+        if trainer.is_last_batch:  # else the epoch was cut short and its last step is already saved
             self.save(trainer)
 
     @property
@@ -64,18 +64,18 @@ class LastCheckpoint(Checkpoint):
         return self.folder / LAST if (self.folder / LAST).is_file() else None
 
     def save(self, trainer: Trainer) -> None:
-        """In all processes at once."""
-        if getattr(trainer, "fast_dev_run", False):  # which keeps nothing
+        """Saves a checkpoint. Call it on all ranks at once."""
+        if getattr(trainer, "fast_dev_run", False):  # it saves nothing
             return
         trainer.save_checkpoint(self.folder / NEW)
         rank_zero_only(rotate)(self.folder, self.keep)
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`: the epoch boundary with the lowest held-out cost.
+    """Keeps the epoch boundary with the lowest held-out cost as `best.ckpt`.
 
-    A resumed run inherits the best one of the run before, file included: what was best is
-    remembered, in a folder that is complete in itself.
+    A resumed run inherits the best checkpoint of the run before, and copies its file. So it
+    remembers the best cost, and its own folder is complete.
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
@@ -85,12 +85,12 @@ class BestCheckpoint(ModelCheckpoint):
         )  # fmt: skip
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_last_batch:  # the costs of an epoch that was cut short are of other images
+        if trainer.is_last_batch:  # the costs of an epoch that was cut short cover other images
             super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         inherited = Path(state_dict["best_model_path"])
-        if not inherited.is_file():  # nothing was best yet, or it is gone: begin anew
+        if not inherited.is_file():  # there was no best yet, or its file is gone: start over
             return
         own = Path(str(self.dirpath)) / inherited.name
         if own != inherited:

@@ -1,5 +1,5 @@
-"""What a dashboard has beyond scalars: which are better low, what was trained on, checkpoints, the
-explorer."""
+"""What a dashboard shows beyond scalars: goals of metrics, the data's fingerprint, checkpoints and
+the explorer."""
 
 import subprocess
 from pathlib import Path
@@ -10,10 +10,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from acn_lightning.callbacks.parts import acn_of, data_of
+from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.checkpoint import KEY, LAST
-from acn_lightning.data.sources.base import stratified
-from acn_lightning.inference.embedding import encode, of_data
+from acn_lightning.data.subsets import stratified
+from acn_lightning.inference.collection import of_data
+from acn_lightning.inference.embedding import embed
 
 BEST = {
     "train/total": "min",
@@ -28,23 +29,24 @@ BEST = {
     "codes/nmi": "max",
     "codes/cluster_accuracy": "max",
 }
-"""Whose best value, and not the last, W&B's table of runs shows."""
+"""Metrics whose best value, not the last, W&B's table of runs shows."""
 
 
 class Dashboard(Callback):
-    """For W&B and TensorBoard, at the first process. Everything is logged over the global step, as
-    Lightning does.
+    """Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against
+    the global step, as in Lightning.
 
-    When training starts, W&B learns which metrics are better low or high, and its config gets the
-    `data_fingerprint` and the git `commit` of this package, where it is a checkout. At each epoch's
-    end a histogram of the variance of each dimension of the codes, `codes/variance`: a dead one
-    is seen at 0. After the test, W&B gets the checkpoints as artifacts, with the aliases `best` and
-    `last`, and the explorer of some test images.
+    When training starts, W&B learns whether each metric is better low or high. Its config gets the
+    `data_fingerprint` and, if this package is a git checkout, the `commit`. At the end of each
+    epoch, both get `codes/variance`, a histogram of the variance of each code dimension: dead
+    dimensions show at 0. After the test, W&B gets the checkpoints as artifacts, with the aliases
+    `best` and `last`, and the explorer of some test images.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         checkpoints: whether W&B gets the checkpoints.
-        explorer: of how many test images the explorer is; 0 for none. Without plotly there is none.
+        explorer: number of test images in the explorer; 0 for no explorer. It needs plotly, and is
+            skipped without it.
     """
 
     def __init__(self, folder: Path, *, checkpoints: bool = True, explorer: int = 2000) -> None:
@@ -62,7 +64,7 @@ class Dashboard(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         bank, step = acn_of(pl_module).bank, trainer.global_step
 
-        def variance() -> Tensor:  # a pass over all codes, for who looks at it
+        def variance() -> Tensor:  # reads all codes, so only loggers that show it call it
             return bank.codes[bank.rows].var(0, correction=0).cpu()
 
         for run in runs(trainer.loggers, "wandb"):
@@ -105,8 +107,8 @@ class Dashboard(Callback):
         name = config["experiment"]
         whole = of_data(data, name, "test", data.image_shape, data.binarisation, data.seed)
         some = whole.at(stratified(whole.labels, self.explorer, data.seed))
-        coded = encode(module, some, min(8, len(some.images) - 1), config)
-        text = page(some, coded, f"{name}: test images of {run.name}", len(whole.images), 48)
+        embedding = embed(module, some, min(8, len(some.images) - 1))
+        text = page(some, embedding, f"{name}: test images of {run.name}", len(whole.images), 48)
         path = self.folder / "explorer.html"
         path.write_text(text, "utf-8")
         step = {"trainer/global_step": trainer.global_step}
@@ -114,18 +116,19 @@ class Dashboard(Callback):
 
 
 def runs(loggers: list[Logger], kind: str) -> list[Any]:
-    """What loggers of that kind write to: W&B's runs, or TensorBoard's writers."""
+    """The objects that loggers of that kind write to: W&B runs, or TensorBoard writers."""
     names = {"wandb": "WandbLogger", "tensorboard": "TensorBoardLogger"}
     found: list[Any] = [one for one in loggers if type(one).__name__ == names[kind]]
     return [one.experiment for one in found]
 
 
 def commit() -> str | None:
-    """Of the checkout that this package runs from; None where it is installed."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    """The commit of the git checkout that this package runs from; None if it runs from none."""
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    top, _, revision = found.stdout.strip().partition("\n")
+    return revision if top and Path(top) == root else None  # not that of a project around it

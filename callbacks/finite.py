@@ -1,4 +1,4 @@
-"""A loss that is no number ends the run before anything of it is kept."""
+"""Ends a run at a non-finite loss before any of its effects are saved."""
 
 from typing import Any
 
@@ -9,15 +9,16 @@ from acn_lightning.utils.errors import TrainingError
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Ends the run when the loss turned NaN or infinite, and says at which step.
+    """Ends the run when the loss turns NaN or infinite, and reports the step.
 
-    The step is noted on the device and looked up now and then, as each look makes the host wait
-    for the device. One look is at the epoch's end, before the bank is searched and a checkpoint
-    saved, and takes in the weights: the epoch's last step may have spoilt them after its loss was
-    computed. So what was saved is good, provided that this callback stands before those that save.
+    The step is recorded on the device and read only now and then, because each read makes the host
+    wait for the device. One read is at the end of an epoch, before the bank is searched and a
+    checkpoint saved. It covers the weights too: the epoch's last step may have spoilt them after
+    its loss was computed. So every saved checkpoint is good, provided that this callback comes
+    before those that save.
 
     Args:
-        every_n_steps: how often to look.
+        every_n_steps: number of steps between reads.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -37,7 +38,7 @@ class StopOnNonFiniteLoss(Callback):
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Weights may be numbers, and yet so large that no cost is.
+        # Weights may be finite, yet so large that the costs are not.
         if "val/total" in trainer.callback_metrics:
             self._note(trainer.callback_metrics["val/total"].to(self.first_bad.device), trainer)
         self._look_at_weights(trainer, pl_module)  # an epoch cut short had no last batch
@@ -60,6 +61,6 @@ class StopOnNonFiniteLoss(Callback):
         if (step := int(self.first_bad)) >= 0:
             raise TrainingError(
                 f"The loss or the weights turned NaN or infinite at step {step} (epoch "
-                f"{trainer.current_epoch}). Try a lower model.learning_rate or "
+                f"{trainer.current_epoch}). Try a lower optimizer.learning_rate or "
                 "trainer.gradient_clip_val=1."
             )

@@ -1,4 +1,4 @@
-"""The paper's tables, after a test."""
+"""Computes the paper's tables after a test."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from acn_lightning.callbacks.parts import acn_of, data_of
+from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData
 from acn_lightning.evaluation.classifiers import (
     RETRIEVED,
@@ -15,7 +15,7 @@ from acn_lightning.evaluation.classifiers import (
     principal_components,
     similarity,
 )
-from acn_lightning.evaluation.costs import Coded, bits_per_dim, bounds, order_nats
+from acn_lightning.evaluation.costs import Encoded, bits_per_dim, bounds, order_nats
 from acn_lightning.evaluation.tours import greedy_tour, import_solver, shortened_tour
 from acn_lightning.module import ACN
 from acn_lightning.utils.distributed import gather
@@ -23,29 +23,31 @@ from acn_lightning.utils.errors import TrainingError, UsageError, check_choice
 
 
 class MeasureTest(Callback):
-    """Gathers the test images' codes from all processes and computes `bounds` and, of codes and of
-    what they compete with, `probes.measure`.
+    """Gathers the test images' codes from all ranks and computes their costs (`bounds`). Measures
+    codes, and the representations that they compete with, by `classifiers.measure`.
 
-    Logs each as `test/<name>`, bits per dimension as `test/<name>_bits_per_dim`.
+    Logs costs and accuracies as `test/<name>`, bits per dimension as `test/<name>_bits_per_dim`.
 
     Args:
-        posterior_samples: z drawn for each test image; costs are means over them.
-        unconditional_codes: terms of the unconditional cost's sum for each image: more take longer
-            and lower the bound.
-        tour_seconds: of search for a tour shorter than the greedy one, by a solver (`pip install
-            acn-lightning[tour]`); the cheaper of the two counts. 0 for the greedy one alone.
-        linear: what to fit classifiers and clusters on: "all", which is codes, principal components
-            of the pixels and pixels; "codes", without the others, which know nothing of the model;
-            or "none". On a million images they take hours and all memory.
+        posterior_samples: number of z drawn for each test image; costs are means over them.
+        unconditional_codes: number of terms in the unconditional cost's sum for each image. More
+            terms take longer and lower the bound.
+        tour_seconds: seconds to search for a tour shorter than the greedy one, with a solver
+            (`pip install acn-lightning[tour]`); the cheaper of the two is used. 0 for the greedy
+            tour alone.
+        linear: what to fit classifiers and clusters on: "all" for codes, pixels and principal
+            components of the pixels; "codes" for codes alone, as the other two do not depend on
+            the model; or "none". On a million images the fits take hours and all memory.
 
     Attributes:
-        figures: {"costs": ..., "accuracies": the paper's, "representations": what `probes.measure`
-            says of "codes", "pca" and "pixels", "images": how many were tested}, the same in all
-            processes. None stands where there are no labels, or it was not asked for.
+        results: {"costs": ..., "accuracies": the paper's, "representations": the results of
+            `classifiers.measure` for "codes", "pca" and "pixels", "images": number of test
+            images}, the same on all ranks. A value is None if there are no labels, or if it was
+            not requested.
 
     Raises:
         UsageError: an option is out of range, or the solver is not installed.
-        TrainingError: on testing, a cost is no number.
+        TrainingError: when testing, a cost is NaN or infinite.
     """
 
     def __init__(
@@ -65,11 +67,11 @@ class MeasureTest(Callback):
                 raise UsageError(f"evaluation.{name}: {value} is not from {least} to 1e9.")
         check_choice("evaluation.linear", linear, ("all", "codes", "none"))
         if tour_seconds:
-            import_solver()  # now, and not after a day of training
+            import_solver()  # fail now, not after a day of training
         self.posterior_samples, self.unconditional_codes = posterior_samples, unconditional_codes
         self.tour_seconds, self.linear = tour_seconds, linear
-        self.coded: list[Coded] = []
-        self.figures: dict[str, Any] = {}
+        self.coded: list[Encoded] = []
+        self.results: dict[str, Any] = {}
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         acn_of(pl_module).posterior_samples = self.posterior_samples
@@ -78,27 +80,27 @@ class MeasureTest(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        self.coded.append(Coded(**outputs))
+        self.coded.append(Encoded(**outputs))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = acn_of(pl_module), data_of(trainer)
-        coded, failure = together(self.coded), None
+        coded, failure = gather_encoded(self.coded), None
         try:
             figures = self._measure(coded, module, data) if trainer.is_global_zero else {}
-        except Exception as error:  # first to the others: they wait to be told
+        except Exception as error:  # raised after the broadcast that other ranks wait for
             figures, failure = {}, error
-        self.figures = trainer.strategy.broadcast(figures)
-        if failure or not self.figures:
-            raise failure or TrainingError("The first process could not evaluate the test images.")
+        self.results = trainer.strategy.broadcast(figures)
+        if failure or not self.results:
+            raise failure or TrainingError("Rank 0 could not evaluate the test images.")
         dims = math.prod(data.image_shape)
-        for name, value in {**self.figures["costs"], **self.figures["accuracies"]}.items():
+        for name, value in {**self.results["costs"], **self.results["accuracies"]}.items():
             if value is not None:
                 module.log(f"test/{name}", value, rank_zero_only=True)
         for name in ("ordered", "unordered"):
-            figure = bits_per_dim(self.figures["costs"][name], dims)
+            figure = bits_per_dim(self.results["costs"][name], dims)
             module.log(f"test/{name}_bits_per_dim", figure, rank_zero_only=True)
 
-    def _measure(self, coded: Coded, module: ACN, data: ImageData) -> dict[str, Any]:
+    def _measure(self, coded: Encoded, module: ACN, data: ImageData) -> dict[str, Any]:
         orders = [greedy_tour(coded.mean)]
         if self.tour_seconds:
             orders.append(shortened_tour(coded.mean, self.tour_seconds))
@@ -123,10 +125,10 @@ class MeasureTest(Callback):
         }
 
     def _representations(
-        self, coded: Coded, module: ACN, data: ImageData
+        self, coded: Encoded, module: ACN, data: ImageData
     ) -> dict[str, dict[str, Any] | None]:
-        """What `probes.measure` says of the codes, of as many principal components of the pixels as
-        a code has numbers, and of the pixels; None for what was not asked for."""
+        """The results of `classifiers.measure` for the codes, for as many principal components of
+        the pixels as a code has dimensions, and for the pixels; None if not requested."""
         found: dict[str, dict[str, Any] | None] = dict.fromkeys(("codes", "pca", "pixels"))
         classes = len(data.classes)
         if classes < 2:
@@ -164,12 +166,12 @@ def accuracies(representations: dict[str, dict[str, Any] | None]) -> dict[str, f
     }
 
 
-def together(parts: list[Coded]) -> Coded:
-    """All test images of all processes, in the order of the test set."""
+def gather_encoded(parts: list[Encoded]) -> Encoded:
+    """The test images of all ranks, in the order of the test set."""
     along = {"index": 0, "mean": 0, "z": 1, "distortion": 0}
     whole = {
         name: torch.cat(gather(torch.cat([getattr(part, name) for part in parts], dim)), dim)
         for name, dim in along.items()
     }
     order = whole["index"].argsort()
-    return Coded(**{name: part.index_select(along[name], order) for name, part in whole.items()})
+    return Encoded(**{name: part.index_select(along[name], order) for name, part in whole.items()})

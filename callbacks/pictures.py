@@ -1,4 +1,4 @@
-"""Pictures of what a model does, as PNG in the run folder and in whatever logger takes images."""
+"""Pictures of what a model does, as PNG files and for loggers that take images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,39 +13,41 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor
 
-from acn_lightning.callbacks.parts import acn_of, data_of
+from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData, IndexedImages
-from acn_lightning.data.sources.base import stratified
-from acn_lightning.inference.embedding import project
+from acn_lightning.data.subsets import stratified
+from acn_lightning.inference.embedding import encode
 from acn_lightning.inference.figures import expected, grid, scatter
+from acn_lightning.inference.projection import project
 from acn_lightning.module import ACN
-from acn_lightning.networks.component import evaluating
+from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.exact import distances_to
 from acn_lightning.utils.errors import UsageError
 
 VIEWS = 8
-"""Transformed copies of an image that are drawn."""
+"""Number of transformed copies drawn of an image."""
 
 
 class DrawPictures(Callback):
-    """Draws, as PNG in a folder and into whatever logger takes pictures,
+    """Draws pictures as PNG files in a folder, and for each logger that takes images.
 
-    - `reconstructions`: held-out images above, what the decoder makes of a sampled code of each
-      below;
-    - `neighbours`: a held-out image and its K nearest stored neighbours a row. W&B has them also
-      as a table, `queries`, to be sorted by class, mean distance or agreement;
-    - `samples`: of the model, without any image given;
-    - `augmented`: when training starts, training images and transformed copies of them, as the
-      encoder sees them, a row each; nothing with `data.augment=none`;
-    - `projection`: stored codes on a map, coloured by class: while training their two principal
-      components, after the test t-SNE of the test images' codes.
+    - `reconstructions`: held-out images above; below each, the decoder's output for a sample of
+      its posterior;
+    - `neighbours`: a row for each held-out image, with its K nearest stored neighbours. W&B also
+      gets a table, `queries`, that can be sorted by class, mean distance or agreement;
+    - `samples`: samples of the model, without an input image;
+    - `augmented`: when training starts, a row for each of some training images, with transformed
+      copies as the encoder sees them; none with `data.augment=none`;
+    - `projection`: a map of codes, coloured by class. During training it shows the first two
+      principal components of the stored codes, after the test t-SNE of the test images' codes.
 
     Args:
-        folder: where to.
-        every_n_epochs: how often while training; 0 for never. After a test they are drawn always.
-        images: how many held-out images.
-        samples: how many samples; 0 for none.
-        points: of the projection, at most; 0 for none.
+        folder: folder for the PNG files.
+        every_n_epochs: number of epochs between drawings during training; 0 for never. After a test
+            they are always drawn.
+        images: number of held-out images.
+        samples: number of samples; 0 for none.
+        points: largest number of points in the projection; 0 for no projection.
 
     Raises:
         UsageError: an option is out of range.
@@ -95,8 +97,8 @@ class DrawPictures(Callback):
     def _draw(self, trainer: Trainer, module: ACN, images: IndexedImages, how: str) -> None:
         data = data_of(trainer)
         shown = range(min(self.images, len(images)))
-        # A picture must not change what training draws next.
-        with isolate_rng(), evaluating(module), trainer.precision_plugin.forward_context():
+        # Drawing must not change the random numbers of training.
+        with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
             batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
             posterior = module(batch.image)
             decoded = expected(module.decoder(posterior.sample()))
@@ -126,7 +128,7 @@ class DrawPictures(Callback):
         if how == "tsne":
             labels = data.test_set.labels
             chosen = stratified(labels, self.points)
-            codes = module.encode_stored(data.test_set.images[chosen])
+            codes = encode(module, data.test_set.images[chosen])
         else:
             labels = data.labels[data.rows]
             chosen = stratified(labels, self.points)
@@ -154,7 +156,7 @@ def table(
     distances: Tensor,
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """Columns and rows of W&B's table of queries, which has them nearest first."""
+    """Columns and rows of W&B's table of queries; each query's neighbours are nearest first."""
     import wandb
 
     def name(label: int) -> str:

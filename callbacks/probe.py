@@ -1,31 +1,32 @@
-"""How much of the class is in the codes, while they are learned."""
+"""Measures during training how well codes predict the class."""
 
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from acn_lightning.callbacks.parts import acn_of, data_of
+from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import IndexedImages
-from acn_lightning.data.sources.base import stratified
+from acn_lightning.data.subsets import stratified
 from acn_lightning.evaluation.diagnostics import probe
+from acn_lightning.inference.embedding import encode
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError
 
 
 class ProbeCodes(Callback):
-    """Every few epochs encodes training and held-out images anew, and has classifiers learn from
-    the one and be asked for the other.
+    """Every few epochs, encodes training and held-out images again, trains classifiers on the
+    former and tests them on the latter.
 
     Logs, as fractions, `codes/knn_accuracy`, `codes/linear_accuracy`, `codes/labels_10`,
-    `codes/labels_100` and `codes/labels_1000` (linear classifiers that learn from so few labels),
+    `codes/labels_100` and `codes/labels_1000` (linear classifiers trained on that many labels),
     `codes/precision_at_10` (of the ten nearest images), `codes/nmi` and `codes/cluster_accuracy`
-    (of k-means): see `probes.measure`. Nothing where there are fewer than two classes, or nothing
-    is held out for validation. Codes of one age are what a test is
-    made with; `val/knn_accuracy` asks the stored ones, some of which are as old as the epoch.
+    (of k-means): see `classifiers.measure`. Logs nothing if there are fewer than two classes or no
+    validation images. As in a test, all codes come from the same weights. `val/knn_accuracy`
+    searches the stored codes instead, some of which are as old as the epoch.
 
     Args:
-        every_n_epochs: how often; 0 for never.
-        images: how many training images at most, of each class its share; and held-out ones.
-        linear: whether to fit classifiers and clusters; else only neighbours are looked at.
+        every_n_epochs: number of epochs between probes; 0 for never.
+        images: largest number of training images, and of held-out ones; each class gets its share.
+        linear: whether to fit classifiers and clusters; if false, only neighbours are measured.
 
     Raises:
         UsageError: an option is out of range.
@@ -60,5 +61,5 @@ class ProbeCodes(Callback):
     def _coded(self, module: ACN, images: IndexedImages) -> tuple[Tensor, Tensor]:
         labels = images.labels[images.rows]
         chosen = stratified(labels, self.images)
-        codes = module.encode_stored(images.images[images.rows[chosen]])
+        codes = encode(module, images.images[images.rows[chosen]])
         return codes, labels[chosen]

@@ -7,13 +7,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class PrintEpochs(Callback):
-    """One line an epoch: costs in nats per image, seconds."""
+    """Prints one line per epoch: costs in nats per image, and seconds."""
 
     def __init__(self) -> None:
         self.start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = time.perf_counter()  # an epoch that is gone on with has no beginning
+        self.start = time.perf_counter()  # an epoch resumed midway has no start hook
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Random numbers that a resumed run has in common with one that never stopped."""
+"""Gives a resumed run the same random numbers as one that never stopped."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -9,16 +9,16 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from acn_lightning.utils.distributed import gather, own
+from acn_lightning.utils.distributed import gather, of_this_rank
 
 
 class SeedEpochs(Callback):
     """Seeds each epoch from (seed, epoch, rank), and each validation or test from (seed, rank).
 
-    A run resumed at an epoch boundary so draws what an undisturbed one draws; one resumed within an
-    epoch goes on with the random state that the checkpoint has of each process. Held-out costs are
-    measured with the same noise every time, and a validation in the middle of an epoch leaves the
-    training's numbers alone.
+    A run resumed at an epoch boundary thus draws the same numbers as one that never stopped. A run
+    resumed within an epoch restores each rank's random state from the checkpoint. Held-out costs
+    are measured with the same noise every time, and a validation in the middle of an epoch does
+    not change the random numbers of training.
     """
 
     def __init__(self, seed: int) -> None:
@@ -42,7 +42,7 @@ class SeedEpochs(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.restarted_mid_epoch and self.resumed:
             size = len(torch.get_rng_state())
-            state = own(self.resumed)
+            state = of_this_rank(self.resumed)
             torch.set_rng_state(state[:size])
             if pl_module.device.type == "cuda" and len(state) > size:
                 torch.cuda.set_rng_state(state[size:], pl_module.device)

@@ -1,4 +1,4 @@
-"""Signals: a run ends between two steps, in all its processes after the same one."""
+"""Ends a run at a signal: between two steps, and on all ranks after the same step."""
 
 import signal
 import sys
@@ -12,32 +12,32 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from acn_lightning.callbacks.checkpoints import LastCheckpoint
-from acn_lightning.utils.distributed import alone
+from acn_lightning.utils.distributed import single_process
 from acn_lightning.utils.errors import InterruptionError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""A scheduler's end, its warning before the limit (where `sbatch --signal=USR1@300` asks for one),
-and Ctrl-C."""
+"""A scheduler's stop, its warning before the time limit (with `sbatch --signal=USR1@300`), and
+Ctrl-C."""
 
 
 class StopOnSignal(Callback):
-    """Ends training after the step that is under way, with a checkpoint of it.
+    """Ends training after the current step, and saves a checkpoint of it.
 
-    A signal may come to one process, or to each at another moment. So the processes ask each other
-    at every step, on the host and while the next step runs: nobody waits, and all stop after the
-    same step. Within an epoch's end (its search, validation) the run ends once that is saved.
-    A second Ctrl-C ends it at once, and so does any of them before and after training, when there
-    is nothing to save.
+    A signal may reach only one rank, or each rank at a different moment. So the ranks poll each
+    other at every step, on the host and while the next step runs: no rank waits, and all stop
+    after the same step. A signal during the end of an epoch (neighbour search, validation) ends
+    the run once the epoch's checkpoint is saved. A second Ctrl-C ends it at once. So does any
+    signal before or after training, when there is nothing to save.
 
-    Takes the place of Lightning's own handlers for SIGTERM and, on SLURM, SIGUSR1. These send a
-    message to the other processes from within the handler, which may be in the middle of another
-    one, and look at each step for an answer that the host has to wait for.
+    Replaces Lightning's own handlers for SIGTERM and, on SLURM, SIGUSR1. These send a message to
+    the other ranks from within the handler, possibly in the middle of another message. At each
+    step they also check for an answer that the host has to wait for.
 
     Args:
-        last: saves; None where nothing is kept.
+        last: saves the checkpoint; None if nothing is saved.
 
     Raises:
-        InterruptionError: in all processes; its status is 128 and the signal's number.
+        InterruptionError: on all ranks; its status is 128 + the signal's number.
     """
 
     def __init__(self, last: LastCheckpoint | None) -> None:
@@ -49,7 +49,7 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals come here while the work inside goes on."""
+        """Handles signals here while the body of the `with` statement runs."""
         before = {one: signal.signal(one, self._hear) for one in SIGNALS}
         try:
             yield
@@ -63,7 +63,7 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.training, self.asked, self.vote = True, 0, None
-        if not alone():
+        if not single_process():
             self.group = torch.distributed.new_group(backend="gloo")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,7 +75,7 @@ class StopOnSignal(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         between = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        # At an epoch's last batch the boundary comes first, and its checkpoint.
+        # After an epoch's last batch, the boundary and its checkpoint come first.
         if between and not trainer.is_last_batch and self._agreed():
             if self.last:
                 self.last.save(trainer)
@@ -95,8 +95,8 @@ class StopOnSignal(Callback):
         raise InterruptionError(self.last.file if self.last else None, 128 + number)
 
     def _agreed(self) -> int:
-        """The signal to stop for, the same in all processes; 0 to go on."""
-        if alone():
+        """The signal to stop for, the same on all ranks; 0 to continue."""
+        if single_process():
             return self.asked
         before, mine = self.vote, torch.tensor(self.asked)
         work = torch.distributed.all_reduce(
@@ -109,7 +109,7 @@ class StopOnSignal(Callback):
         return int(before[1])
 
     def _stop(self) -> None:
-        """Once all have been heard, or a process would leave while another asks."""
+        """Ends the run if there was a signal. Waits for all votes: no rank may leave during one."""
         number = self.asked
         if self.vote:
             self.vote[0].wait()

@@ -1,9 +1,9 @@
-"""Draws the figures of an offline W&B run as its default workspace lays them out: a section for
-each prefix, a panel for each figure, over the global step.
+"""Draws the figures of an offline W&B run in the layout of W&B's default workspace: one section per
+prefix and one panel per figure, over the global step.
 
     python docs/make_dashboard.py RUN/wandb/offline-run-... OUT.html
 
-For docs/images/dashboard.png, which is a screenshot of it.
+docs/images/dashboard.png is a screenshot of the result.
 """
 
 import json
@@ -20,7 +20,7 @@ COLUMNS = 6
 
 
 def read(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by figure."""
+    """Returns (step, value) pairs by figure."""
     command = ["wandb", "leet", "inspect", "--json", str(run.resolve())]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     found = defaultdict(list)

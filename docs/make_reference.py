@@ -1,28 +1,22 @@
-"""Writes configuration.md: every key, from the constructors that a config's sections configure.
+"""Writes configuration.md: every key, from the constructors that the config's sections configure.
 
 python docs/make_reference.py
 """
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acn_lightning import callbacks
-from acn_lightning.commands import use
-from acn_lightning.config import compose as config
-from acn_lightning.data import ImageData
-from acn_lightning.experiment.budget import fitting
-from acn_lightning.inference.sampling import draw
-from acn_lightning.module import ACN
-from acn_lightning.networks.decoders import Decoder
-from acn_lightning.networks.encoders import Encoder
-from acn_lightning.networks.likelihoods import Likelihood
-from acn_lightning.networks.priors import Prior
-from acn_lightning.networks.shapes import Shape
-from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.cli import docstring_arguments
+from acn_lightning.commands import all_commands
+from acn_lightning.config.sections import PARTS, SECTIONS, Wandb
+from acn_lightning.data import Source
+from acn_lightning.optimization import Schedule
+from acn_lightning.utils.registry import Registered, options
+
+FAMILIES = {"data": [Source], "model": [part.family for part in PARTS.values()]}
 
 HEAD = """\
 # Configuration
@@ -53,45 +47,40 @@ their own names, but for callbacks, loggers and plugins. `trainer.max_epochs` is
 takes 16 bits where the machine multiplies them.
 """
 
-SECTIONS: list[tuple[str, Callable[..., Any]]] = [
-    ("budget", fitting),
-    ("data", ImageData),
-    ("model", ACN),
-    ("neighbours", NeighbourIndex),
-    ("refresh", callbacks.RefreshNeighbours),
-    ("finetune", callbacks.Finetune),
-    ("checkpoints", callbacks.LastCheckpoint),
-    ("evaluation", callbacks.MeasureTest),
-    ("pictures", callbacks.DrawPictures),
-    ("probe", callbacks.ProbeCodes),
-    ("dashboard", callbacks.Dashboard),
-    ("sampling", draw),
-    ("wandb", config.Wandb),
-]
+OPTIMIZER = """\
+## optimizer
 
-FAMILIES = [
-    ("encoder", Encoder),
-    ("shape", Shape),
-    ("prior", Prior),
-    ("decoder", Decoder),
-    ("likelihood", Likelihood),
-]
+Of PyTorch. Besides these keys, all arguments of its constructor by their own names, such as
+`optimizer.weight_decay`.
 
-COMMANDS = [use.neighbours, use.export, use.explore, use.onnx]
+| key | default | |
+|---|---|---|
+| `kind` | adam | `adam`, `adamw` or `sgd`; or package.module:Name of a `torch.optim.Optimizer` |
+| `learning_rate` | 0.001 | at the start |
+
+## schedule
+
+How the learning rate changes along a run, by `schedule.kind`; or package.module:Name of a
+`Schedule`."""
+
+CALLBACKS = """\
+## callbacks
+
+Callbacks of your own: `callbacks.NAME.kind=package.module:Name` of a `lightning.Callback`, and the
+arguments of its constructor as `callbacks.NAME.KEY`."""
+
+COMMANDS = [command for command in all_commands().values() if options(command)]
 
 
 def reference() -> str:
-    """The page."""
+    """Returns the page."""
     parts = [HEAD]
-    for name, constructor in SECTIONS:
+    for name, constructor in (SECTIONS | {"wandb": Wandb}).items():
         parts.append(f"## {name}\n\n{first_words(constructor)}\n\n{table(constructor)}")
-        if name == "model":
-            for key, family in FAMILIES:
-                parts += [
-                    f"### model.{key}.kind={kind}\n\n{first_words(one)}\n\n{table(one)}".rstrip()
-                    for kind, one in family.kinds.items()
-                    if one.__module__.startswith("acn_lightning.")
-                ]
+        parts += [kind for family in FAMILIES.get(name, ()) for kind in kinds(family)]
+    parts.append(OPTIMIZER)
+    parts += kinds(Schedule)
+    parts.append(CALLBACKS)
     parts.append(
         "## Options of commands\n\nBeside keys of the config these commands take options of their "
         "own, which no run remembers."
@@ -100,46 +89,38 @@ def reference() -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
+def kinds(family: type[Registered]) -> Iterator[str]:
+    """Yields a section for each of this package's kinds of a family."""
+    for kind, one in family.kinds.items():
+        if one.__module__.startswith("acn_lightning."):
+            yield f"### {family.key}={kind}\n\n{first_words(one)}\n\n{table(one)}".rstrip()
+
+
 def first_words(thing: Any) -> str:
-    """Its docstring's first paragraph, as one line."""
+    """Returns the first paragraph of the docstring, as one line."""
     return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
 
 
 def table(constructor: Callable[..., Any]) -> str:
-    """Its options, with defaults and what the docstring says of them."""
-    described = arguments(inspect.getdoc(constructor) or "")
-    options = config.options(constructor) or {
-        name: (parameter.annotation, parameter.default)  # a dataclass has no keyword-only ones
+    """Returns a table of the options: name, default and description from the docstring."""
+    described = docstring_arguments(inspect.getdoc(constructor) or "")
+    own = options(constructor) or {
+        name: (parameter.annotation, parameter.default)  # a dataclass has no keyword-only arguments
         for name, parameter in inspect.signature(constructor).parameters.items()
-        if constructor is config.Wandb
+        if constructor is Wandb
     }
     rows = [
         f"| `{name}` | {plain(default)} | {described.get(name, '')} |".replace("  |", " |")
-        for name, (_, default) in options.items()
+        for name, (_, default) in own.items()
     ]
     return "\n".join(["| key | default | |", "|---|---|---|", *rows]) if rows else ""
 
 
 def plain(default: Any) -> str:
-    """As YAML says it."""
+    """Returns a default as YAML writes it."""
     if not isinstance(default, str | int | float | list | dict | None):  # a dataclass's factory
         return "[]"
     return default or '""' if isinstance(default, str) else json.dumps(default)
-
-
-def arguments(docstring: str) -> dict[str, str]:
-    """What its Args (or a dataclass's Attributes) section says of each name."""
-    return dict(_arguments(docstring))
-
-
-def _arguments(docstring: str) -> Iterator[tuple[str, str]]:
-    found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring, re.M)
-    if not found:
-        return
-    for entry in re.split(r"\n(?=    \w)", found[1].rstrip()):
-        names, _, text = entry.strip().partition(": ")
-        for name in names.split(", "):
-            yield name, " ".join(text.split()).replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A screenshot of a page in headless Chromium; of an explorer, with a point clicked.
+"""Takes a screenshot of a page in headless Chromium. In an explorer it can first click a point.
 
     python docs/make_screenshot.py PAGE.html OUT.png [WIDTHxHEIGHT] [POINT]
 
-Takes `chromium` and `chromedriver`. The pictures are brought to few colours, to be small.
+Needs `chromium` and `chromedriver`. The picture is reduced to few colours to keep the file small.
 """
 
 import io
@@ -24,7 +24,7 @@ return [box.left + xaxis._offset + xaxis.l2p(data.x[arguments[0]]),
 
 
 def main(page: str, out: str, size: str = "1280x860", point: str = "") -> None:
-    """Opens the page, waits for it to be drawn, and writes what is seen."""
+    """Opens the page, waits until it is drawn, and writes the screenshot."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for word in (

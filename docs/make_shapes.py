@@ -1,4 +1,4 @@
-"""Draws codes without a shape, with a variance only, and white: `images/shapes.png`.
+"""Draws `images/shapes.png`: codes without a shape, with a fixed variance only, and white.
 
 python docs/make_shapes.py
 
@@ -16,10 +16,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from acn_lightning import ACN
+from acn_lightning.commands.fit import fit
 from acn_lightning.config.compose import compose
-from acn_lightning.evaluation.diagnostics import code_figures
-from acn_lightning.experiment import run as experiment
+from acn_lightning.evaluation.diagnostics import code_stats
 from acn_lightning.experiment.build import read_data
+from acn_lightning.inference.embedding import encode
 
 OUT = Path(__file__).parent / "images/shapes.png"
 LAWS = {
@@ -41,16 +42,16 @@ COMMON = [
 
 
 def main() -> None:
-    """Trains and draws."""
+    """Trains the models and draws their codes."""
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.6), layout="constrained")
     data = read_data(compose("digits", COMMON))
     for axis, (name, words) in zip(axes, LAWS.items(), strict=True):
         with tempfile.TemporaryDirectory() as folder:
             root = f"trainer.default_root_dir={folder}"
-            outcome = experiment.fit("digits", [*COMMON, *words, root])
+            outcome = fit("digits", [*COMMON, *words, root])
             acn = ACN.load(str(outcome.results["checkpoint"]))
-        codes = acn.encode_stored(data.fixed_set.images)
-        said = code_figures(codes)
+        codes = encode(acn.module, data.fixed_set.images)
+        said = code_stats(codes)
         print(name, json.dumps(said))
         _, _, directions = torch.linalg.svd(codes - codes.mean(0), full_matrices=False)
         places = (codes - codes.mean(0)) @ directions[:2].T

@@ -19,7 +19,8 @@ import wandb  # noqa: F401
 
 with jaxtyping.install_import_hook("acn_lightning", "beartype.beartype"):
     import acn_lightning.callbacks
-    import acn_lightning.experiment.run  # noqa: F401  # imports all the rest
+    import acn_lightning.commands._inputs
+    import acn_lightning.experiment.train  # noqa: F401  # the two import all the rest
 
 import numpy as np
 import pytest
@@ -57,12 +58,13 @@ QUICK = (
     "model.decoder.channels=8",
     "model.prior.width=16",
     "model.code_size=4",
-    "model.schedule=constant",
+    "schedule.kind=constant",
     "model.warmup_epochs=0",
     "trainer.enable_model_summary=false",
     "pictures.samples=0",
     "pictures.points=0",
     "probe.every_n_epochs=0",
+    "evaluation.linear=none",
 )
 """Overrides for a model that trains in a moment."""
 

@@ -24,7 +24,7 @@ from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.index import NeighbourIndex
 
 fork = multiprocessing.get_context("forkserver")
-fork.set_forkserver_preload(["acn_lightning.experiment"])
+fork.set_forkserver_preload(["acn_lightning.experiment.train", "acn_lightning.commands._report"])
 
 
 class Run:

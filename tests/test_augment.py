@@ -60,8 +60,8 @@ def test_a_mirror_image():
         (["data.augment=affine", "data.augment_strength=-1"], "data.augment_strength: -1.0"),
         (["data.augment=affine", "data.augment_strength=9"], "data.augment_strength: a scale of"),
         (["data.augment=affine", "data.augment_transforms.rotate=9"], "Did you mean 'rotation'?"),
-        (["data.augment=affine", "data.augment_transforms.flip=2"], "a flip of 2 is not from 0"),
-        (["data.augment=affine", "data.augment_transforms.flip=yes"], "no number"),
+        (["data.augment=affine", "data.augment_transforms.flip=2"], "a flip of 2 is not between 0"),
+        (["data.augment=affine", "data.augment_transforms.flip=yes"], "not a number"),
         (["data.augment_transforms.flip=0.5"], "data.augment=none has none"),
     ],
 )

@@ -12,8 +12,7 @@ from PIL import Image
 
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
-from acn_lightning.data.datamodule import CLOTHES
-from acn_lightning.data.sources.idx import read_idx
+from acn_lightning.data.sources.idx import CLOTHES, read_idx
 from acn_lightning.experiment.build import build
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import InterruptionError

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from acn_lightning.config.compose import compose
+from acn_lightning.config.sections import Budget
 from acn_lightning.experiment import budget
-from acn_lightning.experiment.budget import Choice, as_before, filled, fitting, is_open
-from acn_lightning.experiment.folder import quiet_trainer
+from acn_lightning.experiment.budget import Choice, fitting, is_open, with_choice, with_sizes_of
+from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
 
@@ -27,7 +28,8 @@ def chosen(monkeypatch, seconds, *words, **options):
         return seconds[module.encoder.body[0].out_channels]
 
     monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
-    return fitting(config, quiet_trainer(config), **{"channels": [16, 32, 64]} | options)
+    budgeted = Budget(**{"channels": [16, 32, 64]} | options)
+    return fitting(config, quiet_trainer(config), budgeted)
 
 
 def test_the_largest_networks_that_leave_time_for_twenty_epochs(monkeypatch):
@@ -50,29 +52,29 @@ def test_what_the_command_says_is_not_chosen(monkeypatch):
 def test_a_choice_fills_what_is_open_and_nothing_else():
     config = compose("digits", [*OPEN[:2], "model.decoder.channels=24"])
     assert is_open(config)
-    full = filled(config, Choice(16, 7, 1.0))
+    full = with_choice(config, Choice(16, 7, 1.0))
     assert not is_open(full)
     assert full["trainer"]["max_epochs"] == 7
     assert full["model"]["encoder"]["channels"] == 16
     assert full["model"]["decoder"]["channels"] == 24
-    assert as_before(config, full) == full
-    assert as_before(full, filled(config, Choice(32, 9, 1.0))) == full
+    assert with_sizes_of(config, full) == full
+    assert with_sizes_of(full, with_choice(config, Choice(32, 9, 1.0))) == full
     assert not is_open(compose("digits", []))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"minutes": 0.0}, "budget.minutes: 0.0 is not above 0."),
+        ({"minutes": 0.0}, "budget.minutes: 0.0 is not above 0 and below 1e6."),
         ({"channels": [32, 16]}, "budget.channels"),
         ({"channels": []}, "budget.channels"),
-        ({"channels": [12]}, "12 is no positive multiple of 8"),
+        ({"channels": [12]}, "12 is not a positive multiple of 8"),
     ],
 )
 def test_wrong_budgets_are_refused_in_a_line(options, message):
     config = compose("digits", list(OPEN))
     with pytest.raises(UsageError, match=r"budget|multiple") as error:
-        fitting(config, quiet_trainer(config), **options)
+        fitting(config, quiet_trainer(config), Budget(**options))
     assert message in str(error.value)
 
 

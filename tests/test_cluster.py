@@ -1,4 +1,4 @@
-"""The launch files of conf/cluster: what they start, and what they do about how it ends."""
+"""The launch files: what they start, and what they do about how it ends."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ import yaml
 
 from acn_lightning.config.compose import compose
 
-FOLDER = Path(__file__).parents[1] / "conf" / "cluster"
+FOLDER = Path(__file__).parents[1] / "cluster"
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_state_goes_through_a_checkpoint_that_is_loaded_safely(tmp_path):
     ],
 )
 def test_state_of_other_data_is_refused(other):
-    with pytest.raises(UsageError, match="of other data"):
+    with pytest.raises(UsageError, match="belongs to other data"):
         other.load_state_dict(bank_of().state_dict())
 
 

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.data.dataset import binarise_alike
-from acn_lightning.data.sources.base import stratified
-from acn_lightning.inference.embedding import collect, encode, project
+from acn_lightning.commands._inputs import collect
+from acn_lightning.data.binarise import binarise_alike
+from acn_lightning.data.subsets import stratified
+from acn_lightning.inference.embedding import embed
+from acn_lightning.inference.projection import project
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, names_of
 
@@ -75,7 +77,7 @@ def test_export_of_a_folder_of_other_images_and_of_an_experiment(acn, checkpoint
     Path("other").mkdir()
     for number, file in enumerate(sorted(photos.rglob("*.png"))[:9]):
         Image.open(file).convert("RGB").resize((30, 20)).save(f"other/{number}.jpg")
-    with pytest.warns(UserWarning, match="Images of 3 x 20 x 30 .* brought to 1 x 12 x 12"):
+    with pytest.warns(UserWarning, match="Images of 3 x 20 x 30 .* converted to 1 x 12 x 12"):
         status, _, err = acn("export", checkpoint, "other", "out=one", "thumbnails=0")
     assert status == 0, err
     table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
@@ -117,26 +119,29 @@ def test_what_cannot_be_read_is_named_and_stops_or_is_left_out(acn, checkpoint, 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["export"], "say which checkpoint: acn export CHECKPOINT."),
-        (["export", "CHECKPOINT", "nowhere"], "nowhere: neither a folder nor an experiment."),
+        (["export"], "say which checkpoint: acn export CHECKPOINT [IMAGES] [key=value ...]."),
+        (["export", "CHECKPOINT", "nowhere"], "nowhere is neither a folder nor an experiment."),
         (["export", "CHECKPOINT", "pyproject.toml"], "is a file: give a folder of images"),
         (["export", "CHECKPOINT", "k=0"], "k: 0 is not from 1 to 134, the other images."),
         (["export", "CHECKPOINT", "k=135"], "k: 135 is not from 1 to 134, the other images."),
-        (["export", "CHECKPOINT", "out=there"], "out: there is there already."),
-        (["export", "CHECKPOINT", "part=all"], "part: 'all' is none of train, test."),
-        (["export", "CHECKPOINT", "projection=umap"], "projection: 'umap' is none of tsne, pca."),
+        (["export", "CHECKPOINT", "out=there"], "out: there already exists."),
+        (["export", "CHECKPOINT", "part=all"], "part: 'all' is not one of train, test."),
+        (["export", "CHECKPOINT", "projection=umap"], "'umap' is not one of tsne, pca."),
         (["export", "CHECKPOINT", "thumbnails=-1"], "thumbnails: -1 is not from 0 to 4096."),
         (["export", "CHECKPOINT", "kk=3"], "kk: there is no such key."),
         (["explore", "CHECKPOINT", "points=1"], "points: 1 is not from 2 to 100000."),
         (["explore", "CHECKPOINT", "thumbnails=4"], "thumbnails: 4 is not from 8 to 256."),
-        (["explore", "CHECKPOINT", "out=mine.txt"], "out: mine.txt is no .html file."),
-        (["explore", "CHECKPOINT", "out=there/a.html"], "out: there is there/a.html already."),
+        (["explore", "CHECKPOINT", "out=mine.txt"], "out: mine.txt is not an .html file."),
+        (["explore", "CHECKPOINT", "out=there/a.html"], "out: there/a.html already exists."),
         (["explore", "gone.ckpt"], "There is no checkpoint gone.ckpt."),
-        (["neighbours", "CHECKPOINT"], "say which images: acn neighbours CHECKPOINT IMAGE."),
+        (
+            ["neighbours", "CHECKPOINT"],
+            "say which image: acn neighbours CHECKPOINT IMAGE ... [key=value ...].",
+        ),
         (["neighbours", "CHECKPOINT", "gone.png"], "there is no image gone.png."),
         (["neighbours", "CHECKPOINT", "pyproject.toml"], "cannot be read as an image"),
         (["neighbours", "CHECKPOINT", "one.png", "k=200"], "k: 200 is not from 1 to 121"),
-        (["neighbours", "CHECKPOINT", "one.png", "out=there"], "out: there is there already."),
+        (["neighbours", "CHECKPOINT", "one.png", "out=there"], "out: there already exists."),
         (["neighbours", "CHECKPOINT", "one.png", "data.root=there"], "has no images"),
     ],
 )
@@ -228,15 +233,14 @@ def test_stored_codes_serve_where_encoding_anew_is_not_asked_for(acn, checkpoint
 
 
 def test_a_collection_is_seen_as_the_training_images_were(checkpoint, photos):
-    module = ACN.load(checkpoint)
-    config = module.hparams["acn_config"]
-    own = collect(module, config, {}, None)
+    acn = ACN.load(checkpoint)
+    own = collect(acn, {}, None)
     assert own.rows.tolist() == list(range(135))
     assert torch.equal(own.images, own.seen)
-    binary = config | {"data": config["data"] | {"binarisation": "static"}}
-    folder = collect(module, binary, {}, str(photos))
+    acn.config = acn.config | {"data": acn.config["data"] | {"binarisation": "static"}}
+    folder = collect(acn, {}, str(photos))
     assert len(folder.images) == 150
-    assert torch.equal(folder.seen, binarise_alike(folder.images, "static", config["seed"]))
+    assert torch.equal(folder.seen, binarise_alike(folder.images, "static", acn.config["seed"]))
     some = folder.at(torch.tensor([149, 0]))
     assert some.files == (folder.files[149], folder.files[0])
     assert some.rows.tolist() == [149, 0]
@@ -274,18 +278,16 @@ def test_a_map_of_few_or_equal_codes_is_drawn_all_the_same(size):
 
 
 def test_duplicates_are_neighbours_of_each_other(checkpoint):
-    module = ACN.load(checkpoint)
-    config = module.hparams["acn_config"]
-    twice = collect(module, config, {}, None).at(torch.tensor([5, 9, 5, 30]))
-    coded = encode(module, twice, 1, config, "pca")
+    acn = ACN.load(checkpoint)
+    twice = collect(acn, {}, None).at(torch.tensor([5, 9, 5, 30]))
+    coded = embed(acn.module, twice, 1, "pca")
     assert coded.neighbours[0].item() == 2
     assert coded.neighbours[2].item() == 0
     assert coded.distances[[0, 2]].max() == 0
 
 
 def test_a_collection_needs_more_images_than_neighbours(checkpoint):
-    module = ACN.load(checkpoint)
-    config = module.hparams["acn_config"]
-    few = collect(module, config, {}, None).at(torch.arange(3))
+    acn = ACN.load(checkpoint)
+    few = collect(acn, {}, None).at(torch.arange(3))
     with pytest.raises(UsageError, match="k: 3 is not from 1 to 2"):
-        encode(module, few, 3, config)
+        embed(acn.module, few, 3)

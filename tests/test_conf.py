@@ -8,7 +8,7 @@ from PIL import Image
 
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.config.compose import compose, experiments, layers
-from acn_lightning.experiment.budget import Choice, filled, is_open
+from acn_lightning.experiment.budget import Choice, is_open, with_choice
 from acn_lightning.experiment.build import build
 from tests.conftest import write_idx
 
@@ -75,7 +75,7 @@ def step(experiment, tmp_path):
         WRITE[source](tmp_path)
         overrides.append(f"data.root={tmp_path}")
     config = compose(experiment, overrides)
-    data, module = build(filled(config, Choice(16, 1, 0.0)) if is_open(config) else config)
+    data, module = build(with_choice(config, Choice(16, 1, 0.0)) if is_open(config) else config)
     before = [weight.clone() for weight in module.decoder.parameters()]
     trainer = Trainer(
         fast_dev_run=1, callbacks=[RefreshNeighbours()], accelerator="cpu", logger=False,

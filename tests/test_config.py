@@ -8,17 +8,16 @@ from lightning import Trainer
 
 from acn_lightning.callbacks import DrawPictures
 from acn_lightning.config.compose import (
-    TRAINER_OURS,
     complete,
     compose,
     differences,
     experiments,
     flatten,
     to_yaml,
-    trainer_options,
 )
+from acn_lightning.config.schema import TRAINER_OURS, trainer_options
 from acn_lightning.data import ImageData
-from acn_lightning.networks.component import Component
+from acn_lightning.networks.base import Component
 from acn_lightning.networks.decoders import ConvDecoder
 from acn_lightning.networks.encoders import ConvEncoder
 from acn_lightning.networks.priors import MixturePrior, Prior
@@ -109,7 +108,7 @@ def test_interpolations_resolve(monkeypatch):
 
 
 def test_a_saved_config_leaves_wandbs_mode_to_the_environment(monkeypatch, tmp_path):
-    from acn_lightning.experiment.folder import make_loggers
+    from acn_lightning.experiment.loggers import make_loggers
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "saved.yaml").write_text(to_yaml(compose("digits", ["logger=wandb"])))
@@ -140,11 +139,11 @@ def test_differences_are_dotted():
         ("trainer.limit_train_batches=many", r"trainer\.limit_train_batches: .*many"),
         ("seed=x", "seed: .*'x'"),
         ("data=3", "data is a section"),
-        ("model.prior.kind=mixtur", "none of .*Did you mean 'mixture'"),
+        ("model.prior.kind=mixtur", "not one of .*Did you mean 'mixture'"),
         ("trainer.logger=csv", "logger=csv, logger=wandb or logger=tensorboard"),
         ("--seed=1", "without dashes"),
-        ("seed", "no key=value"),
-        ("=1", "no key=value"),
+        ("seed", "not of the form key=value"),
+        ("=1", "not of the form key=value"),
         ("data.root=[", r"data\.root=\["),
         ("seed=${sed}", "sed"),
         ("resume=[1,2]", "resume"),
@@ -161,8 +160,8 @@ def test_wrong_overrides_take_one_line(override, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("data: [1, 2", "no YAML"),
-        ("- 1\n- 2", "no keys and values"),
+        ("data: [1, 2", "not valid YAML"),
+        ("- 1\n- 2", "not a mapping of keys"),
         ("data:\n  btch_size: 3", r"Did you mean 'data\.batch_size'"),
         ("data: 3", "data is a section"),
         ("model:\n  prior: mixture", r"model\.prior"),
@@ -199,7 +198,7 @@ def test_layers_go_on_top_in_order(tmp_path):
     assert vae["model"]["prior"] == {"kind": "standard_normal"}
     assert vae["model"]["decoder"] == {"kind": "conv", "channels": 16}
     assert vae["model"]["code_size"] == 3
-    assert vae["model"]["schedule"] == plain["schedule"]
+    assert vae["schedule"] == compose("mnist")["schedule"] == {"kind": "cosine", "warmup_steps": 0}
     assert compose("mnist+pixelvae")["model"]["decoder"] == plain["decoder"]
     (tmp_path / "mine.yaml").write_text("seed: 7\nmodel:\n  decoder: {kernel: 3}")
     mine = compose(f"mnist+{tmp_path}/mine.yaml")

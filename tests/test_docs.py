@@ -1,15 +1,16 @@
 """The pages in docs/: their code runs, what is generated is fresh, and no link is dead."""
 
+import importlib
 import re
 import runpy
-import warnings
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from acn_lightning.networks.decoders import Decoder
-from acn_lightning.networks.encoders import Encoder
-from acn_lightning.networks.priors import Prior
+from acn_lightning.config.compose import compose, flatten
+from tests.conftest import QUICK
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -19,26 +20,32 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.M | re.S)
 
 
-def test_networks_and_data_of_ones_own_train(monkeypatch):
-    for family in (Encoder, Decoder, Prior):  # other tests list what kinds there are
-        monkeypatch.setattr(family, "kinds", dict(family.kinds))
+def test_parts_of_ones_own_train_by_their_path(acn, monkeypatch):
+    page = (DOCS / "extending.md").read_text("utf-8")
     code = blocks("extending.md")
-    assert len(code) == 5
-    assert max(len(one.splitlines()) for one in code) < 35
-    names: dict[str, object] = {"__name__": "extending"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in code:
-            exec(compile(one, "extending.md", "exec"), names)
-            acn, data = names["acn"], names["data"]
-            image = data.test_set.images[:3] / 255
-            rate, distortion, mean = acn.costs(image, acn.bank.codes[:3])
-            assert rate.shape == distortion.shape == (3,)
-            assert rate.isfinite().all()
-            assert distortion.isfinite().all()
-            assert mean.shape == (3, acn.bank.codes.shape[1])
-    assert names["trainer"].global_step > 5
-    assert (acn.bank.written[acn.bank.rows] >= 0).all()
+    for one in code:
+        body = one.partition("class ")[2]
+        assert len(body.splitlines()) <= 20
+    Path("mine.py").write_text("\n".join(code))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    lines = re.findall(r"^acn fit digits (.*)$", page, re.M)
+    assert len(lines) == 9
+    for line in lines:  # each alone composes, and its option counts
+        config = dict(flatten(compose("digits", line.split())))
+        assert all(str(config[word.partition("=")[0]]) for word in line.split()), line
+    words = [word for line in lines for word in line.split() if "RMSprop" not in line]
+    kinds = {word.rpartition(".")[0] for word in words if ".kind=" in word}
+    quick = [word for word in QUICK if not any(word.startswith(f"{kind}.") for kind in kinds)]
+    status, out, err = acn("fit", "digits", *quick, *words, "evaluation.linear=none",
+                           "trainer.max_epochs=1")  # fmt: skip
+    assert status == 0, err
+    assert re.search(r"^rate -?\d+\.\d{3}$", out, re.M)
+    mine = importlib.import_module("mine")
+    mine.train()
+    likelihood = mine.BetaLikelihood(1)
+    images = likelihood(torch.randn(3, 2, 4, 4))
+    assert images.log_prob(images.sample()).shape == (3,)
 
 
 def test_the_reference_of_the_configuration_is_fresh():
@@ -47,8 +54,6 @@ def test_the_reference_of_the_configuration_is_fresh():
 
 
 def test_every_key_is_in_the_reference():
-    from acn_lightning.config.compose import compose, flatten
-
     text = (DOCS / "configuration.md").read_text("utf-8")
     for experiment in ("digits", "mnist", "folder"):
         for key, _ in flatten(compose(experiment)):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from acn_lightning.evaluation.costs import Coded, bits_per_dim, bounds, order_nats
+from acn_lightning.evaluation.costs import Encoded, bits_per_dim, bounds, order_nats
 from acn_lightning.evaluation.tours import greedy_tour
-from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
 from acn_lightning.retrieval.index import NeighbourIndex
 from tests.conftest import bank_of
@@ -26,7 +26,7 @@ def world():
     index.build(bank.codes, bank.rows)
     mean = torch.randn(12, 3) * 1.5
     z = mean + torch.randn(3, 12, 3)
-    coded = Coded(torch.arange(12), mean, z, torch.rand(12) * 50)
+    coded = Encoded(torch.arange(12), mean, z, torch.rand(12) * 50)
     return bank, index, coded
 
 
@@ -150,7 +150,7 @@ def test_a_bank_too_small_for_the_table_is_refused(world):
     bank = bank_of(size=8, code_size=3)
     index = NeighbourIndex(3, k=2)
     index.build(bank.codes, bank.rows)
-    with pytest.raises(ValueError, match="10 neighbours of a code are asked for, of 8"):
+    with pytest.raises(ValueError, match="Cannot find 10 neighbours of a code among 8"):
         bounds(coded, StandardNormalPrior(3), bank, index, 5, [])
 
 

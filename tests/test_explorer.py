@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.inference.embedding import Coded, Collection, collect, encode
+from acn_lightning.commands._inputs import collect
+from acn_lightning.inference.collection import Collection
+from acn_lightning.inference.embedding import Embedding, embed
 from acn_lightning.inference.explorer import page, sprite
 from tests.conftest import names_of
 
@@ -38,7 +40,7 @@ def some_collection(size=30, names=("a", "b"), channels=1, side=6, files=()):
 def some_codes(size=30, k=4):
     codes = torch.randn(size, 3)
     far = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(k, largest=False)
-    return Coded(codes, far.indices, far.values, codes[:, :2], None, 1.0)
+    return Embedding(codes, far.indices, far.values, codes[:, :2], None, 1.0)
 
 
 def test_the_page_has_places_labels_and_neighbours():
@@ -103,7 +105,7 @@ def test_without_a_browser_it_says_where_the_file_is(acn, checkpoint, monkeypatc
     words = ["points=20", "out=a.html", "open=true", "projection=pca"]
     status, _, err = acn("explore", checkpoint, *words)
     assert status == 2
-    assert err == "acn: open: there is no browser here. a.html can be opened in any.\n"
+    assert err == "acn: open: there is no browser here. Open a.html in a browser elsewhere.\n"
     assert Path("a.html").is_file()
 
 
@@ -117,10 +119,9 @@ class TestBrowser:
         from selenium import webdriver
         from selenium.webdriver.chrome.service import Service
 
-        module = ACN.load(trained / "runs/folder/mine/checkpoints/best.ckpt")
-        config = module.hparams["acn_config"]
-        collection = collect(module, config, {}, None)
-        coded = encode(module, collection, 5, config)
+        acn = ACN.load(trained / "runs/folder/mine/checkpoints/best.ckpt")
+        collection = collect(acn, {}, None)
+        coded = embed(acn.module, collection, 5)
         file = tmp_path_factory.mktemp("page") / "explorer.html"
         file.write_text(page(collection, coded, "photos", 135, 48), "utf-8")
         options = webdriver.ChromeOptions()

@@ -15,7 +15,8 @@ from torch import nn
 from acn_lightning import callbacks as cb
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.build import build
-from acn_lightning.networks.weights import read_weights, take
+from acn_lightning.networks.weights import load_matching, read_weights
+from acn_lightning.optimization import CosineSchedule
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
 from tests.test_experiment import assert_same_end, rows, stopped_at
@@ -52,9 +53,12 @@ def test_tensors_of_one_name_and_shape_are_taken():
         "b.bias": torch.ones(4),
         "c.bias": torch.ones(1),
     }
-    taken = take(network, given)
+    taken = load_matching(network, given)
     assert taken.names == ["a.weight", "b.bias"]
-    assert taken.anew == {"a.bias": "not there", "b.weight": "4 x 2 there, 4 x 3 here"}
+    assert taken.anew == {
+        "a.bias": "not in the file",
+        "b.weight": "4 x 2 in the file, 4 x 3 here",
+    }
     assert taken.left == ["c.bias"]
     for name, value in network.state_dict().items():
         assert torch.equal(value, given[name] if name in taken.names else before[name])
@@ -69,11 +73,13 @@ def test_what_does_not_fit_is_named_and_the_rest_taken(acn, parent):
     status, out, err = acn("finetune", parent, "digits", *words)
     assert status == 0, err
     assert f"weights of {parent}" in out
-    assert "encoder.body.0.weight: begins anew (8 x 1 x 3 x 3 there, 8 x 3 x 3 x 3 here)" in out
-    assert "encoder.mean.weight: begins anew (4 x" in out
-    assert re.search(r"decoder\.output\.weight: begins anew \(256 x 8 x 3 x 3 there, \d+ x 8", out)
-    assert "prior: 3 of 8 tensors taken" in out
-    found = re.search(r"encoder: (\d+) of (\d+) tensors taken", out)
+    keeps = "keeps its initial values"
+    first = "8 x 1 x 3 x 3 in the file, 8 x 3 x 3 x 3 here"
+    assert f"encoder.body.0.weight: {keeps} ({first})" in out
+    assert f"encoder.mean.weight: {keeps} (4 x" in out
+    assert re.search(rf"decoder\.output\.weight: {keeps} \(256 x 8 x 3 x 3 in .*, \d+ x 8", out)
+    assert "prior: 3 of 8 tensors loaded" in out
+    found = re.search(r"encoder: (\d+) of (\d+) tensors loaded", out)
     assert 0 < int(found[1]) < int(found[2])
 
 
@@ -83,15 +89,16 @@ def test_networks_are_the_checkpoints_and_all_else_the_experiments(acn, parent):
     old, given = compose(str(parent.parents[1] / "config.yaml")), compose("digits")
     for name in ("code_size", "encoder", "prior", "decoder"):
         assert config["model"][name] == old["model"][name]
-    for name in ("schedule", "learning_rate", "likelihood"):
-        assert config["model"][name] == given["model"][name]
+    assert config["model"]["likelihood"] == given["model"]["likelihood"]
+    for name in ("schedule", "optimizer"):
+        assert config[name] == given[name]
     assert config["data"] == given["data"] | {"subset": 200}
     results = json.loads(Path("runs/digits/new/results.json").read_text())
     assert results["parent"] == {"checkpoint": str(parent), "run": "digits-old"}
     # the config that was written begins with the same weights again
     status, out, err = acn("fit", "runs/digits/new/config.yaml", "run=again")
     assert status == 0, err
-    assert "encoder: 14 of 14 tensors taken" in out
+    assert "encoder: 14 of 14 tensors loaded" in out
     assert rows(Path("runs/digits/new")) == rows(Path("runs/digits/again"))
 
 
@@ -117,7 +124,7 @@ def test_wandb_knows_the_parent(acn, parent, monkeypatch):
 def module_from(parent, **options):
     config = compose("digits", [*QUICK, "data.subset=200"])
     data, module = build(config)
-    taken = take(module, weights(parent))
+    taken = load_matching(module, weights(parent))
     module.pretrained = [name for name in taken.names if name in dict(module.named_parameters())]
     return data, module, cb.Finetune(checkpoint=str(parent), **options)
 
@@ -182,7 +189,7 @@ def test_parts_thaw_at_their_epoch_and_come_to_their_rate(parent):
     del module.pretrained[-3:]  # as if these had begun anew
     watch = Watch()
     train(data, module, finetune, watch, epochs=7)
-    rate = module.learning_rate
+    rate = module.optimizer.learning_rate
     expected = [0, 0, 0.1, 0.2, 0.4, 0.8, 1]
     assert [one["frozen"] for one in watch.rates] == pytest.approx(
         [0.5 * rate * part for part in expected]
@@ -199,11 +206,11 @@ def test_parts_thaw_at_their_epoch_and_come_to_their_rate(parent):
 def test_the_schedule_and_a_thaw_together(parent):
     """Each group's learning rate is its share of a cosine."""
     data, module, finetune = module_from(parent, freeze=["encoder"], unfreeze_epoch=1, rate=0.5)
-    module.schedule = "cosine"
+    module.schedule = CosineSchedule()
     watch = Watch()
     trainer = train(data, module, finetune, watch, epochs=3)
-    steps = trainer.num_training_batches
-    cosine = [(1 + np.cos(np.pi * epoch / 3)) / 2 * module.learning_rate for epoch in range(3)]
+    steps, rate = trainer.num_training_batches, module.optimizer.learning_rate
+    cosine = [(1 + np.cos(np.pi * epoch / 3)) / 2 * rate for epoch in range(3)]
     assert steps * 3 == trainer.global_step
     assert [one["pretrained"] for one in watch.rates] == pytest.approx([0.5 * x for x in cosine])
     parts = [0, 0.05, 0.1]
@@ -222,7 +229,7 @@ def test_resumed_equals_undisturbed_on_both_sides_of_a_thaw(acn, parent, epoch):
         assert acn(*whole, "trainer.default_root_dir=parts", "run=one", "resume=auto")[0] == 130
     status, out, err = acn(*whole, "trainer.default_root_dir=parts", "run=one", "resume=auto")
     assert status == 0, err
-    assert "tensors taken" not in out  # its weights are its own by now
+    assert "tensors loaded" not in out  # its weights are its own by now
     assert_same_end("whole", "parts")
     results = json.loads((only_run(Path("parts")) / "results.json").read_text())
     assert results["parent"]["run"] == "digits-old"
@@ -231,19 +238,19 @@ def test_resumed_equals_undisturbed_on_both_sides_of_a_thaw(acn, parent, epoch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "say which checkpoint and what for: acn finetune CHECKPOINT NAME."),
+        ((), "say which checkpoint: acn finetune CHECKPOINT NAME [key=value ...]."),
         (("none.ckpt", "digits"), "There is no checkpoint none.ckpt."),
-        (("PARENT",), "say which checkpoint and what for"),
+        (("PARENT",), "say which name: acn finetune CHECKPOINT NAME"),
         (("PARENT", "digits", "freeze=[encode]"), "finetune.freeze: there is no part encode."),
-        (("PARENT", "digits", "freeze=[encoder,prior,decoder]"), "no part would be left to learn"),
-        (("PARENT", "digits", "unfreeze_epoch=2"), "say what is frozen till then"),
+        (("PARENT", "digits", "freeze=[encoder,prior,decoder]"), "no part would be left to train"),
+        (("PARENT", "digits", "unfreeze_epoch=2"), "unfreeze_epoch: nothing is frozen"),
         (("PARENT", "digits", "freeze=[encoder]", "unfreeze_epoch=0"), "0 is below 1"),
-        (("PARENT", "digits", "rate=0"), "finetune.rate: 0.0 is not above 0."),
-        (("PARENT", "digits", "checkpoint=x"), "the checkpoint is the command's first word"),
-        (("PARENT", "digits", "data.subset=5000"), "data.subset: 5000 is not from 2 to 1438"),
+        (("PARENT", "digits", "rate=0"), "finetune.rate: 0.0 is not above 0 and"),
+        (("PARENT", "digits", "checkpoint=x"), "give the checkpoint as the first argument"),
+        (("PARENT", "digits", "data.subset=5000"), "data.subset: 5000 is not between 2 and 1438"),
         (("PARENT", "nothing"), "nothing: unknown experiment."),
         (("PARENT", "digits", "model.encoder.kind=none", "model.prior.kind=standard_normal",
-          "model.decoder.kind=pixelcnn"), "nothing of it has a place in these networks"),
+          "model.decoder.kind=pixelcnn"), "none of its weights fits these networks"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_says_what_is_wrong(acn, parent, words, said):
@@ -258,7 +265,7 @@ def test_a_wrong_command_says_what_is_wrong(acn, parent, words, said):
 def test_without_weights_from_elsewhere_there_is_nothing_to_freeze(acn):
     status, _, err = acn("fit", "digits", *QUICK, "finetune.freeze=[encoder]")
     assert status == 2
-    assert "acn: finetune: its keys are for weights from elsewhere" in err
+    assert "acn: finetune: these keys need weights from elsewhere" in err
     assert not Path("runs").exists()
 
 
@@ -306,7 +313,7 @@ def test_an_encoder_of_ones_own_trains_and_is_imported_only_when_named(acn, resn
     shutil.rmtree(checkpoint.parents[1].parent / "other", ignore_errors=True)
     status, _, err = acn("test", checkpoint, OWN[1])
     assert status == 2  # named, but not there
-    assert "acn: model.encoder.path: resnet:SmallResNet cannot be made: No module" in err
+    assert "acn: model.encoder.path: resnet:SmallResNet cannot be imported: No module" in err
 
 
 def test_a_checkpoint_of_an_encoder_of_ones_own_is_tested(acn, resnet):
@@ -333,7 +340,7 @@ def test_its_weights_come_from_a_file_and_can_be_frozen(acn, resnet, suffix):
     words = [*without_encoder(QUICK), *FAST, *OWN, "trainer.max_epochs=1",
              "model.encoder.arguments.width=8", f"model.encoder.weights={path}",
              "finetune.freeze=[encoder.body]"]  # fmt: skip
-    with pytest.warns(UserWarning, match=r"fc: 1 tensors there have no place here"):
+    with pytest.warns(UserWarning, match=r"fc: ignored 1 tensors that the network does not have"):
         status, _, err = acn("fit", "digits", *words)
     assert status == 0, err
     found = weights(only_run() / "checkpoints" / "last.ckpt")
@@ -353,17 +360,17 @@ def test_wrong_encoders_are_refused_in_a_line(acn, resnet):
     Path("broken.py").write_text("def x(:\n")
     path = "model.encoder.path="
     for words, said in [
-        ([], "'' is no package.module:Name"),
-        ([f"{path}resnet"], "'resnet' is no package.module:Name"),
-        ([f"{path}nowhere:Net"], "nowhere:Net cannot be made: No module named 'nowhere'"),
-        ([f"{path}broken:Net"], "broken:Net cannot be made: invalid syntax"),
-        ([f"{path}resnet:Big"], "resnet:Big cannot be made: module 'resnet' has no attribute"),
-        ([f"{path}pathlib:Path"], "makes no nn.Module"),
+        ([], "'' is not of the form package.module:Name"),
+        ([f"{path}resnet"], "'resnet' is not of the form package.module:Name"),
+        ([f"{path}nowhere:Net"], "nowhere:Net cannot be imported: No module named 'nowhere'"),
+        ([f"{path}broken:Net"], "broken:Net cannot be imported: invalid syntax"),
+        ([f"{path}resnet:Big"], "resnet:Big cannot be imported: module 'resnet' has no attribute"),
+        ([f"{path}pathlib:Path"], "does not return an nn.Module"),
         ([OWN[1], "model.encoder.arguments.depth=3"], "unexpected keyword argument 'depth'"),
-        ([OWN[1], "model.encoder.arguments.channels=3"], "does not make features (B, ...) of"),
-        ([OWN[1], "model.encoder.weights=none.pt"], "There is no file of weights none.pt."),
+        ([OWN[1], "model.encoder.arguments.channels=3"], "returns no features (B, ...) for"),
+        ([OWN[1], "model.encoder.weights=none.pt"], "There is no weights file none.pt."),
         ([OWN[1], "model.encoder.weights=evil.pt"], "which could run code when loaded: refused"),
-        ([OWN[1], "model.encoder.weights=other.pt"], "nothing of other.pt fits resnet:SmallResNet"),
+        ([OWN[1], "model.encoder.weights=other.pt"], "no tensor of other.pt fits resnet:Small"),
         ([OWN[1], "model.encoder.weights=broken.safetensors"], "broken.safetensors is truncated"),
     ]:
         status, _, err = acn("fit", "digits", OWN[0], *words)
@@ -377,5 +384,5 @@ def test_a_bare_state_dict_is_read():
     torch.save({"a": torch.ones(2), "note": "x"}, "bare.pt")
     assert list(read_weights("bare.pt")) == ["a"]
     torch.save([1], "list.pt")
-    with pytest.raises(UsageError, match="holds no tensors"):
+    with pytest.raises(UsageError, match="holds no named tensors"):
         read_weights("list.pt")

@@ -200,7 +200,7 @@ def test_warm_up_grows_to_one_and_stays():
 
 
 def test_cosine_goes_down_to_zero_over_the_run():
-    seen, steps = weights("model.schedule=cosine", "model.learning_rate=0.002")
+    seen, steps = weights("schedule.kind=cosine", "optimizer.learning_rate=0.002")
     expected = [0.001 * (1 + math.cos(math.pi * step / (4 * steps))) for step in range(4 * steps)]
     assert seen.speeds == pytest.approx(expected)
     assert set(weights(epochs=1)[0].speeds) == {0.001}
@@ -267,8 +267,8 @@ def test_without_an_encoder_a_code_says_and_costs_nothing():
 
 
 def test_wrong_learning_rate():
-    with pytest.raises(UsageError, match=r"model\.learning_rate: 0"):
-        digits("model.learning_rate=0")
+    with pytest.raises(UsageError, match=r"optimizer\.learning_rate: 0"):
+        digits("optimizer.learning_rate=0")
 
 
 def test_data_of_the_batch_type():

@@ -89,7 +89,7 @@ def test_what_an_approximate_index_does_not_find_is_searched_exactly():
         ({"memory_mb": 0}, "neighbours.memory_mb: 0"),
         ({"recall": 9.5}, "neighbours.recall: 9.5"),
         ({"float16": True, "factory": "Flat"}, "neighbours.float16 .*factory=auto.*SQfp16"),
-        ({"device": "cuda"}, "neighbours.device: 'cuda' is none of auto, cpu, gpu"),
+        ({"device": "cuda"}, "neighbours.device: 'cuda' is not one of auto, cpu, gpu"),
         ({"device": "gpu"}, "sees no GPU"),
     ],
 )

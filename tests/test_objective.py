@@ -5,7 +5,7 @@ import math
 import torch
 from torch.distributions import Bernoulli, Independent, Normal
 
-from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
 from acn_lightning.objective import distortion, rate
 

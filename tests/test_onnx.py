@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from acn_lightning import ACN
-from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.distributions import unit_normal
 
 
 def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
     status, out, err = acn("onnx", checkpoint, "out=sub/mine.onnx")
     assert status == 0, err
-    assert out.startswith("sub/mine.onnx: codes are PyTorch's within ")
+    assert out.startswith("sub/mine.onnx: codes match PyTorch's within ")
     session = onnxruntime.InferenceSession("sub/mine.onnx", providers=["CPUExecutionProvider"])
     loaded = ACN.load(checkpoint)
     for size in (1, 9):
@@ -30,7 +30,7 @@ def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
     assert [path.name for path in Path("sub").iterdir()] == ["mine.onnx"]
     status, _, err = acn("onnx", checkpoint, "out=sub/mine.onnx")
     assert status == 2
-    assert "out: there is sub/mine.onnx already." in err
+    assert "out: sub/mine.onnx already exists." in err
 
 
 class Drifting(nn.Module):
@@ -41,14 +41,15 @@ class Drifting(nn.Module):
 
 
 def test_codes_that_differ_are_not_written(checkpoint, monkeypatch):
-    from acn_lightning.commands import use
+    from acn_lightning.commands.onnx import onnx
+    from acn_lightning.experiment import restore
     from acn_lightning.utils.errors import UsageError
 
-    loaded = ACN.load(checkpoint)
-    loaded.encoder = Drifting()
-    monkeypatch.setattr(use, "restore", lambda *_: loaded)
+    module = ACN.load(checkpoint).module
+    module.encoder = Drifting()
+    monkeypatch.setattr(restore, "restore", lambda *_: module)
     with pytest.raises(UsageError, match="ONNX Runtime's codes differ from PyTorch's by"):
-        use.onnx(str(checkpoint), [], out="mine.onnx")
+        onnx(str(checkpoint), [], out="mine.onnx")
     assert not list(Path().iterdir())
 
 

@@ -15,7 +15,7 @@ from acn_lightning.networks.likelihoods import (
     LogisticMixtureLikelihood,
 )
 from acn_lightning.networks.pixelcnn.network import Gate, GatedPixelCNN
-from acn_lightning.networks.pixelcnn.sampler import PixelByPixel
+from acn_lightning.networks.pixelcnn.sampler import IncrementalSampler
 
 SHAPES = [(1, 7, 6), (3, 5, 8), (1, 1, 5), (1, 6, 1)]
 SIZES = [(1, 3, 3), (1, 3, 7), (3, 3, 3), (2, 5, 3), (4, 3, 7), (2, 7, 5)]  # layers, kernels
@@ -212,7 +212,7 @@ def test_pixel_by_pixel_says_what_the_whole_network_says(
     image = torch.rand(2, *shape, dtype=torch.float64)
     size = shape[1:] if place == "map" else (1, 1)
     condition = torch.randn(2, 3, *size, dtype=torch.float64) if features else None
-    pixels = PixelByPixel(net, condition, 2, shape[2])
+    pixels = IncrementalSampler(net, condition, 2, shape[2])
     found = torch.zeros(2, 2, *shape[1:], dtype=torch.float64)
     for i in range(shape[1]):
         pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
@@ -289,7 +289,7 @@ def test_drawing_an_image_takes_the_work_of_one_pass_over_it():
     with Work() as whole:
         network(image, features)
     with Work() as drawing:
-        pixels = PixelByPixel(network, features, 2, 11)
+        pixels = IncrementalSampler(network, features, 2, 11)
         for i in range(12):
             pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
             for j in range(11):

@@ -96,7 +96,7 @@ def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_pa
     process.send_signal(signal.SIGTERM)
     status, said = ended(process)
     assert status != 0
-    assert said.count("acn: interrupted. Go on with the same command.") == 1, said
+    assert said.count("acn: interrupted. Resume with the same command.") == 1, said
     assert 11 <= last_of(folder)["global_step"] < 44
     # Started by something else this time, under the same name
     on = [*FIT, *TWO, "run=torchrun-job", "resume=auto", "checkpoints.keep=9"]
@@ -111,8 +111,9 @@ def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_pa
 def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
     """Without learning: codes, table, accuracies, and costs that have no noise in them. Three
     batches of 21 are one of 63: they have one mean and variance, which codes are made with."""
-    still = ["model.learning_rate=1e-29", "model.prior.kind=standard_normal", "data.augment=none",
-             "data.binarisation=none", "data.subset=700", "trainer.max_epochs=1"]  # fmt: skip
+    still = ["optimizer.learning_rate=1e-29", "model.prior.kind=standard_normal",
+             "data.augment=none", "data.binarisation=none", "data.subset=700",
+             "trainer.max_epochs=1"]  # fmt: skip
     fit = [word for word in (*FIT, *still) if "prior.width" not in word]
     three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp", "logger=wandb"]
     status, said = Run(*fit, *three, "data.batch_size=21", folder=tmp_path, size=3).ended()
@@ -177,7 +178,7 @@ def test_processes_learn_the_same_weights_before_and_after_a_thaw(whole, tmp_pat
         *FIT[-4:-1], *TWO, folder=tmp_path, size=2, before=compare_weights,
     ).ended()  # fmt: skip
     assert status == 0, said
-    assert said.count("encoder: 14 of 14 tensors taken") == 1
+    assert said.count("encoder: 14 of 14 tensors loaded") == 1
     found = [line.split()[2:] for line in said.splitlines() if line.startswith("epoch ")
              and line.split()[1].isdigit()]  # fmt: skip
     assert [one[:3] for one in found] == 3 * [["True", "True", "True"]]
@@ -194,5 +195,5 @@ def test_ranks_with_other_images_are_refused(tmp_path):
     words = [*FIT, *TWO, "data.source=npz", "data.root=${oc.env:LOCAL_RANK,0}.npz"]
     status, said = Run(*words, folder=tmp_path, size=2).ended()
     assert status == 2, said
-    assert "acn: data.root: ranks [1] have other training images than rank 0" in said
+    assert "acn: data.root: ranks [1] have different training images from rank 0" in said
     assert not list(tmp_path.glob("runs/*/*"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from acn_lightning.config.compose import compose
-from acn_lightning.experiment import folder as run
+from acn_lightning.experiment import trainer as run
 from acn_lightning.experiment.build import build
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK

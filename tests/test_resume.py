@@ -1,6 +1,7 @@
 """Runs that stop and go on: in the same folder, from what is left, with what has to agree."""
 
 import json
+import os
 import shutil
 import signal
 import warnings
@@ -40,7 +41,7 @@ def stop(acn, *words, epoch):
 def test_the_same_command_goes_on_in_the_same_folder(acn):
     auto = [*FIT, *AUTO, "trainer.max_epochs=3", "checkpoints.every_n_steps=4"]
     err = stop(acn, *auto, epoch=1)
-    assert err.strip().splitlines()[-1] == "acn: interrupted. Go on with the same command."
+    assert err.strip().splitlines()[-1] == "acn: interrupted. Resume with the same command."
     # what was logged after the checkpoint that is left
     folder = Path("runs/digits/mine")
     with (folder / "metrics.csv").open("a") as file:
@@ -96,19 +97,19 @@ def test_two_runs_do_not_share_a_folder(acn):
     assert acn(*one)[0] == 0
     status, _, err = acn(*one)
     assert status == 2
-    assert "there is runs/digits/mine already. Go on with it by resume=auto" in err
+    assert "runs/digits/mine already exists. Resume it with resume=auto" in err
     status, _, err = acn(*one, "resume=auto", "model.code_size=5")
     assert status == 2
     assert "model.code_size: the checkpoint was trained with 4" in err
     with run.FileLock("runs/digits/mine/.lock"):
         status, _, err = acn(*one, "resume=auto")
     assert status == 2
-    assert "another process writes to runs/digits/mine" in err
+    assert "another process is writing to runs/digits/mine" in err
     assert Path("runs/digits/mine/results.json").is_file()
     for name in ("..", "a/b", ""):
         status, _, err = acn(*FIT, f"run={name!r}")
         assert status == 2
-        assert "is no name for a folder" in err
+        assert "is not a valid folder name" in err
 
 
 # ---------------------------------------------------------------- what has to agree
@@ -174,11 +175,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(acn, stopped, tm
         last.write_bytes(b"")
     else:
         last.unlink()
-    with pytest.warns(UserWarning, match=r"last\.ckpt.* Going on from .*last-1\.ckpt"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt.* Resuming from .*last-1\.ckpt"):
         path, checkpoint = newest_checkpoint(folder)
     assert path.name == "last-1.ckpt"
     assert checkpoint["global_step"] == 10
-    with pytest.warns(UserWarning, match="Going on from"):
+    with pytest.warns(UserWarning, match="Resuming from"):
         status, _, err = acn("fit", f"resume={last}", "trainer.default_root_dir=runs")
     assert status == 0, err
     assert_same_end("runs", stopped.parents[1])
@@ -189,7 +190,7 @@ def test_where_all_are_damaged_the_first_is_named(stopped, tmp_path):
     shutil.copytree(stopped, folder)
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(b"no")
-    with pytest.raises(UsageError, match=r"run/checkpoints/last\.ckpt is no checkpoint"):
+    with pytest.raises(UsageError, match=r"run/checkpoints/last\.ckpt is not an acn checkpoint"):
         newest_checkpoint(folder)
 
 
@@ -212,7 +213,7 @@ def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_pa
                 return torch.load(tmp_path / name, weights_only=True)["number"]
         return None
 
-    calls = {"torch.save": torch, "os.fsync": run.os, "pathlib.Path.replace": Path}
+    calls = {"torch.save": torch, "os.fsync": os, "pathlib.Path.replace": Path}
     for moment in range(20):
         for path in tmp_path.iterdir():
             path.unlink()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
+from acn_lightning import ACN
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.build import build
-from acn_lightning.module import ACN
-from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.shapes import FreeShape, SphereShape, WhiteShape
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
@@ -113,10 +113,10 @@ def test_free_codes_are_what_the_encoder_says():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.shape.scale=0", "model.shape.scale: 0.0 is not above 0."),
-        ("model.shape.scale=.nan", "model.shape.scale: nan is not above 0."),
-        ("model.shape.decorrelation=-1", "model.shape.decorrelation: -1.0 is below 0."),
-        ("model.shape.kind=square", "model.shape.kind: 'square' is none of free, sphere, white."),
+        ("model.shape.scale=0", "model.shape.scale: must be finite and above 0, not 0.0."),
+        ("model.shape.scale=.nan", "model.shape.scale: must be finite and above 0, not nan."),
+        ("model.shape.decorrelation=-1", "must be finite and at least 0, not -1.0."),
+        ("model.shape.kind=square", "kind: 'square' is not one of free, sphere, white."),
         ("data.batch_size=1", "data.batch_size: codes get their mean and variance from a batch"),
     ],
 )

@@ -63,7 +63,7 @@ def test_without_the_solver_the_way_out_is_named(monkeypatch):
 
 def test_too_many_codes_for_the_solver_are_toured_greedily(monkeypatch):
     monkeypatch.setattr(tours, "import_solver", lambda: None)
-    monkeypatch.setattr(tours, "MOST", 30)
+    monkeypatch.setattr(tours, "MAX_CODES", 30)
     codes = torch.randn(31, 2)
     with pytest.warns(UserWarning, match="31 codes"):
         assert torch.equal(shortened_tour(codes, seconds=1.0), greedy_tour(codes))

@@ -62,7 +62,7 @@ def start(hosts, folder, *words):
                      "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
         log = (folder / f"{address}.log").open("a")
         processes.append(subprocess.Popen(
-            ["ip", "netns", "exec", host, "bash", ROOT / "conf/cluster/torchrun.sh", *words],
+            ["ip", "netns", "exec", host, "bash", ROOT / "cluster/torchrun.sh", *words],
             stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=os.environ | variables,
         ))  # fmt: skip
     return processes

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from acn_lightning import ACN
-from acn_lightning.data.dataset import binarise_alike
-from acn_lightning.experiment.build import from_checkpoint
+import acn_lightning
+from acn_lightning import ACN, TrainedACN
+from acn_lightning.data.binarise import binarise_alike
+from acn_lightning.experiment.restore import from_checkpoint
+from acn_lightning.inference.embedding import encode
 from acn_lightning.utils.errors import UsageError
 
 
@@ -25,7 +27,7 @@ def images():
 
 def test_codes_are_the_posteriors_means_whatever_form_images_come_in(loaded, images):
     with torch.no_grad():
-        expected = loaded(torch.from_numpy(images)[:, None] / 255).mean.numpy()
+        expected = loaded.module(torch.from_numpy(images)[:, None] / 255).mean.numpy()
     assert isinstance(loaded.encode(images), np.ndarray)
     forms = [
         images,
@@ -46,14 +48,14 @@ def test_codes_are_the_posteriors_means_whatever_form_images_come_in(loaded, ima
 def test_colours_and_other_sizes_are_converted_and_it_is_said(loaded, images):
     big = np.asarray([Image.fromarray(image).resize((24, 24), 0) for image in images])
     colour = np.repeat(big[..., None], 3, axis=3)
-    with pytest.warns(UserWarning, match="Images of 3 x 24 x 24 .* brought to 1 x 12 x 12"):
+    with pytest.warns(UserWarning, match="Images of 3 x 24 x 24 .* converted to 1 x 12 x 12"):
         converted = loaded.encode(colour)
-    with pytest.warns(UserWarning, match="brought to"):
+    with pytest.warns(UserWarning, match="converted to"):
         first = loaded.encode(torch.from_numpy(colour).permute(0, 3, 1, 2))
     np.testing.assert_array_equal(converted, first.numpy())
     wide = np.zeros((1, 12, 36), np.uint8)
     wide[:, :, 12:24] = images[0]  # what is left when the sides are cut off
-    with pytest.warns(UserWarning, match="brought to"):
+    with pytest.warns(UserWarning, match="converted to"):
         np.testing.assert_allclose(loaded.encode(wide), loaded.encode(images[:1]), rtol=1e-5)
 
 
@@ -81,14 +83,42 @@ def test_the_images_it_was_trained_on_are_not_needed(trained, tmp_path, loaded, 
     other = ACN.load(path, ["neighbours.k=2"])
     assert np.array_equal(other.encode(images), loaded.encode(images))
     assert other.neighbours(images).rows.shape == (9, 2)
-    assert other.classes == loaded.classes == 3
+    assert other.classes == ("0", "1", "2")
+    assert loaded.classes == ("digit 0", "digit 1", "digit 2")
+
+
+def test_samples_are_images_of_the_models_form(loaded):
+    torch.manual_seed(3)
+    drawn = loaded.sample(5)
+    assert drawn.shape == (5, 12, 12)
+    assert drawn.dtype == np.uint8
+    torch.manual_seed(3)
+    with torch.no_grad():
+        bank = loaded.bank
+        marginal = loaded.module.prior.marginal(bank.codes[bank.rows], nearest=1)
+        expected = loaded.module.decoder(marginal.sample((5,))).sample()
+    np.testing.assert_array_equal(drawn, (expected[:, 0] * 255).round().byte().numpy())
+    with pytest.raises(UsageError, match="count: 0"):
+        loaded.sample(0)
+
+
+def test_a_trained_model_says_what_it_is(loaded):
+    stored = len(loaded.bank.rows)
+    said = f"images of 1 x 12 x 12, codes of 4 numbers, {stored} of them stored)"
+    assert repr(loaded) == f"TrainedACN(folder: {said}"
+    assert loaded.to("cpu") is loaded
+
+
+def test_load_and_the_name_that_it_had_before(checkpoint):
+    assert ACN.load is acn_lightning.load
+    assert isinstance(acn_lightning.load(checkpoint), TrainedACN)
 
 
 def test_the_stored_codes_are_of_the_training_images(checkpoint):
     loaded = ACN.load(checkpoint)
     _, data, module = from_checkpoint(str(checkpoint), [], bank=True)
     assert torch.equal(loaded.bank.codes, module.bank.codes)
-    anew = loaded.encode_stored(data.fixed_set.images)
+    anew = encode(loaded.module, data.fixed_set.images)
     assert np.array_equal(anew, loaded.encode(data.fixed_set.images))
     loaded.bank.codes = anew
     loaded.bank.rebuild(loaded.index)
@@ -114,18 +144,18 @@ def test_what_becomes_of_an_image_hangs_on_it_alone(how):
 
 
 def test_encoding_leaves_the_module_as_it_was(loaded, images):
-    loaded.train()
-    loaded.prior.eval()
+    loaded.module.train()
+    loaded.module.prior.eval()
     codes = loaded.encode(torch.from_numpy(images))
-    assert loaded.encoder.training
-    assert not loaded.prior.training
+    assert loaded.module.encoder.training
+    assert not loaded.module.prior.training
     assert not codes.requires_grad
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (np.zeros((12, 12), np.uint8), r"form \(12, 12\) are none of"),
+        (np.zeros((12, 12), np.uint8), r"shape \(12, 12\), not"),
         (np.zeros((2, 12, 12, 4), np.uint8), "C = 1 or 3"),
         (np.zeros((2, 12, 12), np.int64), "int64: give uint8"),
         (np.full((2, 12, 12), 255.0), "between 0 and 1; these go from 255 to 255"),
@@ -142,13 +172,12 @@ def test_no_images_have_no_codes(loaded):
 
 
 def test_more_neighbours_than_codes_are_refused(loaded, images):
-    with pytest.raises(UsageError, match="500 neighbours of a code are asked for"):
+    with pytest.raises(UsageError, match="Cannot find 500 neighbours of a code"):
         loaded.neighbours(images, k=500)
 
 
 def test_a_module_put_together_by_hand_says_what_to_do(loaded, images):
-    bare = ACN(
-        loaded.encoder, loaded.shape, loaded.prior, loaded.decoder, loaded.bank, loaded.index, 3
-    )
+    parts = loaded.module
+    bare = ACN(parts.encoder, parts.shape, parts.prior, parts.decoder, parts.bank, parts.index, 3)
     with pytest.raises(UsageError, match=r"acn\(images\)\.mean"):
-        bare.encode(images)
+        TrainedACN(bare)

@@ -1,1 +1,1 @@
-"""From YAML and overrides to a checked config."""
+"""Turns YAML and overrides into a checked config."""

@@ -1,8 +1,8 @@
-"""What the encoder sees while training: a randomly transformed copy of each image.
+"""Augmentation: while training, the encoder sees a randomly transformed copy of each image.
 
-The decoder still describes the image as it is, so a code can only hold what survives the
-transformation: what the image shows, and not where its pixels are. The cost stays a bound: it is
-one for any posterior, and that of a random copy is a mixture over the transformations.
+The decoder still describes the original image, so a code can only hold what survives the
+transformation: what the image shows, not where its pixels are. The cost stays a bound, because it
+is one for any posterior: that of a random copy is a mixture over the transformations.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ class Transform(NamedTuple):
     """One transform of a recipe.
 
     Attributes:
-        size: at strength 1.
-        most: the largest that there is.
-        what: it means.
+        size: the size at strength 1.
+        most: the largest size allowed.
+        what: what the size means.
     """
 
     size: float
@@ -32,24 +32,24 @@ class Transform(NamedTuple):
 RECIPES: dict[str, dict[str, Transform]] = {
     "none": {},
     "affine": {
-        "rotation": Transform(15.0, 180.0, "degrees, to either side"),
+        "rotation": Transform(15.0, 180.0, "degrees, in either direction"),
         "scale": Transform(0.12, 0.9, "change of size, up or down"),
-        "shift": Transform(0.07, 1.0, "part of a side, in each direction"),
+        "shift": Transform(0.07, 1.0, "fraction of a side, in each direction"),
         "shear": Transform(8.0, 60.0, "degrees, along each axis"),
         "flip": Transform(0.0, 1.0, "probability of a mirror image"),
     },
     "colour": {
-        "crop": Transform(0.5, 0.95, "part of the area that may be cut off"),
+        "crop": Transform(0.5, 0.95, "fraction of the area that may be cut off"),
         "flip": Transform(0.5, 1.0, "probability of a mirror image"),
-        "brightness": Transform(0.15, 1.0, "added or taken, as a part of white"),
-        "contrast": Transform(0.4, 1.0, "change, as a part"),
-        "saturation": Transform(0.4, 1.0, "change, as a part; of colour images"),
-        "hue": Transform(0.1, 0.5, "part of the colour circle; of colour images"),
-        "grey": Transform(0.1, 1.0, "probability of losing all colour; of colour images"),
+        "brightness": Transform(0.15, 1.0, "added or subtracted, as a fraction of white"),
+        "contrast": Transform(0.4, 1.0, "relative change"),
+        "saturation": Transform(0.4, 1.0, "relative change; colour images only"),
+        "hue": Transform(0.1, 0.5, "fraction of the colour circle; colour images only"),
+        "grey": Transform(0.1, 1.0, "probability of losing all colour; colour images only"),
         "blur": Transform(0.2, 1.0, "probability"),
     },
 }
-"""Their transforms, by name."""
+"""The transforms of each recipe, by name."""
 
 
 def transform_sizes(
@@ -58,9 +58,9 @@ def transform_sizes(
     """The sizes of a recipe's transforms.
 
     Args:
-        recipe: of `RECIPES`.
-        strength: that multiplies all of the recipe's own sizes.
-        transforms: sizes of single ones, which no strength multiplies.
+        recipe: a name in `RECIPES`.
+        strength: multiplies the recipe's own sizes.
+        transforms: sizes of single transforms, which `strength` does not multiply.
 
     Raises:
         UsageError: there is no such recipe or transform, or a size is out of range.
@@ -72,7 +72,7 @@ def transform_sizes(
     check_choice("data.augment", recipe, RECIPES)
     known = RECIPES[recipe]
     if not 0 <= strength <= 10:
-        raise UsageError(f"data.augment_strength: {strength} is not from 0 to 10.")
+        raise UsageError(f"data.augment_strength: {strength} is not between 0 and 10.")
     for name in transforms:
         if name not in known:
             what = f"{recipe} has {', '.join(known)}" if known else "data.augment=none has none"
@@ -84,11 +84,11 @@ def transform_sizes(
     for name, transform in known.items():
         size = transforms.get(name, strength * transform.size)
         if isinstance(size, bool) or not isinstance(size, int | float):
-            raise UsageError(f"data.augment_transforms.{name}: {size!r} is no number.")
+            raise UsageError(f"data.augment_transforms.{name}: {size!r} is not a number.")
         if not 0 <= size <= transform.most:
             key = f"augment_transforms.{name}" if name in transforms else "augment_strength"
             raise UsageError(
-                f"data.{key}: a {name} of {size:g} is not from 0 to {transform.most:g} "
+                f"data.{key}: a {name} of {size:g} is not between 0 and {transform.most:g} "
                 f"({transform.what})."
             )
         sizes[name] = float(size)
@@ -96,12 +96,12 @@ def transform_sizes(
 
 
 class Augmentation(nn.Module):
-    """Transforms each image of a batch by random numbers of its own, from torch's global source:
-    what seeds and resumes training seeds and resumes these.
+    """Transforms each image of a batch independently. The random numbers come from torch's global
+    generator, so seeding or resuming training also seeds or resumes them.
 
     Args:
-        recipe: of `RECIPES`.
-        sizes: of its transforms, `transform_sizes`.
+        recipe: a name in `RECIPES`.
+        sizes: of its transforms, from `transform_sizes`.
         image_shape: (C, H, W).
     """
 
@@ -121,8 +121,8 @@ class Augmentation(nn.Module):
 
 
 def affine_steps(sizes: Mapping[str, float], image_shape: tuple[int, ...]) -> list[nn.Module]:
-    """One affine map; what comes in at an edge is like the edge."""
-    import kornia.augmentation as kornia  # half a second, which most commands need not wait for
+    """One affine map, which extends the border pixels outwards, and mirroring."""
+    import kornia.augmentation as kornia  # half a second that most commands can save
 
     shear = sizes["shear"]
     return [
@@ -130,7 +130,7 @@ def affine_steps(sizes: Mapping[str, float], image_shape: tuple[int, ...]) -> li
             degrees=sizes["rotation"],
             translate=(sizes["shift"], sizes["shift"]),
             scale=(1 - sizes["scale"], 1 + sizes["scale"]),
-            shear=cast(Any, (-shear, shear, -shear, shear)),  # two axes; its types know one
+            shear=cast(Any, (-shear, shear, -shear, shear)),  # two axes; its annotation has one
             padding_mode="border",
             p=1.0,
         ),
@@ -139,7 +139,7 @@ def affine_steps(sizes: Mapping[str, float], image_shape: tuple[int, ...]) -> li
 
 
 def colour_steps(sizes: Mapping[str, float], image_shape: tuple[int, ...]) -> list[nn.Module]:
-    """A part of the image, brought to its size, perhaps mirrored, in other colours and blurred."""
+    """A random crop, resized to the image's size, then mirroring, colour changes and blur."""
     import kornia.augmentation as kornia
 
     channels, height, width = image_shape
@@ -164,5 +164,5 @@ def colour_steps(sizes: Mapping[str, float], image_shape: tuple[int, ...]) -> li
 
 
 def span(size: float) -> tuple[float, float]:
-    """Factors around 1."""
+    """A range of factors around 1."""
     return 1 - size, 1 + size

@@ -1,4 +1,4 @@
-"""Images from elsewhere, brought to the form of those that a model was trained on."""
+"""Converts images to the form that a model was trained on."""
 
 import numpy as np
 import torch
@@ -6,26 +6,26 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from acn_lightning.data.sources.folder import fitted, tell_of_conversion
+from acn_lightning.data.files import fit_image, warn_of_conversion
 from acn_lightning.utils.errors import UsageError
 
 
 def as_images(
     images: np.ndarray | Tensor, image_shape: tuple[int, ...]
 ) -> UInt8[Tensor, "size channel height width"]:
-    """Arrays as this project stores images.
+    """Converts arrays to the form in which this project stores images.
 
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W); C is 1 or 3. uint8 from 0 to 255, floats
-            from 0 to 1, or bool. Where both ends could be the channels, a torch tensor has them
-            first and a NumPy array last.
-        image_shape: (C, H, W) to bring them to, with a warning where they differ: resized to cover
-            the size, the rest cut off evenly; colours become grey, and the other way about.
+            from 0 to 1, or bool. If both the first and the last axis could be the channels, a torch
+            tensor has them first and a NumPy array last.
+        image_shape: (C, H, W) to convert to, with a warning if the images differ. They are resized
+            to cover the size and cropped evenly; colour becomes grey, or grey becomes RGB.
 
     Raises:
-        UsageError: they are none of these.
+        UsageError: the arrays have another form.
     """
-    axes: tuple[int, ...]  # where channels may be
+    axes: tuple[int, ...]  # where channels may be, the likelier first
     if isinstance(images, Tensor):
         array, axes = images.cpu(), (1, 3)
     else:
@@ -35,7 +35,7 @@ def as_images(
     axis = next((one for one in axes if array.ndim == 4 and array.shape[one] in (1, 3)), None)
     if axis is None:
         raise UsageError(
-            f"images of the form {tuple(images.shape)} are none of (N, H, W), (N, H, W, C) and "
+            f"images have shape {tuple(images.shape)}, not (N, H, W), (N, H, W, C) or "
             "(N, C, H, W) with C = 1 or 3."
         )
     array = array.movedim(axis, 1)
@@ -44,7 +44,7 @@ def as_images(
     elif array.is_floating_point():
         if array.numel() and not (array.min() >= 0 and array.max() <= 1):  # or NaN
             raise UsageError(
-                f"images of {str(array.dtype).removeprefix('torch.')} have to lie between 0 and 1; "
+                f"images of {str(array.dtype).removeprefix('torch.')} must lie between 0 and 1; "
                 f"these go from {float(array.min()):g} to {float(array.max()):g}."
             )
         array = (array.float() * 255).round().to(torch.uint8)
@@ -55,11 +55,11 @@ def as_images(
         )
     if tuple(array.shape[1:]) == image_shape or not len(array):
         return array.reshape(-1, *image_shape) if not len(array) else array.contiguous()
-    tell_of_conversion(tuple(array.shape[1:]), image_shape)
+    warn_of_conversion(tuple(array.shape[1:]), image_shape)
     channels, *size = image_shape
     converted = np.empty((len(array), *image_shape), np.uint8)
     for row, image in enumerate(array.permute(0, 2, 3, 1).numpy()):
         grey = image.shape[2] == 1
-        pixels = fitted(Image.fromarray(image[..., 0] if grey else image), size, channels)
+        pixels = fit_image(Image.fromarray(image[..., 0] if grey else image), size, channels)
         converted[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(converted)

@@ -1,8 +1,8 @@
 """The LightningDataModule: indexed examples for training, validation and testing."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,102 +13,56 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from acn_lightning.data.augment import Augmentation, transform_sizes
-from acn_lightning.data.dataset import (
-    BINARISATIONS,
-    Batch,
-    IndexedImages,
-    binarise,
-    draw_binary,
-    whole,
-)
-from acn_lightning.data.download import PUBLISHED, download
-from acn_lightning.data.loader import ResumableLoader, ResumableSampler
-from acn_lightning.data.sources.base import Source, held_out_rows, read_digits, some_of
-from acn_lightning.data.sources.celeba import read_celeba
-from acn_lightning.data.sources.cifar10 import read_cifar10
-from acn_lightning.data.sources.folder import read_folder
-from acn_lightning.data.sources.idx import read_idx
-from acn_lightning.data.sources.imagenet import read_imagenet
-from acn_lightning.data.sources.npz import read_npz
+from acn_lightning.data.binarise import BINARISATIONS, binarise, draw_binary
+from acn_lightning.data.dataset import Batch, IndexedImages
+from acn_lightning.data.loader import ResumableLoader, ResumableSampler, keep_whole
+from acn_lightning.data.sources.base import Source, Splits
+from acn_lightning.data.subsets import held_out_rows, some_rows
 from acn_lightning.utils.errors import UsageError, check_choice
-
-SOURCES = (
-    "digits",
-    "mnist",
-    "fashion_mnist",
-    "cifar10",
-    "celeba",
-    "imagenet",
-    "idx",
-    "folder",
-    "npz",
-)
-CLOTHES = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-"""The classes of Fashion-MNIST, by its publisher (Xiao, Rasul and Vollgraf, arXiv 1708.07747)."""
-
-RESIZED = ("folder", "celeba", "imagenet")
-"""Sources whose images can be brought to another size."""
+from acn_lightning.utils.registry import find_class, make, whose
+from acn_lightning.utils.registry import options as keyword_options
 
 
 class ImageData(LightningDataModule):
-    """Images whose every example carries (index, image, label).
+    """An image data set in which every example carries (index, image, label).
 
-    An index is the row in the training set, or for test examples in the test set, and stays the
-    same however examples are shuffled, split or sharded. Images stay uint8 until they are on
-    their device; there they become floats in [0, 1].
+    An index is the row in the training set, or for test examples in the test set. It stays the same
+    however examples are shuffled, split or sharded. Images stay uint8 until they are on their
+    device, where they become floats in [0, 1].
 
     Args:
-        seed: of the static draw and the order of the training examples.
-        source: "digits" (scikit-learn's, no download), "mnist", "fashion_mnist", "cifar10",
-            "celeba", "imagenet" (see `read_cifar10`, `read_celeba`, `read_imagenet` for the files),
-            "idx" (any files in MNIST's layout), "folder" (PNG and JPEG, see `read_folder`) or
-            "npz".
-        root: folder of the files, or the .npz file. Not used for digits.
-        download: fetch what a published data set lacks in `root`.
-        image_size: [height, width] to bring the images of a folder, of celeba or of imagenet's
-            JPEG files to; a number for squares.
-        channels: for a folder, 1 for grey or 3 for RGB; null takes what the files are.
-        attribute: for celeba, which attribute is the label; null takes "Smiling".
+        seed: of the static draw, the subset and the order of the training examples.
+        source: where images come from: "digits" (scikit-learn's, no download), "mnist",
+            "fashion_mnist", "cifar10", "celeba", "imagenet", "idx" (any files in MNIST's format),
+            "folder" (image files) or "npz"; or package.module:Name of a `Source` of your own. In
+            Python, also a `Source` object.
+        download: whether to download missing files of a published data set.
         binarisation: "none"; "threshold" at half of white; "static", one fixed draw for each
-            image; "dynamic", a fresh draw whenever an image is trained on. Held-out images are
-            the static draw under "dynamic" also, so that figures compare.
-        validation: how many training images to hold out from training for validation: a
-            fraction below 1 or a number of images. 0 for none.
-        subset: how many of the training images to use at all, those held out included: a random
-            choice that the seed decides. null takes all.
-        batch_size: examples a step and process.
-        augment: while training, the encoder sees a randomly transformed copy of each image, which
-            the decoder describes as it is: "affine" (turned, scaled, shifted, sheared: for digits
-            and the like) or "colour" (cut, mirrored, other colours, blurred: for photographs);
-            "none" shows the image. Stored codes and figures are of the images as they are.
-        augment_strength: multiplies the sizes of the recipe's transforms.
-        augment_transforms: sizes of single ones, `{rotation: 30, flip: 0.5}`; see `RECIPES`.
+            image; "dynamic", a fresh draw whenever an image is trained on. Held-out images use the
+            static draw even with "dynamic", so that results are comparable.
+        validation: how many training images to hold out for validation: a fraction below 1 or a
+            number of images. 0 for none.
+        subset: how many of the training images to use at all, including those held out. The seed
+            decides which. null for all.
+        batch_size: examples per step and process.
+        augment: how to transform, at random, the copy of each image that the encoder sees while
+            training: "affine" (rotation, scale, shift, shear: for digits and the like), "colour"
+            (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always
+            describes the original image, and stored codes and results are of original images.
+        augment_strength: factor on the sizes of the recipe's transforms.
+        augment_transforms: sizes of single transforms, `{rotation: 30, flip: 0.5}`; see `RECIPES`.
+        options: options of the source, such as `root`.
 
     Raises:
-        UsageError: an option is none of these.
+        UsageError: an option is out of range, or the source does not have it.
     """
 
     def __init__(
         self,
         seed: int = 0,
         *,
-        source: str = "digits",
-        root: str | None = None,
+        source: str | Source = "digits",
         download: bool = True,
-        image_size: Any = None,
-        channels: int | None = None,
-        attribute: str | None = None,
         binarisation: str = "static",
         validation: float | int = 0.1,
         subset: int | None = None,
@@ -116,71 +70,57 @@ class ImageData(LightningDataModule):
         augment: str = "none",
         augment_strength: float = 1.0,
         augment_transforms: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        check_choice("data.source", source, SOURCES)
+        self.reader = source if isinstance(source, Source) else make_source(source, options)
+        self.source = source if isinstance(source, str) else type(source).__name__
         check_choice("data.binarisation", binarisation, BINARISATIONS)
-        if source != "digits" and root is None:
-            raise UsageError(
-                f"data.root: say where the data of source '{source}' lie: data.root=PATH."
-            )
-        if image_size is not None and source not in RESIZED:
-            raise UsageError(
-                "data.image_size is for the image files of celeba and imagenet, and else for "
-                "data.source=folder only."
-            )
-        if channels is not None and source != "folder":
-            raise UsageError("data.channels is for data.source=folder only.")
-        if attribute is not None and source != "celeba":
-            raise UsageError("data.attribute is for data.source=celeba only.")
-        if channels not in (None, 1, 3):
-            raise UsageError(f"data.channels: {channels} is neither 1 (grey) nor 3 (RGB).")
         if batch_size < 1:
             raise UsageError(f"data.batch_size: {batch_size} is below 1.")
         if validation < 0 or (validation >= 1 and isinstance(validation, float)):
             raise UsageError(
                 f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
             )
-        self.source, self.download, self.subset = source, download, subset
-        self.root = Path(root).expanduser() if root is not None else Path()
-        self.image_size, self.channels = parse_size(image_size), channels
-        self.attribute = attribute or "Smiling"
+        self.download = download
         self.binarisation, self.validation = binarisation, validation
-        self.batch_size, self.seed = batch_size, seed
-        self.content: Source | None = None
+        self.batch_size, self.seed, self.subset = batch_size, seed, subset
+        self.content: Splits | None = None
         self.augment = augment
         self.transforms = transform_sizes(augment, augment_strength, augment_transforms or {})
         self.augmentation: Augmentation | None = None
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, in one process of each machine."""
-        if self.download and self.source in PUBLISHED:
-            download(PUBLISHED[self.source], self.root)
+        """Downloads missing files, in one process per machine."""
+        if self.download:
+            self.reader.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the data, once."""
+        """Reads the data once."""
         if self.content is not None:
             return
-        content = self.read()
+        content = self.reader.read()
         if self.subset is not None:
-            content = content._replace(train=some_of(content.train, self.subset, self.seed))
+            chosen = some_rows(len(content.train.images), self.subset, self.seed)
+            content = content._replace(train=content.train.at(chosen))
         size = len(content.train.images)
         count = self.validation if self.validation >= 1 else round(self.validation * size)
         if count > size - 2:
             raise UsageError(
-                f"data.validation: {self.validation} of {size} training images leave none to "
-                "train on."
+                f"data.validation: {self.validation} of {size} training images leave fewer than "
+                "2 to train on."
             )
         if (content.train.labels < 0).any() != (content.test.labels < 0).any():
             raise UsageError(
-                f"data.root: of {self.root}, either the training or the test images have no "
-                "labels. Give both labels, or neither."
+                f"data.root: in {self.reader.root or self.source}, only one of the training and "
+                "test splits is labelled. Label both, or neither."
             )
-        # Where each training image is drawn afresh, this one draw serves whatever must compare.
+        # With "dynamic", this fixed draw is used for everything that must be comparable.
         fixed = binarise(content.train.images, self.binarisation, self.seed)
         drawn = content.train.images if self.binarisation == "dynamic" else fixed
         test = binarise(content.test.images, self.binarisation, self.seed)
         self.labels, self.classes = content.train.labels, content.classes
+        self.stored_images, self.stored_names = content.train.images, content.train.names
         self.image_shape = tuple(content.train.images.shape[1:])
         self.rows, held_out = held_out_rows(size, int(count))
         self.train_set = IndexedImages(drawn, self.labels, self.rows)
@@ -191,59 +131,34 @@ class ImageData(LightningDataModule):
             self.augmentation = Augmentation(self.augment, self.transforms, self.image_shape)
         self.content = content
 
-    def read(self) -> Source:
-        """The images of the source. A data set of another kind is a subclass with its own `read`.
-
-        Raises:
-            UsageError: they cannot be read.
-        """
-        match self.source:
-            case "digits":
-                return read_digits()
-            case "folder":
-                return read_folder(self.root, self.image_size, self.channels)
-            case "cifar10":
-                return read_cifar10(self.root)
-            case "celeba":
-                return read_celeba(self.root, self.image_size, self.attribute)
-            case "imagenet":
-                return read_imagenet(self.root, self.image_size)
-            case "npz":
-                return read_npz(self.root)
-            case _:
-                content = read_idx(self.root)
-                if self.source == "fashion_mnist" and len(content.classes) == len(CLOTHES):
-                    return content._replace(classes=CLOTHES)
-                return content
-
     @property
     def binary(self) -> bool:
-        """Whether pixels are black or white."""
+        """Whether every pixel is black or white."""
         return self.binarisation != "none" or all(
             bool(((part.images == 0) | (part.images == 255)).all())
             for part in (self.fixed_set, self.test_set)
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, in an order that the seed and the epoch decide and nothing else."""
+        """The training images, in an order that depends only on the seed and the epoch."""
         return self._loader(self.train_set, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        """The held-out training images; an empty list where there are none."""
+        """The held-out training images; an empty list if there are none."""
         return self._loader(self.validation_set) if len(self.validation_set) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.test_set)
 
     def encoding_dataloader(self) -> DataLoader[Batch]:
-        """Each training image once, those held out for validation included, as a fixed draw: what
-        codes are reported on."""
+        """Each training image once, including those held out for validation, in the fixed draw.
+        Codes are reported on these."""
         return self._loader(self.fixed_set)
 
     def _loader(self, images: IndexedImages, shuffle: bool = False) -> DataLoader[Batch]:
-        # Distributed samplers in a single process also: the order is a function of the seed and the
-        # epoch, so a resumed run goes on in the order that an undisturbed one has. Training pads to
-        # the same number of steps in each process; what is measured counts no image twice.
+        # Distributed samplers even in a single process: their order depends only on the seed and
+        # the epoch, so a resumed run keeps the order of an uninterrupted one. Training pads to the
+        # same number of steps in each process; evaluation counts no image twice.
         world, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
@@ -257,19 +172,21 @@ class ImageData(LightningDataModule):
             images,
             batch_size=self.batch_size,
             sampler=sampler,
-            collate_fn=whole,
+            collate_fn=keep_whole,
             pin_memory=torch.cuda.is_available(),
-            # A loader draws a number when it starts. Its own source keeps it from the global one.
+            # A loader draws a number when it starts; this keeps it from the global generator.
             generator=torch.Generator(),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint knows of the data."""
+        """What a checkpoint stores about the data."""
         return {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises:
-        UsageError: the checkpoint was trained on other data.
+        """Checks that the checkpoint was trained on the same data.
+
+        Raises:
+            UsageError: it was not.
         """
         kept = state_dict.get("fingerprint", self.fingerprint)
         if kept != self.fingerprint:
@@ -280,7 +197,7 @@ class ImageData(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> str:
-        """How many training images there are, and a checksum of them and their labels."""
+        """The number of training images, and a checksum of them and their labels."""
         assert self.content is not None
         images, labels, _ = self.content.train
         digest = sha256(str(tuple(images.shape)).encode())
@@ -290,8 +207,8 @@ class ImageData(LightningDataModule):
         return f"{len(images):,} images, {digest.hexdigest()[:16]}"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 images to floats in [0, 1], on the device. While training, drawn afresh where that
-        is asked for, with a transformed copy for the encoder."""
+        """Converts uint8 images to floats in [0, 1], on the device. While training, also adds the
+        encoder's transformed copy and makes the fresh draw of "dynamic"."""
         image = batch.image.float() / 255
         if self.trainer is None or not self.trainer.training:
             return batch._replace(image=image)
@@ -303,8 +220,8 @@ class ImageData(LightningDataModule):
     def transformed(
         self, image: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel height width"] | None:
-        """Random copies of training images, as the encoder sees them: black and white again where
-        the images are. None where it sees the images.
+        """Randomly transformed copies of training images for the encoder, binarised if the images
+        are. None if the encoder sees the images themselves.
 
         Args:
             image: in [0, 1]; grey with binarisation "dynamic".
@@ -321,23 +238,16 @@ class ImageData(LightningDataModule):
                 return draw_binary(view)
 
 
-def parse_size(value: Any) -> tuple[int, int] | None:
-    """[height, width] or one number for both.
+def make_source(kind: str, options: Mapping[str, Any]) -> Source:
+    """Constructs the source of that kind.
 
     Raises:
-        UsageError: neither.
+        UsageError: there is no such kind, or it does not take these options.
     """
-    if value is None:
-        return None
-    sides = (
-        [value, value]
-        if isinstance(value, int)
-        else list(value)
-        if isinstance(value, list | tuple)
-        else []
-    )
-    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
-        raise UsageError(
-            f"data.image_size: {value!r} is neither a number nor [height,width], from 1 to 4096."
-        )
-    return sides[0], sides[1]
+    cls = find_class(Source, kind)
+    known = keyword_options(cls)
+    if unknown := next((name for name in options if name not in known), None):
+        why = whose(Source, unknown, known)
+        raise UsageError(f"data.{unknown}: {Source.key}={kind} has no such option.{why}")
+    source: Source = make(cls, Source.key, **options)
+    return source

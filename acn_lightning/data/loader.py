@@ -1,4 +1,4 @@
-"""Training batches that go on in the middle of an epoch."""
+"""Training batches that can resume in the middle of an epoch."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -11,19 +11,19 @@ from acn_lightning.data.dataset import Batch
 
 
 class ResumableSampler(DistributedSampler[Any]):
-    """A `DistributedSampler` that leaves out what an epoch had already before the run was stopped.
+    """A `DistributedSampler` that, in a resumed epoch, skips what was drawn before the run stopped.
 
     Attributes:
-        trainer: knows whether there was such an epoch, and how many batches it had.
-        batch_size: examples of each.
+        trainer: knows whether the run resumed mid-epoch, and how many batches were drawn.
+        batch_size: examples per batch.
     """
 
     trainer: Trainer | None = None
     batch_size = 0
 
     def __iter__(self) -> Iterator[int]:
-        # Asked when the first batch is drawn: all of the checkpoint is in its place then.
-        # (Lightning would tell the loader, but not where a schedule has asked for the number of
+        # Read when the first batch is drawn: the checkpoint is fully restored by then. (Lightning
+        # would restore the loader's state, but not if a schedule has asked for the number of
         # steps.)
         had = 0
         if self.trainer is not None and self.trainer.fit_loop.restarted_mid_epoch:
@@ -32,10 +32,15 @@ class ResumableSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """Over a `ResumableSampler`. By these two methods Lightning knows that it goes on rightly."""
+    """Uses a `ResumableSampler`. Its methods tell Lightning that it can resume mid-epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def keep_whole(batch: Any) -> Any:
+    """Collates nothing: `IndexedImages` already returns whole batches."""
+    return batch

@@ -1,1 +1,1 @@
-"""What a model and its codes are worth."""
+"""Measures of a model and its codes."""

@@ -1,5 +1,5 @@
-"""What people do with codes, as figures: classify from all labels or a few, find similar images,
-cluster. Pure functions of features and labels, so that pixels can be asked the same."""
+"""Figures for uses of codes: classification from all labels or a few, image retrieval, clustering.
+Pure functions of features and labels, so pixels can be measured the same way."""
 
 import statistics
 from typing import Any, NamedTuple
@@ -10,24 +10,24 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from acn_lightning.data.sources.base import stratified
+from acn_lightning.data.subsets import stratified
 from acn_lightning.retrieval.exact import exact_neighbours
 
 KNN = 5
 """The K of the KNN classifier."""
 
 RETRIEVED = 10
-"""Images that retrieval's precision is of."""
+"""Number of retrieved images that precision is measured on."""
 
 LABELS = (10, 100, 1000)
-"""How many labels a classifier learns from, where they are few."""
+"""Numbers of labels for the classifiers that learn from few."""
 
 DRAWS = 5
-"""How often these labels are drawn."""
+"""Number of draws of these labels."""
 
 
 class Labelled(NamedTuple):
-    """What a classifier learns from, or is asked: (N, F) features of any scale, (N,) classes."""
+    """Features of any scale, (N, F), and their classes, (N,), for training or testing."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -36,19 +36,19 @@ class Labelled(NamedTuple):
 def measure(
     train: Labelled, test: Labelled, classes: int, near: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Everything that this module measures.
+    """Computes everything that this module measures.
 
     Args:
-        train: features and labels to learn from, or to be found.
-        test: to be asked.
-        classes: how many there are.
-        near: labels of the 10 nearest of the training images, (N, 10), where an index has found
-            them; None searches.
+        train: features and labels to learn from, and to search.
+        test: features and labels to test on.
+        classes: number of classes.
+        near: labels of the 10 training images nearest to each test image, (N, 10), if an index has
+            found them; None searches for them.
 
     Returns:
-        Fractions. `linear`, `knn` (K = 5), `precision_at_10`, `nmi` and `cluster_accuracy`; and
-        `labels_10`, `labels_100` and `labels_1000`, each {"mean", "spread"} or None where that is
-        fewer labels than classes, or more than there are.
+        Fractions: `linear`, `knn` (K = 5), `precision_at_10`, `nmi` and `cluster_accuracy`; and
+        `labels_10`, `labels_100` and `labels_1000`, each {"mean", "spread"}, or None if that is
+        fewer labels than classes or more than there are.
     """
     near = neighbour_labels(train, test) if near is None else near
     return {
@@ -62,8 +62,8 @@ def measure(
 def principal_components(
     train: Labelled, test: Labelled, components: int
 ) -> tuple[Labelled, Labelled]:
-    """The same images by as many principal components of the training features, or by all that
-    there are."""
+    """Projects both sets onto that many principal components of the training features, or onto all
+    if there are fewer."""
     from sklearn.decomposition import PCA
 
     count = min(components, *train.features.shape)
@@ -80,21 +80,21 @@ def principal_components(
 def linear_accuracy(
     train: Labelled, test: Labelled, chosen: Int[Tensor, " n"] | slice = slice(None)
 ) -> float:
-    """Of multinomial logistic regression, as a fraction of the test images.
+    """Accuracy of multinomial logistic regression, as a fraction of the test images.
 
-    Features are standardised by the training images. scikit-learn's defaults otherwise: an L2
-    penalty with C = 1.
+    Features are standardised with the training images' statistics. The penalty is scikit-learn's
+    default, L2 with C = 1.
 
     Args:
-        train: to learn from.
-        test: to be asked.
-        chosen: the training images whose labels are known; the others only standardise.
+        train: features and labels to learn from.
+        test: features and labels to test on.
+        chosen: training images whose labels are known; the others only serve to standardise.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     labels = train.labels[chosen]
-    if len(np.unique(labels)) < 2:  # which the library refuses
+    if len(np.unique(labels)) < 2:  # scikit-learn rejects a single class
         return float((test.labels == labels[0]).mean())
     scaler = StandardScaler().fit(train.features.astype(np.float32))  # pixels come as bytes
     model = LogisticRegression(max_iter=1000)
@@ -105,17 +105,17 @@ def linear_accuracy(
 def few_labels(
     train: Labelled, test: Labelled, count: int, classes: int
 ) -> dict[str, float] | None:
-    """`linear_accuracy` where only so many training images have labels, of each class its share:
-    the mean over five draws, and how far the least and the largest lie apart.
+    """`linear_accuracy` if only `count` training images have labels, each class getting its share.
 
     Args:
-        train: to choose from.
-        test: to be asked.
-        count: labels in all.
-        classes: how many there are.
+        train: features and labels to choose from.
+        test: features and labels to test on.
+        count: total number of labels.
+        classes: number of classes.
 
     Returns:
-        {"mean", "spread"}; None where there are fewer labels than classes, or fewer images.
+        {"mean", "spread"} over five draws, the spread being the largest minus the smallest; None if
+        `count` is below the number of classes, or above that of training images.
     """
     if not classes <= count <= len(train.labels):
         return None
@@ -125,14 +125,14 @@ def few_labels(
 
 
 def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batch"]:
-    """The class that most of the K nearest neighbours have.
+    """The most frequent class among the K nearest neighbours.
 
     Args:
-        labels: of each query's neighbours, nearest first, 0 to `classes` - 1.
-        classes: how many there are.
+        labels: labels of each query's neighbours, nearest first, 0 to `classes` - 1.
+        classes: number of classes.
 
     Returns:
-        A class for each query. Among equally frequent ones that of the nearest neighbour.
+        A class for each query. Among equally frequent classes, the one with the nearest neighbour.
 
     Example:
         >>> import torch
@@ -158,23 +158,23 @@ def neighbour_labels(train: Labelled, test: Labelled) -> np.ndarray:
 
 
 def similarity(near: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
-    """`knn`, the accuracy of the majority of the 5 nearest; `precision_at_10`.
+    """`knn`, the accuracy of a vote of the 5 nearest, and `precision_at_10`.
 
     Args:
-        near: labels of what is nearest to each query, (N, 10), nearest first.
-        labels: the queries' own, (N,).
-        classes: how many there are.
+        near: labels of the images nearest to each query, (N, 10), nearest first.
+        labels: labels of the queries, (N,).
+        classes: number of classes.
     """
     voted = knn_vote(torch.from_numpy(near[:, :KNN]), classes).numpy()
     return {"knn": float((voted == labels).mean()), "precision_at_10": precision(near, labels)}
 
 
 def precision(near: np.ndarray, labels: np.ndarray) -> float:
-    """The part of the images found that have the class of the image they were found for.
+    """The fraction of retrieved images that have the class of their query.
 
     Args:
-        near: labels of what was found, (N, K).
-        labels: of the queries, (N,).
+        near: labels of the retrieved images, (N, K).
+        labels: labels of the queries, (N,).
 
     Example:
         >>> precision(np.array([[1, 1, 0, 0], [2, 2, 2, 2]]), np.array([1, 2]))
@@ -184,12 +184,12 @@ def precision(near: np.ndarray, labels: np.ndarray) -> float:
 
 
 def clustering(test: Labelled, classes: int) -> dict[str, float]:
-    """k-means with as many clusters as classes, beside the classes.
+    """Compares k-means, with as many clusters as classes, to the classes.
 
     Returns:
-        `nmi`, the normalised mutual information of cluster and class; `cluster_accuracy`, the part
-        of the images in the right class once each cluster is given a class of its own, in the best
-        way.
+        `nmi`, the normalised mutual information of cluster and class; `cluster_accuracy`, the
+        fraction of images in the right class under the best one-to-one match of clusters and
+        classes.
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.cluster import KMeans

@@ -1,4 +1,4 @@
-"""What a model's costs are: the paper's table, as pure functions."""
+"""A model's costs, as in the paper's table: pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from acn_lightning import objective
-from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.priors import Prior
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.index import NeighbourIndex
 
 NEIGHBOURS = (1, 5, 10)
-"""The K whose costs the paper reports."""
+"""Values of K for which the paper reports costs."""
 
 
-class Coded(NamedTuple):
+class Encoded(NamedTuple):
     """Test images after the encoder and the decoder.
 
     Attributes:
         index: row in the test set, (B,).
-        mean: of the posterior q(z|x), (B, D).
-        z: S samples of it, (S, B, D).
-        distortion: -log r(x|z) in nats, the mean over the samples, (B,).
+        mean: mean of the posterior q(z|x), (B, D).
+        z: S samples of the posterior, (S, B, D).
+        distortion: -log r(x|z) in nats, averaged over the samples, (B,).
     """
 
     index: Int[Tensor, " batch"]  # type: ignore[assignment]  # hides tuple.index
@@ -40,7 +40,7 @@ class Coded(NamedTuple):
 
 
 def bounds(
-    coded: Coded,
+    coded: Encoded,
     prior: Prior,
     bank: CodeBank,
     index: NeighbourIndex,
@@ -50,47 +50,47 @@ def bounds(
 ) -> dict[str, float]:
     """The paper's costs of the test set, in nats per image.
 
-    Each is an upper bound of what a sender would pay who has to make the test images known to a
-    receiver with the same networks and training codes. Reconstruction + KL is the evidence bound,
-    -log p(x|c) <= E_q[-log r(x|z)] + KL(q(z|x) || p(z|c)), whatever c the receiver can name:
+    Each is an upper bound on what a sender pays to transmit the test images to a receiver that has
+    the same networks and training codes. Reconstruction + KL is the evidence bound,
+    -log p(x|c) <= E_q[-log r(x|z)] + KL(q(z|x) || p(z|c)), for any c that the receiver knows:
 
     - `kl_k<K>`: the mean over the K training codes nearest to the posterior's mean. The receiver
-      does not know which these are, so these are the costs *given a similar image*;
-    - `kl_unconditional`: p(z) = 1/N sum_j p(z|c_j), the average over all training codes, known to
-      both. Terms of the sum that are left out would lower the cost. So `unordered` bounds the
-      negative log-likelihood, and compares with other models;
+      does not know which ones these are, so these are costs *given a similar image*;
+    - `kl_unconditional`: p(z) = 1/N sum_j p(z|c_j), the average over all training codes, which both
+      sides know. Adding the terms that are left out of the sum would only lower the cost. So
+      `unordered` bounds the negative log-likelihood, and can be compared with other models;
     - `kl_tour`: the images are sent in an order in which each is like the one before it; the first
-      pays the unconditional cost. The receiver has decoded the image before, and so knows its code.
-      The sender may choose the order, so the cheapest of several is a bound too. `ordered` bounds
-      the cost of the images as a set, not of any one of them;
-    - `set`: the same set without a tour. The receiver does not care for the order in which images
-      come, so that the sender may choose it by other bits that have to be sent anyway, and has
-      these for nothing (bits-back; Severo, Townsend et al., arXiv 2107.09202). Any model may do so:
-      this is the figure that a tour's `ordered` competes with.
+      pays the unconditional cost. The receiver has decoded the previous image, so it knows that
+      image's code. The sender may choose the order, so the cheapest of several is a bound too.
+      `ordered` bounds the cost of the images as a set, not of any one of them;
+    - `set`: the same set without a tour. The order of the images does not matter to the receiver.
+      So the sender can choose it by other bits that must be sent anyway, which then cost nothing
+      (bits-back; Severo, Townsend et al., arXiv 2107.09202). Any model can do this, so it is the
+      figure that a tour's `ordered` competes with.
 
-    With sampled z these are estimates of the bounds, without bias; but the least of several tours'
-    estimates is low by a little of their noise.
+    With sampled z, these are unbiased estimates of the bounds, with one exception: the smallest of
+    several tours' estimates is low by a little of their noise.
 
     Args:
-        coded: the test images.
-        prior: of the model.
+        coded: the test images, encoded.
+        prior: the model's prior.
         bank: codes of the training images.
-        index: built from it.
-        nearest: terms of the unconditional sum for each image.
+        index: index built from the bank.
+        nearest: number of terms in the unconditional sum for each image.
         orders: tours of the test images, each a permutation of the batch.
-        freedom: nats per image that their order holds, `order_nats`.
+        freedom: nats per image that the order of the images holds, from `order_nats`.
 
     Returns:
         `reconstruction`, `kl_k1`, `kl_k5`, `kl_k10`, `kl_tour`, `kl_unconditional`, `ordered`,
         `unordered`, `set`.
 
     Raises:
-        UsageError: fewer training codes than the largest K.
+        UsageError: there are fewer training codes than the largest K.
     """
     posterior = unit_normal(coded.mean)
 
     def rate(given: Distribution) -> Tensor:
-        """Of each image, the mean over the samples of z."""
+        """The rate of each image, averaged over the samples of z."""
         return torch.stack([objective.rate(posterior, given, z) for z in coded.z]).mean(0)
 
     rows = index.search(coded.mean, k=max(NEIGHBOURS))
@@ -115,8 +115,8 @@ def bounds(
 
 
 def order_nats(images: UInt8[Tensor, "n channel height width"]) -> float:
-    """What the order of N images holds: the logarithm of the number of orders, in nats per image,
-    log(N! / prod_u m_u!) / N where the u-th different image comes m_u times.
+    """Information in the order of N images, in nats per image: the log of the number of orders,
+    log(N! / prod_u m_u!) / N, where the u-th distinct image occurs m_u times.
 
     Example:
         >>> round(order_nats(torch.arange(4).byte().view(4, 1, 1, 1)), 4)  # log(24) / 4
@@ -130,7 +130,7 @@ def order_nats(images: UInt8[Tensor, "n channel height width"]) -> float:
 
 
 def bits_per_dim(nats: float, dims: int) -> float:
-    """Nats per image as bits for each of its `dims` values, C x H x W.
+    """Converts nats per image to bits for each of its `dims` values, C x H x W.
 
     Example:
         >>> round(bits_per_dim(784.0, 784), 4)  # one nat each

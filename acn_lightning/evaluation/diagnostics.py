@@ -1,4 +1,4 @@
-"""What codes and their neighbours look like while they are learned: figures for a dashboard."""
+"""Dashboard figures on codes and their neighbours during training."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,25 +9,25 @@ from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.exact import distances_to
 
 ACTIVE = 0.01
-"""A dimension is active where the posterior means vary by more than this (Burda, Grosse and
+"""A dimension is active if the variance of the posterior means is above this (Burda, Grosse and
 Salakhutdinov, arXiv 1509.00519); the posterior's own variance is 1."""
 
 ACCURACIES = {"knn": "knn_accuracy", "linear": "linear_accuracy"}
-"""What a dashboard calls these of `probes.measure`."""
+"""Dashboard names of these figures of `classifiers.measure`."""
 
 
-def code_figures(codes: Float[Tensor, "n code"]) -> dict[str, float]:
-    """How codes lie in their space.
+def code_stats(codes: Float[Tensor, "n code"]) -> dict[str, float]:
+    """How codes are distributed in their space.
 
     Returns:
         - `norm`: the mean length of a code;
-        - `variance_mean`, `variance_min`: over its dimensions;
-        - `active_dimensions`: how many of these vary by more than 0.01;
-        - `eigenvalue_min`, `eigenvalue_max`: of the covariance, the variance along the direction in
-          which codes vary least and most. A collapse has both at 0, a thread the least at 0 and the
-          largest far above the rest;
-        - `effective_dimensions`: (sum of the eigenvalues)^2 / sum of their squares. D where all
-          directions vary alike, 1 where codes lie on a line.
+        - `variance_mean`, `variance_min`: mean and minimum of the dimensions' variances;
+        - `active_dimensions`: number of dimensions with a variance above 0.01;
+        - `eigenvalue_min`, `eigenvalue_max`: of the covariance, the variance along the directions
+          in which codes vary least and most. In a collapse both are 0. If codes lie on a thread,
+          the smallest is 0 and the largest far above the rest;
+        - `effective_dimensions`: (sum of the eigenvalues)^2 / sum of their squares. D if all
+          directions vary alike, 1 if codes lie on a line.
     """
     variance = codes.var(0, correction=0)
     eigenvalues = torch.linalg.eigvalsh(torch.cov(codes.double().cpu().T, correction=0)[None])[0]
@@ -44,17 +44,17 @@ def code_figures(codes: Float[Tensor, "n code"]) -> dict[str, float]:
     }
 
 
-def neighbour_figures(
+def neighbour_stats(
     bank: CodeBank, rows: Int[Tensor, " n"], before: Int[Tensor, "n k"] | None
 ) -> dict[str, float]:
-    """Of some rows' neighbours in the table: `neighbour_distance`, the mean distance of the codes;
-    `neighbour_agreement`, the fraction that have the row's own class, where there are classes;
-    `neighbours_changed`, the fraction that were none before.
+    """Figures on some rows' neighbours in the table: `neighbour_distance`, the mean distance of the
+    codes; `neighbour_agreement`, the fraction with the row's own class, if there are classes;
+    `neighbours_changed`, the fraction that were not neighbours before.
 
     Args:
-        bank: with its table.
-        rows: of codes that are trained on.
-        before: the same rows of the table before; None where there was none.
+        bank: bank with a neighbour table.
+        rows: rows of codes that are trained on.
+        before: the same rows of the previous table; None if there was none.
     """
     table = bank.require_neighbours()[rows].long()
     figures = {
@@ -76,13 +76,13 @@ def probe(
     classes: int,
     linear: bool = True,
 ) -> dict[str, float]:
-    """What `probes.measure` says of codes, as figures for a dashboard.
+    """The results of `classifiers.measure` for codes, as dashboard figures.
 
     Args:
         train: codes and labels to learn from.
-        held_out: to be asked for.
-        classes: how many there are.
-        linear: whether to fit classifiers and clusters; else only neighbours are looked at.
+        held_out: codes and labels to test on.
+        classes: number of classes.
+        linear: whether to fit classifiers and clusters; if false, only neighbours are measured.
     """
     learnt, asked = (
         Labelled(codes.cpu().numpy(), labels.cpu().numpy()) for codes, labels in (train, held_out)

@@ -8,24 +8,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from acn_lightning.utils.optional import require
+from acn_lightning.utils.optional import require_packages
 
 
 def greedy_tour(codes: Float[Tensor, "n code"]) -> Int[Tensor, " n"]:
-    """Begins with the first code and goes on to the nearest one not yet visited, again and again
-    (arXiv 1804.02476).
+    """Starts at the first code and repeatedly moves to the nearest one not yet visited (arXiv
+    1804.02476).
 
-    N distances a step, N^2 D in all: 10,000 codes take about a second.
+    A step takes up to N distances, a tour O(N^2 D) operations: 10,000 codes take about a second.
 
     Returns:
-        The rows in the order of the visit.
+        The rows in the order of the tour.
     """
     points = codes.detach().double().cpu().numpy()
     squares = (points**2).sum(1)
     left = np.arange(1, len(points))
     tour = np.zeros(len(points), np.int64)
     for step in range(1, len(points)):
-        # Up to what all have in common, the squared distances.
+        # The squared distances, up to a constant that all share.
         distances = squares[left] - 2 * points[left] @ points[tour[step - 1]]
         nearest = int(distances.argmin())
         tour[step] = left[nearest]
@@ -34,34 +34,38 @@ def greedy_tour(codes: Float[Tensor, "n code"]) -> Int[Tensor, " n"]:
     return torch.from_numpy(tour).to(codes.device)
 
 
-MOST = 20_000
-"""Codes that the solver is given at most: it wants all N^2 distances in memory."""
+MAX_CODES = 20_000
+"""Largest number of codes for the solver, which needs all N^2 distances in memory."""
 
 
 def import_solver() -> Any:
-    """`fast-tsp`.
+    """Imports the solver, `fast-tsp`.
 
     Raises:
         UsageError: it is not installed.
     """
-    return require("evaluation.tour_seconds", "tour", "fast_tsp")[0]
+    return require_packages("evaluation.tour_seconds", "tour", "fast_tsp")[0]
 
 
 def shortened_tour(codes: Float[Tensor, "n code"], seconds: float) -> Int[Tensor, " n"]:
-    """A shorter one, by the solver `fast-tsp` (2-opt and Or-opt moves): of the closed tour that it
-    finds the longest step is left out. Of very few codes, or very many, the greedy tour.
+    """A shorter tour, by the solver `fast-tsp` (2-opt and Or-opt moves). The solver finds a closed
+    tour, whose longest step is left out. For very few or very many codes, the greedy tour.
 
     Args:
-        codes: to order.
-        seconds: of search.
+        codes: codes to order.
+        seconds: duration of the search.
 
     Raises:
         UsageError: the solver is not installed.
     """
     solver = import_solver()
-    if len(codes) > MOST:
-        warnings.warn(f"No shorter tour of {len(codes):,} codes is sought: too many.", stacklevel=2)
-    if not 4 <= len(codes) <= MOST:
+    if len(codes) > MAX_CODES:
+        warnings.warn(
+            f"evaluation.tour_seconds: {len(codes):,} codes are too many to search for a shorter "
+            f"tour; the limit is {MAX_CODES:,}. Using the greedy tour.",
+            stacklevel=2,
+        )
+    if not 4 <= len(codes) <= MAX_CODES:
         return greedy_tour(codes)
     points = codes.detach().cpu()
     # The solver takes integers.

@@ -1,1 +1,1 @@
-"""From a config to a run."""
+"""Turns a config into a run."""

@@ -1,4 +1,4 @@
-"""Training that fits the machine: sizes and epochs from a few timed steps."""
+"""Fits training to the machine: chooses sizes and epochs from a few timed steps."""
 
 import math
 import time
@@ -7,30 +7,35 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from acn_lightning.callbacks import BestCheckpoint
 from acn_lightning.config.compose import Plain
+from acn_lightning.config.sections import Budget
 from acn_lightning.data import ImageData
 from acn_lightning.experiment.build import build_for, read_data
+from acn_lightning.experiment.restore import config_of
+from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError
 
 STEPS = 4
-"""That are timed, after one that is not."""
+"""Steps that are timed, after an untimed one."""
 
 FEWEST = 20
-"""Epochs that a larger network has to leave time for."""
+"""Epochs that a larger network must leave time for."""
 
 SIZED = ("encoder", "decoder")
-"""Parts whose `channels` may be null: to be chosen."""
+"""Parts whose `channels` may be null, to be chosen here."""
 
 
 class Choice(NamedTuple):
-    """What fits.
+    """Sizes that fit the budget.
 
     Attributes:
-        channels: of the parts that left it open; None where none did.
-        epochs: to train for.
-        seconds: that one takes, about.
+        channels: for the parts that left them open; None if no part did.
+        epochs: how many to train for.
+        seconds: approximate time of an epoch.
     """
 
     channels: int | None
@@ -39,52 +44,40 @@ class Choice(NamedTuple):
 
 
 def open_parts(config: Plain) -> list[str]:
-    """Parts of the model whose `channels` are to be chosen."""
+    """Parts of the model whose `channels` are still to be chosen."""
     return [part for part in SIZED if config["model"][part].get("channels", 0) is None]
 
 
 def is_open(config: Plain) -> bool:
-    """Whether something is left to be chosen."""
+    """Whether anything is left to choose."""
     return config["trainer"]["max_epochs"] is None or bool(open_parts(config))
 
 
-def fitting(
-    config: Plain,
-    trainer: Trainer,
-    *,
-    minutes: float = 6.0,
-    channels: list[int] = [8, 16, 32, 64],  # noqa: B006  # not changed
-) -> Choice:
-    """The largest networks that leave time for 20 epochs, and how many epochs there is time for.
+def fitting(config: Plain, trainer: Trainer, budget: Budget) -> Choice:
+    """The largest networks that leave time for `trainer.max_epochs` epochs (20 if null), and how
+    many epochs to train for.
 
     Args:
-        config: complete, but for `trainer.max_epochs` and `channels` of encoder and decoder: what
-            is null of these is chosen.
-        trainer: knows the device and the precision.
-        minutes: to train for, about. Times of a few steps tell; other programs on the machine make
-            them longer.
-        channels: to choose among, the smallest first.
+        config: complete, except that `trainer.max_epochs` and the `channels` of encoder and decoder
+            may be null; those are chosen here.
+        trainer: sets the device and the precision.
+        budget: how long training may take.
 
     Raises:
-        UsageError: an option is out of range, or there are several processes, each of which would
-            choose for itself.
+        UsageError: there are several processes, which would each choose for themselves.
     """
-    if not 0 < minutes < 1e6:
-        raise UsageError(f"budget.minutes: {minutes} is not above 0.")
-    if not channels or list(channels) != sorted(set(channels)) or channels[0] < 1:
-        raise UsageError(f"budget.channels: {list(channels)} are no sizes, the smallest first.")
     if trainer.world_size > 1:
         raise UsageError(
-            "trainer.max_epochs: a budget of minutes is for one process. Say how many epochs, and "
-            "model.encoder.channels and model.decoder.channels where these are null."
+            "trainer.max_epochs: a budget of minutes is for one process. Set the number of epochs, "
+            "and model.encoder.channels and model.decoder.channels if they are null."
         )
     data = read_data(config)
-    sizes: Sequence[int | None] = channels if open_parts(config) else [None]
+    sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
     best: Choice | None = None
     for size in sizes:
-        module = build_for(data, filled(config, Choice(size, 1, 0.0)))
+        module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
         seconds = epoch_seconds(data, module, trainer)
-        fits = math.floor(60 * minutes / seconds)
+        fits = math.floor(60 * budget.minutes / seconds)
         if best and fits < (config["trainer"]["max_epochs"] or FEWEST):
             break
         best = Choice(size, config["trainer"]["max_epochs"] or max(1, fits), seconds)
@@ -92,14 +85,37 @@ def fitting(
     return best
 
 
-def filled(config: Plain, choice: Choice) -> Plain:
-    """The config with what was chosen."""
+def with_sizes(config: Plain, checkpoint: dict[str, Any] | None) -> Plain:
+    """The config with all sizes and epochs filled in. A run that resumes takes them from its
+    checkpoint; otherwise they are chosen to fit this machine, and printed.
+
+    Raises:
+        UsageError: as for `fitting`.
+    """
+    if not is_open(config):
+        return config
+    if checkpoint is not None:
+        return with_sizes_of(config, config_of(checkpoint))
+    trainer = quiet_trainer(config)
+    choice = fitting(config, trainer, Budget(**config["budget"]))
+    sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
+    rank_zero_only(print)(
+        f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "
+        f"this {trainer.strategy.root_device.type.upper()} in {trainer.precision}, for "
+        f"budget.minutes={config['budget']['minutes']:g}",
+        flush=True,
+    )
+    return with_choice(config, choice)
+
+
+def with_choice(config: Plain, choice: Choice) -> Plain:
+    """The config with the choice filled in."""
     chosen = {part: {"channels": choice.channels} for part in SIZED}
-    return as_before(config, {"model": chosen, "trainer": {"max_epochs": choice.epochs}})
+    return with_sizes_of(config, {"model": chosen, "trainer": {"max_epochs": choice.epochs}})
 
 
-def as_before(config: Plain, kept: Plain) -> Plain:
-    """The config with what it leaves open as in another, which left nothing."""
+def with_sizes_of(config: Plain, kept: Plain) -> Plain:
+    """The config with its open values taken from `kept`, which has none."""
     model = dict(config["model"])
     for part in open_parts(config):
         model[part] = model[part] | {"channels": kept["model"][part].get("channels")}
@@ -108,10 +124,10 @@ def as_before(config: Plain, kept: Plain) -> Plain:
 
 
 def epoch_seconds(data: ImageData, module: ACN, trainer: Trainer) -> float:
-    """How long an epoch takes, about: its steps, and encoding all images at its end."""
+    """The approximate time of an epoch: its steps, plus encoding all images at its end."""
     device = trainer.strategy.root_device
     module.to(device)
-    optimizer = torch.optim.Adam(module.parameters())
+    optimizer = module.optimizer.make(module.parameters())
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
     code = torch.randn(len(stored.index), module.bank.codes.shape[1], device=device)
 
@@ -134,7 +150,7 @@ def epoch_seconds(data: ImageData, module: ACN, trainer: Trainer) -> float:
 
 
 def seconds_of(work: Any, device: torch.device) -> float:
-    """The mean time of some calls."""
+    """The mean time of a call, over several."""
     work()
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
     wait(device)
@@ -143,3 +159,19 @@ def seconds_of(work: Any, device: torch.device) -> float:
         work()
     wait(device)
     return (time.perf_counter() - start) / STEPS
+
+
+def budget_hint(trainer: Trainer, best: BestCheckpoint, config: Plain) -> str:
+    """Whether more time would help, judged by when the held-out cost was lowest."""
+    last = trainer.callback_metrics.get(best.monitor or "")
+    score = best.best_model_score
+    if last is None or score is None or last <= score:
+        return (
+            "The cost was lowest after the last epoch, so more time should help: budget.minutes="
+            f"{5 * config['budget']['minutes']:g} trains longer, and with larger networks if they "
+            "fit."
+        )
+    return (
+        "The cost was lowest before the last epoch, so more time alone may not help: try more "
+        "images, or a larger data.augment_strength."
+    )

@@ -1,1 +1,1 @@
-"""What is made of a trained model."""
+"""Uses of a trained model: codes, neighbours, samples, exports."""

@@ -1,4 +1,4 @@
-"""One HTML file to look at codes with: no server, no network."""
+"""One HTML file to explore codes, without a server or a network."""
 
 import base64
 import html
@@ -13,44 +13,45 @@ from typing import Any
 import torch
 from PIL import Image
 
-from acn_lightning.inference.embedding import Coded, Collection
+from acn_lightning.inference.collection import Collection
+from acn_lightning.inference.embedding import Embedding
 from acn_lightning.inference.figures import colour, thumbnails
-from acn_lightning.utils.optional import require
+from acn_lightning.utils.optional import require_packages
 
 SHEET = 4096
-"""Pixels a side of a sheet of thumbnails: browsers and GPUs take that everywhere."""
+"""Side of a sheet of thumbnails, in pixels. All browsers and GPUs support this size."""
 
 
 def require_plotly() -> Any:
-    """plotly.offline.
+    """The module plotly.offline.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: plotly is not installed.
     """
-    return require("acn explore", "explore", "plotly.offline")[0]
+    return require_packages("acn explore", "explore", "plotly.offline")[0]
 
 
-def page(collection: Collection, coded: Coded, title: str, total: int, side: int) -> str:
-    """The explorer: a map of the codes coloured by label; the image of the point that the mouse is
-    at; at a click the image and its neighbours in the collection, with their distances.
+def page(collection: Collection, embedding: Embedding, title: str, total: int, side: int) -> str:
+    """The explorer: a map of the codes, coloured by label. It shows the image of the point under
+    the mouse; a click shows that image and its neighbours in the collection, with distances.
 
     Args:
-        collection: all of it is drawn.
-        coded: what a model makes of it.
-        title: of the page.
-        total: images that the collection is a sample of.
-        side: the longest side of a thumbnail, in pixels.
+        collection: images, all of which are drawn.
+        embedding: their codes, neighbours and places.
+        title: title of the page.
+        total: number of images that the collection is a sample of.
+        side: longest side of a thumbnail, in pixels.
 
     Returns:
-        HTML that asks for nothing from elsewhere.
+        HTML that loads nothing from elsewhere.
     """
     size = len(collection.images)
     used = sorted(set(collection.labels.tolist()))
     order = {label: i for i, label in enumerate(used)}
-    names = [*collection.classes, "no label"]  # the last is that of label -1
+    names = [*collection.classes, "no label"]  # the last is for label -1
     sheets, columns, each, shape = sprite(collection, side)
     data = {
-        "k": coded.neighbours.shape[1],
+        "k": embedding.neighbours.shape[1],
         "size": shape,
         "columns": columns,
         "each": each,
@@ -58,23 +59,23 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
         "labels": [{"name": names[label], "colour": colour(label)} for label in used],
         "label": [order[label] for label in collection.labels.tolist()],
         "names": list(collection.files) or [f"image {row}" for row in collection.rows.tolist()],
-        "x": rounded(coded.places[:, 0]),
-        "y": rounded(coded.places[:, 1]),
-        "neighbours": coded.neighbours.flatten().tolist(),
-        "distances": rounded(coded.distances.flatten()),
+        "x": rounded(embedding.places[:, 0]),
+        "y": rounded(embedding.places[:, 1]),
+        "neighbours": embedding.neighbours.flatten().tolist(),
+        "distances": rounded(embedding.distances.flatten()),
     }
-    note = f"{size:,} images, codes of {coded.codes.shape[1]} numbers."
+    note = f"{size:,} images, codes of {embedding.codes.shape[1]} numbers."
     if size < total:
         note = (
-            f"A sample of {size:,} of {total:,} images, of each class its share; neighbours are "
-            f"the nearest within it. Codes of {coded.codes.shape[1]} numbers."
+            f"A sample of {size:,} of {total:,} images, stratified by class; neighbours are the "
+            f"nearest within the sample. Codes of {embedding.codes.shape[1]} numbers."
         )
     known = {
         "title": html.escape(title),
         "note": html.escape(note),
         "rendering": "pixelated" if max(collection.images.shape[2:]) <= 64 else "auto",
         "plotly": require_plotly().get_plotlyjs(),
-        # No text in it can end the script that it stands in.
+        # Escaped, so that no text in it can end the surrounding script.
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     text = Path(__file__).with_suffix(".html").read_text("utf-8")
@@ -82,17 +83,17 @@ def page(collection: Collection, coded: Coded, title: str, total: int, side: int
 
 
 def rounded(numbers: torch.Tensor) -> list[float]:
-    """To five digits, which is half of the bytes."""
+    """Numbers to five digits, which halves the bytes."""
     return [float(f"{number:.5g}") for number in numbers.tolist()]
 
 
 def sprite(
     collection: Collection, side: int
 ) -> tuple[list[dict[str, Any]], int, int, Sequence[int]]:
-    """All images in a few large ones.
+    """Thumbnails of all images, on a few large sheets.
 
     Returns:
-        (the sheets, thumbnails in a row, thumbnails in a sheet, (width, height) of one).
+        (the sheets, thumbnails per row, thumbnails per sheet, (width, height) of a thumbnail).
     """
     pictures = thumbnails(collection.images, side)
     first = next(pictures)

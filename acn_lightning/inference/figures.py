@@ -1,4 +1,4 @@
-"""Pictures of what a model does, as Pillow images."""
+"""Pictures of a model's results, as Pillow images."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 
 def expected(images: Distribution) -> Tensor:
-    """Their mean where it is known, else a sample."""
+    """The mean of the images if it is known, else a sample."""
     try:
         return images.mean
     except NotImplementedError:
@@ -21,7 +21,7 @@ def expected(images: Distribution) -> Tensor:
 def thumbnails(
     images: UInt8[Tensor, "size channel height width"], side: int
 ) -> Iterator[Image.Image]:
-    """Pictures of these images, the longest side at most `side` pixels."""
+    """Pictures of these images, with a longest side of at most `side` pixels."""
     for image in images.permute(0, 2, 3, 1).numpy():
         pixels = image[..., 0] if image.shape[2] == 1 else image
         picture = Image.fromarray(np.ascontiguousarray(pixels))
@@ -33,11 +33,11 @@ COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
     "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#4b5563",
 )  # fmt: skip
-"""Of the first ten classes; the others have hues far from each other's."""
+"""Colours of the first ten classes. The others get hues far from each other."""
 
 
 def colour(label: int) -> str:
-    """Of a class; grey for none, -1."""
+    """The colour of a class; grey for -1, no class."""
     if label < 0:
         return "#999999"
     return COLOURS[label] if label < len(COLOURS) else f"hsl({label * 137.508 % 360:.0f},65%,45%)"
@@ -46,8 +46,8 @@ def colour(label: int) -> str:
 def scatter(
     places: Float[Tensor, "size 2"], labels: Sequence[int], classes: Sequence[str], side: int = 640
 ) -> Image.Image:
-    """Points coloured by class, with a legend of the first twenty."""
-    scale = 2  # drawn large and made small: edges are smooth
+    """Points coloured by class, with a legend of up to twenty classes."""
+    scale = 2  # drawn larger, then shrunk, for smooth edges
     low, high = places.min(0).values, places.max(0).values
     span = float((high - low).max()) or 1.0
     margin, radius = 12 * scale, 3 * scale
@@ -69,11 +69,11 @@ def scatter(
 def grid(
     rows: Float[Tensor, "rows columns channel height width"], apart: int | None = None
 ) -> Image.Image:
-    """Images in rows and columns on white, enlarged until one has about 56 pixels a side.
+    """Images in rows and columns on white, each enlarged to about 56 pixels a side.
 
     Args:
-        rows: pixel values 0 to 1; 1 or 3 channels.
-        apart: a wider gap follows this many columns.
+        rows: pixel values from 0 to 1; 1 or 3 channels.
+        apart: number of columns before a wider gap; None for no gap.
     """
     height, columns, channels, tall, wide = rows.shape
     pad, gap = 2, 10

@@ -1,4 +1,4 @@
-"""The encoder for programs without PyTorch."""
+"""Exports the encoder to ONNX, for programs without PyTorch."""
 
 import json
 import logging
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from acn_lightning.checkpoint import KEY
 from acn_lightning.module import ACN
-from acn_lightning.networks.component import evaluating
+from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError
-from acn_lightning.utils.optional import require
+from acn_lightning.utils.optional import require_packages
 
 TOLERANCE = 1e-4
-"""Of a code by ONNX Runtime, beside the same by PyTorch: absolute, and relative to the longest."""
+"""Allowed difference of codes from PyTorch's: absolute, plus relative to the largest value."""
 
 
 class Codes(nn.Module):
-    """Images to codes: the posterior's means, in their shape."""
+    """Maps images to codes: posterior means with the model's shape applied."""
 
     def __init__(self, module: ACN) -> None:
         super().__init__()
@@ -33,37 +33,60 @@ class Codes(nn.Module):
 
 
 def require_onnx() -> list[Any]:
-    """onnx, onnxruntime and onnxscript.
+    """The modules onnx, onnxruntime and onnxscript.
 
     Raises:
         UsageError: one is not installed.
     """
-    return require("acn onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
+    return require_packages("acn onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
 
 
 def write_onnx(module: ACN, path: Path) -> float:
-    """Writes an encoder, `image` (batch, C, H, W) float32 in [0, 1] to `code` (batch, D), with any
-    number of images at once. The file's metadata say what the images have to be: `image_shape`, and
-    `binarisation`, how they were made black and white, if they were.
+    """Writes and checks an encoder from `image` (batch, C, H, W), float32 in [0, 1], to `code`
+    (batch, D), for any batch size. The file's metadata describe the images that it expects:
+    `image_shape`, and `binarisation`, which says how they were made black and white, if at all.
 
     Args:
-        module: trained, on the CPU.
-        path: of the file.
+        module: a trained module on the CPU.
+        path: path of the file.
 
     Returns:
-        The largest difference between the codes of random images by ONNX Runtime and by PyTorch.
+        The largest difference between ONNX Runtime's and PyTorch's codes of random images.
 
     Raises:
-        UsageError: a package is not installed; the encoder cannot be exported; or the codes differ.
+        UsageError: a package is not installed, the encoder cannot be exported, or the codes differ.
     """
-    onnx, onnxruntime, _ = require_onnx()
     shape = tuple(module.hparams["image_shape"])
-    codes: Any = Codes(module).cpu()
-    codes.to(memory_format=torch.contiguous_format)  # in place, as it only moves weights about
+    codes = Codes(module).cpu()
+    codes.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # in place
     images = torch.rand(5, *shape)
+    expected = export(codes, images, path)
+    config = module.hparams[KEY]
+    write_metadata(
+        path,
+        {
+            "image_shape": json.dumps(list(shape)),
+            "binarisation": config["data"]["binarisation"],
+            "experiment": config["experiment"],
+        },
+    )
+    difference = float(np.abs(run(path, images) - expected).max())
+    if not difference <= TOLERANCE * (1 + np.abs(expected).max()):  # also catches NaN
+        raise UsageError(
+            f"out: ONNX Runtime's codes differ from PyTorch's by {difference:.2g}: nothing written."
+        )
+    return difference
+
+
+def export(codes: Codes, images: Tensor, path: Path) -> np.ndarray:
+    """Writes the file; returns PyTorch's codes of these images.
+
+    Raises:
+        UsageError: torch cannot export the encoder.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with evaluating(codes), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what its own libraries think of each other
+    with eval_mode(codes), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own libraries warn about each other
         try:
             torch.onnx.export(
                 codes,
@@ -79,21 +102,21 @@ def write_onnx(module: ACN, path: Path) -> float:
         except torch.onnx.errors.OnnxExporterError as error:
             first = str(error).strip().splitlines()[0]
             raise UsageError(f"model.encoder: torch cannot export it to ONNX: {first}") from error
-        expected = codes(images).numpy()
+        found: np.ndarray = codes(images).numpy()
+        return found
+
+
+def write_metadata(path: Path, known: dict[str, str]) -> None:
+    """Adds metadata about the expected images to a file."""
+    onnx, *_ = require_onnx()
     content = onnx.load(path)
-    config = module.hparams[KEY]
-    known = {
-        "image_shape": json.dumps(list(shape)),
-        "binarisation": config["data"]["binarisation"],
-        "experiment": config["experiment"],
-    }
     onnx.helper.set_model_props(content, known)
     onnx.save(content, path)
+
+
+def run(path: Path, images: Tensor) -> np.ndarray:
+    """ONNX Runtime's codes of images."""
+    _, onnxruntime, _ = require_onnx()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(["code"], {"image": images.numpy()})
-    difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE * (1 + np.abs(expected).max()):  # NaN is none either
-        raise UsageError(
-            f"out: ONNX Runtime's codes differ from PyTorch's by {difference:.2g}: nothing written."
-        )
-    return difference
+    found: np.ndarray = session.run(["code"], {"image": images.numpy()})[0]
+    return found

@@ -19,22 +19,22 @@ Columns = list[Float[Tensor, "rows channel height width"]]
 def draw(
     module: ACN, data: ImageData, *, kind: str = "reconstructions", rows: int = 8, columns: int = 8
 ) -> Float[Tensor, "rows columns channel height width"]:
-    """A grid of images; torch's generator decides what is drawn.
+    """A grid of images, drawn with torch's global random generator.
 
     Args:
-        module: trained; its bank holds the codes of `data`.
-        data: read. Test images, picked at random, stand in the first column.
-        kind: "reconstructions": x, then x' ~ r(x|z) with z ~ q(z|x), another z in each column;
-            "daydream": x, then step by step the prior's z ~ p(z|c) of the last image's code c, and
-            x' ~ r(x|z), which is encoded in its turn (arXiv 1804.02476, figure 1);
-            "unconditional": a stored code, the prior's z ~ p(z|c), and x ~ r(x|z): no test images;
-            "interpolation": x, then r(x|z) for z along the line from its code to that of another
-            test image, which stands in the last column.
-        rows: of the grid.
-        columns: of the grid, test images included.
+        module: a trained module; its bank holds the codes of `data`.
+        data: data that has been read. Its test images, chosen at random, fill the first column.
+        kind: "reconstructions": x, then x' ~ r(x|z) with z ~ q(z|x), a new z in each column;
+            "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image's code c,
+            and x' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1);
+            "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no
+            test images; "interpolation": x, then r(x|z) for z along the line from its code to the
+            code of another test image, which fills the last column.
+        rows: number of rows.
+        columns: number of columns, including those of test images.
 
     Returns:
-        Pixel values 0 to 1.
+        Pixel values from 0 to 1.
 
     Raises:
         UsageError: an option is out of range, or there are too few test images.
@@ -43,7 +43,7 @@ def draw(
     least = 3 if kind == "interpolation" else 2
     if rows < 1 or columns < least:
         raise UsageError(
-            f"rows, columns: {rows} x {columns} is too small for {kind}: 1 x {least} is the least."
+            f"rows, columns: {rows} x {columns} is too small for {kind}. Use at least 1 x {least}."
         )
     needed = rows * (2 if kind == "interpolation" else 1)
     if needed > len(data.test_set):
@@ -55,37 +55,44 @@ def draw(
     return torch.stack(KINDS[kind](module, images, columns), dim=1).cpu()
 
 
+@torch.no_grad()
+def draw_images(module: ACN, count: int) -> Images:
+    """`count` samples of the model, 0 to 1: a stored code c, z ~ p(z|c), and x ~ r(x|z)."""
+    marginal = module.prior.marginal(module.bank.codes[module.bank.rows], nearest=1)
+    images: Tensor = module.decoder(marginal.sample((count,))).sample()
+    return images
+
+
 def reconstructions(module: ACN, images: Images, columns: int) -> Columns:
-    """Each image, and what the decoder makes of samples of its posterior."""
+    """Each image, then images decoded from samples of its posterior."""
     posterior = module(images)
     return [
         images,
-        *(module.decoder(posterior.sample()).sample() for _ in progress(columns - 1)),
+        *(module.decoder(posterior.sample()).sample() for _ in column_progress(columns - 1)),
     ]
 
 
 def daydream(module: ACN, images: Images, columns: int) -> Columns:
-    """Each image, and a walk from neighbour to neighbour."""
+    """Each image, then a walk from neighbour to neighbour."""
     dreamt = [images]
-    for _ in progress(columns - 1):
+    for _ in column_progress(columns - 1):
         z = module.prior(module(dreamt[-1]).mean).sample()
         dreamt.append(module.decoder(z).sample())
     return dreamt
 
 
 def unconditional(module: ACN, images: Images, columns: int) -> Columns:
-    """Samples of the model; of the images only how many counts."""
-    marginal = module.prior.marginal(module.bank.codes[module.bank.rows], nearest=1)
-    return [module.decoder(marginal.sample((len(images),))).sample() for _ in progress(columns)]
+    """Samples of the model; only the number of images matters."""
+    return [draw_images(module, len(images)) for _ in column_progress(columns)]
 
 
 def interpolation(module: ACN, images: Images, columns: int) -> Columns:
-    """The first half of the images, the way to the second half, and that half."""
+    """The first half of the images, the steps to the second half, and the second half."""
     first, last = images.chunk(2)
     start, end = module(first).mean, module(last).mean
     between = [
         module.decoder(start + (end - start) * (step + 1) / (columns - 1)).sample()
-        for step in progress(columns - 2)
+        for step in column_progress(columns - 2)
     ]
     return [first, *between, last]
 
@@ -95,6 +102,6 @@ KINDS: dict[str, Callable[[ACN, Images, int], Columns]] = {
 }
 
 
-def progress(columns: int) -> "tqdm[int]":
-    """A bar over columns: each takes one pass over the pixels of its images."""
+def column_progress(columns: int) -> "tqdm[int]":
+    """A progress bar over columns. Each takes one pass over the pixels of its images."""
     return tqdm(range(columns), desc="drawing", unit="column", leave=False)

@@ -1,38 +1,40 @@
-"""Decoders: a code z to the distribution r(x|z) over images.
+"""Decoders: map a code z to the distribution r(x|z) over images.
 
-A decoder returns a torch `Distribution`, and nobody asks more of it than `log_prob`, `sample` and,
-where its pixels are independent, `mean`. What it says of a pixel is for its likelihood to put into
-a distribution (`likelihoods.py`).
+A decoder returns a torch `Distribution`. Callers use only `log_prob`, `sample` and, if pixels are
+independent, `mean`. A likelihood turns the decoder's output for each pixel into a distribution
+(`likelihoods.py`).
 """
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from acn_lightning.networks.component import Component, in_float32
-from acn_lightning.networks.encoders import check_channels, conv
+from acn_lightning.networks.base import Component
+from acn_lightning.networks.layers import check_channels, in_float32, upsampling
 from acn_lightning.networks.likelihoods import Likelihood
-from acn_lightning.networks.pixelcnn.network import AutoregressiveImages, GatedPixelCNN
+from acn_lightning.networks.pixelcnn.distribution import AutoregressiveImages
+from acn_lightning.networks.pixelcnn.network import GatedPixelCNN
 from acn_lightning.utils.errors import UsageError, check_choice
 
 CONDITIONINGS = ("map", "vector", "none")
 
 
-class Decoder(Component):
+class Decoder(Component, key="model.decoder.kind"):
     """Maps codes (B, D) to r(x|z): batch shape (B,), event shape (C, H, W)."""
 
 
 class ConvDecoder(Decoder, kind="conv"):
-    """Pixels independent given z: a feature map of z, then one convolution to the likelihood.
+    """Pixels independent given z: upsamples z to a feature map, then one convolution gives the
+    likelihood's parameters.
 
     Args:
         image_shape: (C, H, W).
         code_size: D.
         likelihood: of a pixel.
-        channels: of the feature map; a multiple of 8. With null, `acn fit` chooses: see `budget`.
+        channels: of the feature map, a multiple of 8. null lets `acn fit` choose: see `budget`.
 
     Raises:
-        UsageError: `channels` is no positive multiple of 8.
+        UsageError: `channels` is not a positive multiple of 8.
     """
 
     def __init__(
@@ -57,20 +59,21 @@ class ConvDecoder(Decoder, kind="conv"):
 class PixelCNNDecoder(Decoder, kind="pixelcnn"):
     """r(x|z) = prod_i r(x_i | x_1, ..., x_(i-1), z) by a gated PixelCNN (arXiv 1606.05328).
 
-    It models images well without z, and so leaves z empty where z costs more than it saves.
+    It can model images well without z, so it leaves z empty if z costs more than it saves.
 
     Args:
         image_shape: (C, H, W).
         code_size: D.
-        likelihood: of a pixel; the order of its channels is the likelihood's matter.
-        channels: of each stack; a multiple of 8. With null, `acn fit` chooses: see `budget`.
-        layers: how many.
+        likelihood: of a pixel; it also orders the pixel's channels.
+        channels: of each stack, a multiple of 8. null lets `acn fit` choose: see `budget`.
+        layers: number of layers.
         kernel: side of the convolutions, odd.
-        first_kernel: the same of the first layer, which sees pixels: wide at little cost.
-        conditioning: "map" upsamples z to a feature map, so that it tells each place something of
-            its own; "vector" tells all places the same; "none" leaves z out: a PixelCNN without
+        first_kernel: side of the first layer's convolutions, odd. They see pixels, so a wide one
+            costs little.
+        conditioning: "map" upsamples z to a feature map, which tells each position something
+            different; "vector" tells every position the same; "none" ignores z: a PixelCNN without
             codes.
-        map_channels: of that feature map; a multiple of 8.
+        map_channels: channels of that feature map, a multiple of 8.
 
     Raises:
         UsageError: an option is out of range.
@@ -97,7 +100,9 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
             raise UsageError(f"model.decoder.layers: {layers} is below 1.")
         for name, side in [("kernel", kernel), ("first_kernel", first_kernel)]:
             if side < 3 or side % 2 == 0:
-                raise UsageError(f"model.decoder.{name}: {side} is no odd number from 3 on.")
+                raise UsageError(
+                    f"model.decoder.{name}: must be an odd number of at least 3, not {side}."
+                )
         self.image_shape, self.likelihood = image_shape, likelihood
         self.condition: nn.Module | None = None
         features = 0
@@ -116,25 +121,3 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
         return AutoregressiveImages(
             self.network, self.likelihood, features, len(z), self.image_shape
         )
-
-
-def upsampling(code_size: int, size: tuple[int, ...], channels: int) -> list[nn.Module]:
-    """Codes (B, D) to a feature map (B, `channels`, H, W): the mirror image of `ConvEncoder`."""
-    sizes = [tuple(size)]
-    while min(sizes[-1]) > 4:
-        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
-    width = channels * 2 ** (len(sizes) - 1)
-    height, wide = sizes.pop()
-    layers: list[nn.Module] = [
-        nn.Linear(code_size, width * height * wide),
-        nn.Unflatten(1, (width, height, wide)),
-        *conv(width, width),
-    ]
-    while sizes:
-        layers += [
-            *conv(width, width // 2),
-            nn.Upsample(size=sizes.pop()),
-            *conv(width // 2, width // 2),
-        ]
-        width //= 2
-    return layers

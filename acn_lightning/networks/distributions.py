@@ -1,23 +1,23 @@
-"""Distributions over pixel values that torch lacks. Images are floats in [0, 1], as everywhere."""
+"""Distributions over pixel values that torch does not have. Images are floats in [0, 1]."""
 
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, constraints
+from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
 LEVELS = 256
-"""Values that a channel of a pixel can take: bytes."""
+"""How many values a channel of a pixel can take: those of a byte."""
 
 
 class PixelDistribution(Distribution):
-    """A distribution over images of `levels` values, 0 to 1 in equal steps: batch shape (B,),
+    """A distribution over images of `levels` values, evenly spaced from 0 to 1: batch shape (B,),
     event shape (C, H, W).
 
-    The pixels are independent of each other. The channels of a pixel need not be: they are drawn
-    in order, each knowing those before it.
+    Pixels are independent. The channels of a pixel may depend on each other: they are sampled in
+    order, each given those before it.
     """
 
     arg_constraints = {}  # noqa: RUF012  # torch's name and type for it
@@ -33,17 +33,17 @@ class PixelDistribution(Distribution):
     def to_level(
         self, image: Float[Tensor, "batch channel height width"]
     ) -> Int[Tensor, "batch channel height width"]:
-        """The number of each value, 0 to `levels` - 1."""
+        """The level of each value, from 0 to `levels` - 1."""
         return (image * (self.levels - 1)).round().long()
 
 
 class CategoricalPixels(PixelDistribution):
-    """Any probability for each value of a channel (van den Oord et al., arXiv 1601.06759).
+    """A free probability for each value of a channel (van den Oord et al., arXiv 1601.06759).
 
     Args:
         logits: (B, C, levels, H, W).
-        tables: for each pair of channels, the earlier first, (levels, levels): what a value of the
-            earlier one adds to the logits of the later one. In order (0, 1), (0, 2), (1, 2), ...
+        tables: one table (levels, levels) for each pair of channels, in the order of
+            `channel_pairs`: what the earlier channel's value adds to the later channel's logits.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class CategoricalPixels(PixelDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Of images of one channel; with several there is no closed form."""
+        """The mean image, for one channel only: several have no closed form."""
         if self.pairs:
             raise NotImplementedError
         values = torch.linspace(0, 1, self.levels, device=self.logits.device)
         return (self.logits.softmax(-1) * values).sum(-1)
 
     def _channel(self, channel: int, level: Tensor) -> Categorical:
-        """Of one channel, given the levels of those before it: batch shape (B, H, W)."""
+        """One channel, given the levels of those before it: batch shape (B, H, W)."""
         logits = self.logits[:, channel]
         for earlier in range(channel):
             logits = logits + self.pairs[earlier, channel][level[:, earlier]]
@@ -90,24 +90,24 @@ class CategoricalPixels(PixelDistribution):
 
 
 def channel_pairs(channels: int) -> list[tuple[int, int]]:
-    """(earlier, later): (0, 1), (0, 2), (1, 2), ..."""
+    """Pairs (earlier, later): (0, 1), (0, 2), (1, 2), ..."""
     return [(early, late) for late in range(channels) for early in range(late)]
 
 
 class LogisticMixturePixels(PixelDistribution):
-    """A mixture of logistic distributions, cut into the bins of the values (PixelCNN++; Salimans et
-    al., arXiv 1701.05517).
+    """A mixture of logistic distributions, discretised to one bin per value (PixelCNN++; Salimans
+    et al., arXiv 1701.05517).
 
-    The lowest and the highest bin reach to infinity, so the values' probabilities sum to one. All
-    channels of a pixel come from the same component of the mixture; the mean of a later channel
-    moves linearly with the values of the earlier ones.
+    The lowest and the highest bin extend to infinity, so the probabilities sum to one. All channels
+    of a pixel come from the same mixture component. A later channel's mean is linear in the values
+    of the earlier channels.
 
     Args:
-        logits: of the components, (B, M, H, W).
-        means: where values go from -1 to 1, (B, M, C, H, W).
-        log_scales: the same shape.
-        slopes: of a later channel's mean by an earlier channel's value, (B, M, C(C - 1)/2, H, W),
-            the pairs in the order of `channel_pairs`.
+        logits: of the mixture components, (B, M, H, W).
+        means: on the scale from -1 to 1, (B, M, C, H, W).
+        log_scales: the same shape as `means`.
+        slopes: of a later channel's mean with respect to an earlier channel's value,
+            (B, M, C(C - 1)/2, H, W), pairs in the order of `channel_pairs`.
         levels: number of values.
     """
 
@@ -131,8 +131,8 @@ class LogisticMixturePixels(PixelDistribution):
             inverse = torch.exp(-self.log_scales[:, :, channel])
             half = inverse / (self.levels - 1)
             upper, lower = offset * inverse + half, offset * inverse - half
-            # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)), which is exact and
-            # loses nothing far out in the tails; there the difference itself would round to 0.
+            # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)). The right side
+            # stays exact far out in the tails, where the difference would round to 0.
             inside = torch.log(-torch.expm1(-2 * half)) + logsigmoid(upper) - softplus(lower)
             level = x[:, :, channel]
             edge = 1 - 1 / (self.levels - 1)
@@ -158,7 +158,7 @@ class LogisticMixturePixels(PixelDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Of the mixture before it is cut into bins, brought into [0, 1]."""
+        """The mean image of the mixture before discretisation, mapped and clamped to [0, 1]."""
         x = torch.zeros_like(self.means)
         for channel in range(x.shape[2]):
             x[:, :, channel] = self._mean(channel, x)
@@ -166,7 +166,7 @@ class LogisticMixturePixels(PixelDistribution):
         return ((mixed + 1) / 2).clamp(0, 1)
 
     def _mean(self, channel: int, x: Tensor) -> Tensor:
-        """Of one channel in each component, given the earlier channels of x: (B, M, H, W)."""
+        """Means of one channel in each component, given x's earlier channels: (B, M, H, W)."""
         mean = self.means[:, :, channel]
         for earlier in range(channel):
             mean = mean + self.pairs[earlier, channel] * x[:, :, earlier]
@@ -174,8 +174,16 @@ class LogisticMixturePixels(PixelDistribution):
 
 
 def check_one_sample(sample_shape: Sequence[int]) -> None:
-    """Raises:
-    NotImplementedError: more than one sample is asked for.
+    """Checks that a distribution is asked for one sample only.
+
+    Raises:
+        NotImplementedError: it is asked for more.
     """
     if tuple(sample_shape):
         raise NotImplementedError("One sample at a time: repeat the batch for more.")
+
+
+def unit_normal(mean: Float[Tensor, "... code"]) -> Distribution:
+    """N(mean, I): the posterior's variance is fixed, so the mean alone is the code."""
+    normal = Normal(mean, torch.ones_like(mean), validate_args=False)
+    return Independent(normal, 1, validate_args=False)

@@ -1,11 +1,11 @@
-"""Likelihoods: what a decoder says of a pixel, as parameters of a distribution over its values."""
+"""Likelihoods: turn a decoder's output for a pixel into a distribution over its values."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent
 
-from acn_lightning.networks.component import Component
+from acn_lightning.networks.base import Component
 from acn_lightning.networks.distributions import (
     LEVELS,
     CategoricalPixels,
@@ -15,13 +15,13 @@ from acn_lightning.networks.distributions import (
 from acn_lightning.utils.errors import UsageError
 
 
-class Likelihood(Component):
+class Likelihood(Component, key="model.likelihood.kind"):
     """Maps a decoder's output (B, P, H, W) to a distribution over images: batch shape (B,), event
     shape (C, H, W), pixels independent.
 
     Attributes:
-        per_pixel: numbers that the decoder has to give for each pixel, P.
-        binary: whether pixels have to be 0 or 1.
+        per_pixel: numbers that the decoder must output for each pixel, P.
+        binary: whether pixels must be 0 or 1.
     """
 
     per_pixel: int
@@ -29,7 +29,7 @@ class Likelihood(Component):
 
 
 class BernoulliLikelihood(Likelihood, kind="bernoulli"):
-    """Black or white: for binarised images."""
+    """Black or white pixels, for binarised images."""
 
     binary = True
 
@@ -43,8 +43,8 @@ class BernoulliLikelihood(Likelihood, kind="bernoulli"):
 
 
 class CategoricalLikelihood(Likelihood, kind="categorical"):
-    """A probability for each of the 256 values of a channel, channels in order: what an earlier
-    channel's value adds to the logits of a later one is a learnt table.
+    """A probability for each of a channel's 256 values, channels in order: learnt tables give what
+    an earlier channel's value adds to a later channel's logits.
 
     Args:
         channels: C.
@@ -62,11 +62,11 @@ class CategoricalLikelihood(Likelihood, kind="categorical"):
 
 class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
     """A mixture of discretised logistics, channels in order (arXiv 1701.05517): for colour and
-    grey values, of which neighbouring ones are alike.
+    grey images, where neighbouring values are alike.
 
     Args:
         channels: C.
-        mixtures: logistics per pixel, M.
+        mixtures: number of logistics per pixel, M.
 
     Raises:
         UsageError: `mixtures` is below 1.
@@ -82,8 +82,8 @@ class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
     def forward(self, parameters: Float[Tensor, "batch parameter height width"]) -> Distribution:
         split = parameters.unflatten(1, (self.mixtures, sum(self.parts)))
         logits, means, log_scales, slopes = split.split(self.parts, dim=2)
-        # No logistic narrower than a small part of a bin, its edges would be steps; nor one so wide
-        # that a bin's part of it rounds to nothing.
+        # The bounds keep a logistic from becoming so narrow that a bin's edges are steps, or so
+        # wide that a bin's share of it rounds to 0.
         return LogisticMixturePixels(
             logits.squeeze(2), means, log_scales.clamp(-7, 10), torch.tanh(slopes)
         )

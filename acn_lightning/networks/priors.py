@@ -1,4 +1,4 @@
-"""Priors: a neighbour's code c to the distribution p(z|c) that a code is coded with."""
+"""Priors: map a neighbour's code c to the distribution p(z|c) that prices a code z."""
 
 import math
 from collections.abc import Sequence
@@ -8,35 +8,36 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from acn_lightning.networks.component import Component, in_float32
-from acn_lightning.networks.encoders import unit_normal
+from acn_lightning.networks.base import Component
+from acn_lightning.networks.distributions import unit_normal
+from acn_lightning.networks.layers import in_float32
 from acn_lightning.utils.errors import UsageError
 
 
-class Prior(Component):
+class Prior(Component, key="model.prior.kind"):
     """Maps codes (..., D) to p(z|c): batch shape (...), event shape (D,).
 
     Attributes:
-        widest: the largest standard deviation of a code's dimension that it can pay for, in units
-            of the posterior's noise.
+        max_scale: the largest standard deviation that a dimension of the codes may have under this
+            prior, in units of the posterior's noise.
     """
 
-    widest = math.inf
+    max_scale = math.inf
 
     def marginal(self, codes: Float[Tensor, "n code"], nearest: int) -> Distribution:
-        """What a code costs when nothing is known of its neighbours: p(z) = 1/N sum_j p(z|c_j).
+        """The marginal p(z) = 1/N sum_j p(z|c_j): prices a code whose neighbours are unknown.
 
         Args:
-            codes: c_j, all N of them.
-            nearest: how many terms of the sum to take for each z, those of the nearest codes.
+            codes: all N codes c_j.
+            nearest: number of terms to sum for each z, those of the nearest codes.
         """
         raise NotImplementedError
 
 
 class StandardNormalPrior(Prior, kind="standard_normal"):
-    """p(z|c) = N(0, I), whatever c is: the same module is then a plain VAE."""
+    """p(z|c) = N(0, I) for every c, which makes the model a plain VAE."""
 
-    widest = 2.0  # it charges 2 nats for the 0.8 that such a dimension holds
+    max_scale = 2.0  # such a dimension holds 0.8 nats and costs 2
 
     def __init__(self, code_size: int) -> None:
         super().__init__()
@@ -49,8 +50,8 @@ class StandardNormalPrior(Prior, kind="standard_normal"):
 
 
 class MixturePrior(Prior, kind="mixture"):
-    """Per dimension a mixture of Gaussians, its parameters from a network of tanh layers with
-    skips (arXiv 1804.02476): the input goes to every layer, every layer to the output.
+    """A mixture of Gaussians per dimension. Its parameters come from a network of tanh layers with
+    skip connections (arXiv 1804.02476): the input feeds every layer, every layer the output.
 
     Args:
         code_size: D.
@@ -59,7 +60,7 @@ class MixturePrior(Prior, kind="mixture"):
         depth: number of hidden layers.
 
     Raises:
-        UsageError: one of the options is below 1.
+        UsageError: an option is below 1.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class MixturePrior(Prior, kind="mixture"):
         return self.distribution(self.describe(code))
 
     def describe(self, code: Float[Tensor, "... code"]) -> Float[Tensor, "... code mixture 3"]:
-        """A logit, a mean and the logarithm of a width for each Gaussian."""
+        """The logit, mean and log width of each Gaussian."""
         features: list[Tensor] = []
         for layer in self.hidden:
             features.append(torch.tanh(layer(torch.cat([code, *features[-1:]], dim=-1))))
@@ -87,11 +88,11 @@ class MixturePrior(Prior, kind="mixture"):
         return parameters.unflatten(-1, (code.shape[-1], self.mixtures, 3))
 
     def distribution(self, description: Float[Tensor, "... code mixture 3"]) -> Distribution:
-        """p(z|c) of what `describe` returned."""
+        """p(z|c), from what `describe` returns."""
         logits, means, log_widths = description.unbind(-1)
-        # What is coded is a mean plus the posterior's unit noise, so no Gaussian narrower than that
-        # noise describes it: exp(log_width) is the width of the mixture of the means alone. It
-        # costs no generality, and a prior that is too sure of itself cannot charge without bound.
+        # z is a mean plus the posterior's unit noise, so no Gaussian needs to be narrower than that
+        # noise: exp(log_width) is the width for the means alone. This loses no generality, and
+        # bounds what an overconfident prior can charge.
         gaussians = Normal(
             means, torch.sqrt(1 + torch.exp(2 * log_widths.clamp(max=10))), validate_args=False
         )
@@ -110,14 +111,14 @@ class MixturePrior(Prior, kind="mixture"):
 class CodeMixture(Distribution):
     """p(z) = 1/N sum_j p(z|c_j), over all stored codes: batch shape (), event shape (D,).
 
-    `log_prob` sums the terms of the nearest codes only, and divides by N all the same. What is left
-    out is positive, so -log p(z) is never less than that of the whole sum: a cost computed with it
-    is an upper bound whichever terms are taken.
+    `log_prob` sums only the terms of the nearest codes, but still divides by N. The omitted terms
+    are positive, so -log p(z) is never below that of the whole sum: a cost computed with it is an
+    upper bound, whichever terms are kept.
 
     Args:
         prior: p(z|c).
         codes: c_j, (N, D).
-        nearest: how many terms to take for each z.
+        nearest: number of terms to sum for each z.
     """
 
     arg_constraints = {}  # noqa: RUF012  # torch's name and type for it
@@ -128,8 +129,8 @@ class CodeMixture(Distribution):
         super().__init__(torch.Size(), codes.shape[1:], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(z), in nats: (..., D) to (...). What the prior says of all codes is in memory
-        meanwhile, N x D x M x 3 numbers."""
+        """log p(z) in nats, from (..., D) to (...). Needs memory for the prior's parameters at all
+        codes, N x D x M x 3 numbers."""
         described = self._describe()
         pieces = [self._log_prob(piece, described) for piece in value.flatten(0, -2).split(16)]
         return torch.cat(pieces).reshape(value.shape[:-1])
@@ -138,7 +139,7 @@ class CodeMixture(Distribution):
         described = None
         for start in range(0, len(self.codes), 4096):
             piece = self.prior.describe(self.codes[start : start + 4096])
-            if described is None:  # in place: a million of them need not be in memory twice
+            if described is None:  # filled in place, to hold them in memory only once
                 described = piece.new_empty(len(self.codes), *piece.shape[1:])
             described[start : start + 4096] = piece
         assert described is not None
@@ -153,6 +154,6 @@ class CodeMixture(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """A stored code, then a code that may follow it."""
+        """Picks a stored code c at random, then samples p(z|c)."""
         rows = torch.randint(len(self.codes), tuple(sample_shape), device=self.codes.device)
         return self.prior(self.codes[rows]).sample()

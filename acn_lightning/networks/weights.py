@@ -1,4 +1,4 @@
-"""Weights from elsewhere, taken where they fit."""
+"""Loads pretrained weights into a network where they fit."""
 
 import pickle
 from collections import Counter
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from acn_lightning.utils.errors import UsageError
 
 
-class Taken(NamedTuple):
-    """What became of each tensor of a network that was given weights from elsewhere.
+class LoadReport(NamedTuple):
+    """What was loaded into a network, and what was not.
 
     Attributes:
-        names: of those taken, which are the network's own names.
-        anew: of those that keep the values they were made with, and why.
-        left: names of what was given and has no place in the network.
+        names: the network's tensors that were loaded.
+        anew: the network's tensors that keep their initial values, and why.
+        left: given tensors that the network does not have.
     """
 
     names: list[str]
@@ -28,62 +28,62 @@ class Taken(NamedTuple):
     left: list[str]
 
 
-def take(network: nn.Module, given: Mapping[str, Tensor]) -> Taken:
-    """Copies into a network each tensor that it has by the same name and shape.
+def load_matching(network: nn.Module, given: Mapping[str, Tensor]) -> LoadReport:
+    """Copies each tensor that matches one of the network's by name and shape.
 
     Args:
-        network: gets them, in place, on its own device and in its own types.
+        network: is changed in place; it keeps its device and dtypes.
         given: tensors by name, as in a `state_dict`.
     """
     own = network.state_dict()
     anew = {}
     for name, tensor in own.items():
         if name not in given:
-            anew[name] = "not there"
+            anew[name] = "not in the file"
         elif given[name].shape != tensor.shape:
-            anew[name] = f"{shape(given[name])} there, {shape(tensor)} here"
+            anew[name] = f"{shape(given[name])} in the file, {shape(tensor)} here"
     names = [name for name in own if name not in anew]
     network.load_state_dict({name: given[name] for name in names}, strict=False)
-    return Taken(names, anew, [name for name in given if name not in own])
+    return LoadReport(names, anew, [name for name in given if name not in own])
 
 
 def shape(tensor: Tensor) -> str:
-    """(64, 1, 3, 3) in words."""
-    return " x ".join(map(str, tensor.shape)) or "a number"
+    """A tensor's shape in words, such as 64 x 1 x 3 x 3."""
+    return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
-def table(taken: Taken) -> list[str]:
-    """A line for each part of a network, and one for each of its tensors that was not taken."""
+def describe_report(taken: LoadReport) -> list[str]:
+    """A line for each part, and one for each missing tensor of a part that was partly loaded."""
     size = Counter(part(name) for name in [*taken.names, *taken.anew])
     there = Counter(map(part, taken.names))
     lines = []
     for one, tensors in size.items():
-        lines.append(f"  {one}: {there[one]} of {tensors} tensors taken")
+        lines.append(f"  {one}: {there[one]} of {tensors} tensors loaded")
         lines += [
-            f"    {name}: begins anew ({why})"
+            f"    {name}: keeps its initial values ({why})"
             for name, why in taken.anew.items()
             if part(name) == one and there[one]
         ]
     for one, tensors in Counter(map(part, taken.left)).items():
-        lines.append(f"  {one}: {tensors} tensors there have no place here, and are left out")
+        lines.append(f"  {one}: ignored {tensors} tensors that the network does not have")
     return lines
 
 
 def part(name: str) -> str:
-    """encoder, of encoder.body.0.weight."""
+    """The top-level part of a name: encoder for encoder.body.0.weight."""
     return name.partition(".")[0]
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """Tensors by name, from a file that cannot run code: `.safetensors`, or a `state_dict` that
-    `torch.save` wrote, alone or as the entry `state_dict` or `model` of a checkpoint.
+    """Reads named tensors without running any code from the file: `.safetensors`, or a `state_dict`
+    that `torch.save` wrote, alone or as the entry `state_dict` or `model` of a checkpoint.
 
     Raises:
-        UsageError: it is missing, none of these, or holds an object to be unpickled.
+        UsageError: the file is missing, has another format, or holds an object to be unpickled.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UsageError(f"There is no file of weights {path}.")
+        raise UsageError(f"There is no weights file {path}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -94,12 +94,12 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             "refused. Give a .safetensors file, or a state_dict of tensors."
         ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UsageError(f"{path} is truncated, or no file of weights at all.") from error
+        raise UsageError(f"{path} is truncated, or is not a weights file.") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if isinstance(content, dict):
         content = {str(name): value for name, value in content.items() if torch.is_tensor(value)}
     if not isinstance(content, dict) or not content:
-        raise UsageError(f"{path} holds no tensors by name.")
+        raise UsageError(f"{path} holds no named tensors.")
     return content

@@ -9,20 +9,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from acn_lightning.retrieval.index import NeighbourIndex
-from acn_lightning.utils.distributed import alone, count, gather, own, rank, spread
+from acn_lightning.utils.distributed import (
+    broadcast_rows,
+    gather,
+    of_this_rank,
+    rank,
+    single_process,
+    world_size,
+)
 from acn_lightning.utils.errors import UsageError
 
 
-class Refresh(NamedTuple):
-    """What a rebuild of the neighbour table found.
+class RefreshReport(NamedTuple):
+    """Figures of one rebuild of the neighbour table.
 
     Attributes:
-        refreshed: codes written since the rebuild before.
-        unseen: training rows whose code is still the noise that it started from.
-        seconds: wall time of the rebuild, synchronisation included.
-        recall: the part of the true K nearest that the index finds; None as long as all codes are
-            noise, when nobody asks.
-        received: bytes that came to this process over the network.
+        refreshed: number of codes written since the last rebuild.
+        unseen: number of training rows whose code is still its initial noise.
+        seconds: wall time of the rebuild, including synchronisation.
+        recall: fraction of the true K nearest that the index finds; None while all codes are
+            noise, as it is not measured then.
+        received: bytes that this rank received over the network.
     """
 
     refreshed: int
@@ -35,16 +42,16 @@ class Refresh(NamedTuple):
 class CodeBank:
     """Stored posterior means c_i, i = 0 ... N - 1, and the table of each one's K neighbours.
 
-    A plain object, neither parameter nor buffer of a module. As a buffer, DDP would overwrite it
-    with rank 0's copy before every forward pass; as either, it would stand in the way of loading
-    the weights for a data set of another size. So it has its own state in the checkpoint.
+    The bank is a plain object, neither parameter nor buffer of a module. DDP would overwrite a
+    buffer with rank 0's copy before every forward pass. Either one would prevent loading the
+    weights for a data set of another size. So the bank has its own state in the checkpoint.
 
     Args:
-        labels: class of each of the N images of the training data; -1 where it has none.
-        rows: which of the N are trained on. The others (held out for validation) keep a row, so
-            that an index means the same image everywhere, but are nobody's neighbours.
+        labels: class of each of the N images of the training data; -1 if it has none.
+        rows: rows of the N images that are trained on. The others (held out for validation) keep a
+            row, so that an index means the same image everywhere, but are never neighbours.
         code_size: D.
-        seed: of the codes to start from, c_i ~ N(0, I): the same ones in every process.
+        seed: seed of the initial codes, c_i ~ N(0, I), which are the same on every rank.
     """
 
     def __init__(
@@ -53,18 +60,18 @@ class CodeBank:
         generator = torch.Generator().manual_seed(seed)
         self.labels, self.rows = labels, rows
         self.codes = torch.randn(len(labels), code_size, generator=generator)
-        # Which boundary a code was last written after; -1 never.
+        # Number of the boundary that a code was last written after; -1 if never written.
         self.written = torch.full((len(labels),), -1, dtype=torch.int32)
         self.boundary = 0
         self.neighbours: Tensor | None = None
 
     def write(self, index: Int[Tensor, " batch"], mean: Float[Tensor, "batch code"]) -> None:
-        """Overwrites c_i by the posterior mean of x_i. No gradient flows into the bank."""
+        """Overwrites c_i with the posterior mean of x_i. No gradient flows into the bank."""
         self.codes[index] = mean.detach()
         self.written[index] = self.boundary
 
     def draw(self, index: Int[Tensor, " batch"]) -> Float[Tensor, "batch code"]:
-        """For each x_i the stored code of one of its K neighbours, drawn uniformly.
+        """For each x_i, the stored code of one of its K neighbours, drawn uniformly.
 
         Raises:
             UsageError: there is no neighbour table yet.
@@ -74,8 +81,8 @@ class CodeBank:
         return self.codes[neighbours[index, choice]]
 
     def require_neighbours(self) -> Int[Tensor, "size k"]:
-        """The table: a row of K data-set rows for each image, -1 for those not trained on; 32 bits
-        each, it is copied into every checkpoint.
+        """The table: K data-set rows for each image, -1 for images not trained on. Entries have 32
+        bits, because every checkpoint holds a copy of the table.
 
         Raises:
             UsageError: there is none yet.
@@ -87,36 +94,37 @@ class CodeBank:
             )
         return self.neighbours
 
-    def refresh(self, index: NeighbourIndex, show: bool = False) -> Refresh:
-        """The work of an epoch boundary: every process gets all codes and rebuilds `index` from
-        them; each asks it for the neighbours of its share of the rows, and all get the table that
-        the next epoch draws from.
+    def refresh(self, index: NeighbourIndex, show: bool = False) -> RefreshReport:
+        """Does the work of an epoch boundary. Every rank gets all codes and rebuilds `index` from
+        them. Each rank searches the neighbours of its share of the rows, and all get the whole
+        table, which the next epoch draws from.
 
         Args:
-            index: to rebuild.
-            show: whether to show progress, if it takes more than some seconds.
+            index: index to rebuild.
+            show: whether to show progress when it takes more than a few seconds.
         """
         start = time.perf_counter()
         received = self.synchronise()
-        self.neighbours = None  # its memory goes before the next one's comes
+        self.neighbours = None  # frees its memory before the next one is made
         recall = self.rebuild(index, show)
         self.neighbours = self.rows.new_full((len(self.codes), index.k), -1, dtype=torch.int32)
-        shares = self.rows.tensor_split(count())
+        shares = self.rows.tensor_split(world_size())
         index.write_neighbours(self.neighbours, shares[rank()], show)
-        received += sum(spread(self.neighbours, share, one) for one, share in enumerate(shares))
+        table = self.neighbours
+        received += sum(broadcast_rows(table, share, one) for one, share in enumerate(shares))
         written = self.written[self.rows]
         refreshed, unseen = int((written == self.boundary).sum()), int((written < 0).sum())
         self.boundary += 1
-        return Refresh(refreshed, unseen, time.perf_counter() - start, recall, received)
+        return RefreshReport(refreshed, unseen, time.perf_counter() - start, recall, received)
 
     def rebuild(self, index: NeighbourIndex, show: bool = False) -> float | None:
-        """Builds `index` from the stored codes, and leaves the neighbour table alone.
+        """Builds `index` from the stored codes, without changing the neighbour table.
 
-        Codes that were never written are noise, and nobody's neighbours as long as there are
-        enough others. At the start all of them are noise, as in the paper.
+        Codes that were never written are noise, and not candidates as long as there are enough
+        others. At the start all codes are noise, as in the paper.
 
         Returns:
-            Its recall; None where all codes are noise.
+            The index's recall; None if all codes are noise.
         """
         seen = self.written[self.rows] >= 0
         candidates = self.rows if seen.all() else self.rows[seen]
@@ -126,15 +134,15 @@ class CodeBank:
         return index.tune(show) if seen.any() else None
 
     def synchronise(self) -> int:
-        """Afterwards all processes hold the codes that any of them wrote since the last boundary.
+        """Gives every rank the codes that any rank wrote since the last boundary.
 
-        Only those rows travel, each once and a chunk at a time. Where a sampler's padding gave one
-        image to two processes, the lowest rank's code counts in all of them.
+        Only those rows are sent, each once and a chunk at a time. If a sampler's padding gave one
+        image to two ranks, all ranks take the code of the lowest one.
 
         Returns:
-            The bytes that came here.
+            The bytes that this rank received.
         """
-        if alone():
+        if single_process():
             return 0
         everyones = gather((self.written == self.boundary).nonzero()[:, 0])
         received = sum(rows.nbytes for one, rows in enumerate(everyones) if one != rank())
@@ -142,13 +150,13 @@ class CodeBank:
         for one, rows in enumerate(everyones):
             first = rows[~taken[rows]]
             taken[first] = True
-            received += spread(self.codes, first, one)
+            received += broadcast_rows(self.codes, first, one)
         self.written[taken] = self.boundary
         return received
 
     @property
     def nbytes(self) -> int:
-        """What codes, table and all else here hold, in bytes."""
+        """Bytes held by codes, table and all other tensors here."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
 
     def to(self, device: torch.device) -> "CodeBank":
@@ -160,42 +168,44 @@ class CodeBank:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, lists and numbers only, so that `torch.load(..., weights_only=True)` reads it.
-        To be called in all processes at once.
+        Call it on all ranks at once.
 
-        Within an epoch each process has codes that the others get at the boundary only. They are
-        kept apart, `pending`: (rows, codes) by rank, beside what all had in common before.
+        Within an epoch, each rank has codes that the others get only at the boundary. They are
+        stored separately as `pending`, (rows, codes) by rank, beside what all ranks shared before.
         """
         state = dict(vars(self))
         rows = (self.written == self.boundary).nonzero()[:, 0]
         state["pending"] = list(zip(gather(rows), gather(self.codes[rows]), strict=True))
-        if not alone():
-            # What this process has overwritten, another still has. (No image is trained on by two
-            # before the epoch's last step, where a sampler pads.)
+        if not single_process():
+            # Rank 1 still has the shared codes that rank 0 has overwritten. (Two ranks never train
+            # on the same image before the epoch's last step, where a sampler pads.)
             firsts = state["pending"][0][0]
             state["codes"], state["written"] = self.codes.clone(), self.written.clone()
-            spread(state["codes"], firsts, 1)
-            spread(state["written"], firsts, 1)
+            broadcast_rows(state["codes"], firsts, 1)
+            broadcast_rows(state["written"], firsts, 1)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises:
-        UsageError: the state is of other data, or of codes of another size.
+        """Restores what `state_dict` returned.
+
+        Raises:
+            UsageError: the state belongs to other data, or to codes of another size.
         """
         same_data = all(
             torch.equal(state[name].cpu(), getattr(self, name).cpu()) for name in ("labels", "rows")
         )
         if not same_data or state["codes"].shape != self.codes.shape:
             raise UsageError(
-                f"The checkpoint's bank is of other data: codes {tuple(state['codes'].shape)}, "
-                f"{len(state['rows'])} of them trained on; here {tuple(self.codes.shape)} and "
-                f"{len(self.rows)}, or other labels."
+                "The checkpoint's bank belongs to other data: codes "
+                f"{tuple(state['codes'].shape)}, {len(state['rows'])} of them trained on; this run "
+                f"has {tuple(self.codes.shape)} and {len(self.rows)}, or other labels."
             )
         device = self.codes.device
         for name in vars(self):
             value = state[name]
-            # A copy: what is loaded belongs to the caller.
+            # A copy, because the loaded state belongs to the caller.
             setattr(self, name, value.to(device, copy=True) if isinstance(value, Tensor) else value)
-        # Another number of processes does not go on within that epoch: it may have all of them.
+        # A different world size cannot resume mid-epoch, so it loads every rank's pending codes.
         pending = state.get("pending", [])
-        for rows, codes in [own(pending)] if len(pending) == count() else pending:
+        for rows, codes in [of_this_rank(pending)] if len(pending) == world_size() else pending:
             self.write(rows.to(device), codes.to(device))

@@ -1,4 +1,4 @@
-"""Nearest codes by all distances, in blocks that fit a memory: slow, and right."""
+"""Exact nearest codes, from all distances, in blocks that fit into memory: slow."""
 
 import math
 
@@ -18,14 +18,14 @@ def exact_neighbours(
     """The rows of the K codes nearest to each query in Euclidean distance, nearest first.
 
     Args:
-        queries: on the device of the codes.
-        codes: the table.
-        rows: which of its rows are candidates; more than K.
+        queries: codes on the same device as the table.
+        codes: table of codes.
+        rows: rows of the table that are candidates; more than K.
         k: K.
-        exclude: a row for each query that may not be among its answers.
+        exclude: for each query, a row that must not be among its answers.
         memory: bytes to hold at once.
     """
-    # Of each pair a distance, a copy of it and whether it is excluded; of each candidate its code.
+    # Per pair: a distance, a copy of it and whether it is excluded. Per candidate: its code.
     at_once = max(1, math.isqrt(memory // 9))
     answers = []
     for start in range(0, len(queries), at_once):
@@ -49,5 +49,5 @@ def exact_neighbours(
 def distances_to(
     queries: Float[Tensor, "n code"], codes: Float[Tensor, "size code"], rows: Int[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
-    """Euclidean distances of each query to the codes at its rows."""
+    """Euclidean distances from each query to the codes at its rows."""
     return torch.linalg.vector_norm(codes[rows] - queries[:, None], dim=2)

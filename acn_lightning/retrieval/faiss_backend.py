@@ -1,4 +1,4 @@
-"""FAISS: imported late, its GPU resources, and what its kinds of indices have in common."""
+"""FAISS: its late import, its GPU resources, and helpers for its kinds of index."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from acn_lightning.utils.errors import UsageError
 
-MOST_ON_GPU = 2048
-"""FAISS's limit to the answers for a query on the GPU; one is spent on the query itself."""
+MAX_RESULTS_ON_GPU = 2048
+"""FAISS's limit on answers per query on the GPU; one answer is the query itself."""
 
 
 @functools.cache
 def import_faiss() -> Any:
-    """FAISS, with its functions taught to take tensors.
+    """Imports FAISS, and lets its functions take tensors.
 
-    Imported late: `acn --help` does without it, and torch has to be first, as each brings an
-    OpenMP runtime.
+    It is imported late: `acn --help` does not need it, and torch must be imported first, because
+    each brings an OpenMP runtime.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: FAISS is not installed.
     """
     try:
         import faiss
@@ -37,8 +37,8 @@ def import_faiss() -> Any:
 
 @functools.cache
 def gpu_resources(temporary: int) -> Any:
-    """FAISS's streams and `temporary` bytes of scratch memory on each GPU that is used: one object
-    a process, as all its indices are of one config.
+    """FAISS's streams, and `temporary` bytes of scratch memory on each GPU in use. There is one
+    object per process, because all indices of a process have the same config.
 
     Never run on a GPU by this project's tests.
     """
@@ -48,50 +48,50 @@ def gpu_resources(temporary: int) -> Any:
 
 
 def inverted_lists(index: Any) -> Any:
-    """The IVF in an index, or None; one on the GPU is never wrapped."""
+    """The IVF in an index, or None. An index on the GPU is never wrapped."""
     if hasattr(index, "nprobe"):
         return index
     faiss = import_faiss()
     return faiss.try_extract_index_ivf(index) if isinstance(index, faiss.Index) else None
 
 
-def knob_of(index: Any) -> tuple[Any, str] | None:
-    """The object and its attribute that trade a search's time for recall; None for an index that
-    has none."""
+def effort_knob(index: Any) -> tuple[Any, str] | None:
+    """The object and the name of its attribute that trade search time for recall; None if the index
+    has no such attribute."""
     if (lists := inverted_lists(index)) is not None:
         return lists, "nprobe"
     return (index.hnsw, "efSearch") if hasattr(index, "hnsw") else None
 
 
 def add_to_lists(index: Any, chunks: Callable[[str], Iterable[Tensor]]) -> None:
-    """Adds codes to an empty IVF on the CPU whose lists then have just the room that they need.
+    """Adds codes to an empty IVF on the CPU, and gives its lists exactly the capacity they need.
 
-    FAISS's own `add` lets them grow by doubling, and holds 1.5 times the memory at the end.
+    FAISS's own `add` grows them by doubling, and holds 1.5 times the memory at the end.
 
     Args:
-        index: a trained one with plain lists: see `has_plain_lists`.
-        chunks: the codes piece by piece, each time it is asked, by what is being done.
+        index: trained index with plain lists: see `has_plain_lists`.
+        chunks: yields the codes piece by piece at each call; its argument labels the progress.
     """
     swig_ptr = import_faiss().swig_ptr
     cells = [index.quantizer.search(codes, 1)[1][:, 0] for codes in chunks("finding lists")]
     sizes = torch.bincount(torch.cat(cells), minlength=index.nlist).tolist()
     for number, size in enumerate(sizes):
         index.invlists.resize(number, size)
-        index.invlists.resize(number, 0)  # the room stays
+        index.invlists.resize(number, 0)  # keeps the capacity
     for codes, cell in zip(chunks("filling lists"), cells, strict=True):
         index.add_core(len(codes), swig_ptr(codes.numpy()), None, swig_ptr(cell.numpy()))
 
 
 def has_plain_lists(index: Any) -> bool:
-    """Whether `add_to_lists` takes it."""
+    """Whether `add_to_lists` takes this index."""
     faiss = import_faiss()
     return isinstance(index, faiss.IndexIVFFlat | faiss.IndexIVFScalarQuantizer)
 
 
 def save_index(index: Any, path: Path) -> None:
-    """Writes an index for `faiss.read_index`, wherever it lies.
+    """Writes an index on the CPU or on a GPU, for `faiss.read_index`.
 
-    The way from a GPU was never run by this project's tests.
+    Writing from a GPU was never run by this project's tests.
     """
     faiss = import_faiss()
     on_gpu = hasattr(index, "getDevice")

@@ -1,4 +1,4 @@
-"""Nearest stored codes with FAISS, on the codes' GPU where FAISS can, else on the CPU."""
+"""Nearest stored codes with FAISS, on the codes' GPU if FAISS supports it, else on the CPU."""
 
 import math
 import warnings
@@ -11,67 +11,67 @@ from torch import Tensor
 
 from acn_lightning.retrieval.exact import distances_to, exact_neighbours
 from acn_lightning.retrieval.faiss_backend import (
-    MOST_ON_GPU,
+    MAX_RESULTS_ON_GPU,
     add_to_lists,
+    effort_knob,
     gpu_resources,
     has_plain_lists,
     import_faiss,
     inverted_lists,
-    knob_of,
 )
 from acn_lightning.utils.errors import UsageError, check_choice
-from acn_lightning.utils.progress import bar
+from acn_lightning.utils.progress import progress_bar
 
 FLAT_UP_TO = {"cpu": 20_000, "gpu": 1_000_000}
-"""Codes up to which "auto" compares all with all: about a second on two cores (measured), some
-seconds on a GPU (calculated; this project's tests never ran on one)."""
+"""Number of codes up to which "auto" compares all with all: about a second on two cores (measured),
+some seconds on a GPU (calculated; this project's tests never ran on one)."""
 
-TRAINED_ON = 64
-"""Codes for each list that the lists of an IVF are found from: a quarter of FAISS's own number, in
-a quarter of the time."""
+CODES_PER_LIST = 64
+"""Number of codes per list that an IVF is trained on: a quarter of FAISS's own number, in a quarter
+of the time."""
 
-LEAST_EFFORT, MOST_EFFORT = 8, 1024
-"""Where the search for an effort begins; where that of a graph ends."""
+MIN_EFFORT, MAX_EFFORT = 8, 1024
+"""Effort at which tuning starts, and at which it ends for a graph index."""
 
-SAMPLE = 512
-"""Queries that a recall is measured on: at 95 % its standard error is below 0.5 %."""
+RECALL_SAMPLE = 512
+"""Number of queries to measure recall on: at 95 %, its standard error is below 0.5 %."""
 
 CHUNK = 2**14
-"""Rows handled at once at most: progress is seen to move."""
+"""Largest number of rows handled at once, so that progress is seen to move."""
 
 
 class NeighbourIndex:
-    """Which stored codes lie nearest, in Euclidean distance.
+    """Finds the stored codes nearest to a query, in Euclidean distance.
 
-    Answers in data-set rows, not in positions of the index, and leaves a row itself out by its
-    row number, never by its distance: exact duplicates in the data are neighbours of each other.
+    Answers are data-set rows, not positions in the index. A row itself is excluded by its row
+    number, never by its distance, so exact duplicates in the data are neighbours of each other.
 
-    An approximate index is measured at each rebuild: its recall@K on a sample of the codes, the
-    part of the true K nearest that it finds (answers as near as the true ones count as true).
+    Each rebuild measures the recall@K of an approximate index on a sample of the codes: the
+    fraction of the true K nearest that it finds (answers as near as the true ones count as true).
 
     Args:
         code_size: D.
-        seed: of the lists of an IVF and of that sample: the same codes make the same index.
-        k: neighbours for each query, K.
-        factory: "auto" compares all codes with all while that is quick ("Flat", exact), and from
-            20,000 codes on (on a GPU a million) looks through the nearest of 4 sqrt(N) lists
-            ("IVF"), unless that proves no quicker. Else a FAISS factory string, such as "Flat",
+        seed: seed of an IVF's lists and of that sample, so the same codes give the same index.
+        k: number of neighbours per query, K.
+        factory: "auto" compares all codes with all while that is quick ("Flat", exact). Above
+            20,000 codes (a million on a GPU) it searches the nearest of 4 sqrt(N) lists ("IVF"),
+            unless that proves no quicker. Otherwise a FAISS factory string, such as "Flat",
             "IVF256,Flat" or "HNSW32".
-        recall: of an approximate index, the least that is wanted.
-        effort: lists that a search of an IVF looks through, or candidates that one of an HNSW
-            holds. null begins with 8 at each rebuild, and doubles it until the recall is reached.
+        recall: lowest acceptable recall of an approximate index.
+        effort: number of lists that an IVF searches, or of candidates that an HNSW holds. null
+            starts at 8 at each rebuild, and doubles until the recall is reached.
         float16: with "auto", whether the index stores its copy of the codes in 16 bits.
-        memory_mb: what a rebuild may hold at once besides codes, index and table, in MiB. On a GPU
-            FAISS gets half of it as its scratch memory.
-        device: "auto" searches on the GPU that the codes lie on where FAISS can, else on the CPU;
-            "cpu" and "gpu" insist.
+        memory_mb: memory that a rebuild may hold at once besides codes, index and table, in MiB.
+            On a GPU, FAISS gets half of it as scratch memory.
+        device: "auto" searches on the codes' GPU if FAISS supports it, else on the CPU; "cpu" and
+            "gpu" force one.
 
     Attributes:
-        made: the factory string that the index was last made from.
+        made: factory string that the index was last made from.
 
     Raises:
-        UsageError: an option is out of range, FAISS does not know the factory string or is not
-            installed, or "gpu" is asked of a FAISS that sees none.
+        UsageError: an option is out of range, FAISS rejects the factory string or is not
+            installed, or the device is "gpu" and FAISS sees no GPU.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class NeighbourIndex:
             if value is not None and value < 1:
                 raise UsageError(f"neighbours.{name}: {value} is below 1.")
         if not 0 < recall <= 1:
-            raise UsageError(f"neighbours.recall: {recall} is not above 0 and up to 1.")
+            raise UsageError(f"neighbours.recall: {recall} is not above 0 and at most 1.")
         if float16 and factory != "auto":
             raise UsageError(
                 "neighbours.float16 is for neighbours.factory=auto: write SQfp16 into the factory "
@@ -103,13 +103,13 @@ class NeighbourIndex:
             faiss.index_factory(code_size, "Flat" if factory == "auto" else factory)
         except (RuntimeError, TypeError) as error:
             raise UsageError(
-                f"neighbours.factory: FAISS makes no index of {code_size} dimensions from "
+                f"neighbours.factory: FAISS cannot make an index of {code_size} dimensions from "
                 f"'{factory}'. Examples: auto, Flat, IVF256,Flat, HNSW32."
             ) from error
         if device == "gpu" and not faiss.get_num_gpus():
             raise UsageError(
-                "neighbours.device=gpu: this FAISS sees no GPU. Install 'acn-lightning[gpu]' in "
-                "place of '[cpu]' on a machine with one, or use neighbours.device=auto."
+                "neighbours.device=gpu: this FAISS sees no GPU. On a machine with one, install "
+                "'acn-lightning[gpu]' instead of '[cpu]', or use neighbours.device=auto."
             )
         self.code_size, self.seed, self.k, self.factory = code_size, seed, k, factory
         self.recall, self.effort, self.float16 = recall, effort, float16
@@ -120,22 +120,36 @@ class NeighbourIndex:
         self.codes = torch.empty(0, code_size)
         self.rows = torch.empty(0, dtype=torch.long)
 
+    def like(self, k: int) -> "NeighbourIndex":
+        """An empty index with the same options and another K."""
+        return NeighbourIndex(
+            self.code_size,
+            self.seed,
+            k=k,
+            factory=self.factory,
+            recall=self.recall,
+            effort=self.effort,
+            float16=self.float16,
+            memory_mb=self.memory // 2**20,
+            device=self.device,
+        )
+
     # ------------------------------------------------------------ building
 
     def build(
         self, codes: Float[Tensor, "size code"], rows: Int[Tensor, " n"], show: bool = False
     ) -> None:
-        """Replaces the index by one of some of these codes.
+        """Replaces the index by one over these rows of the codes.
 
         Args:
-            codes: the table of codes, a row for each image of the data. Kept by reference: answers
-                that an approximate index does not know are looked up there.
-            rows: which of them to search among.
-            show: whether to show progress, if it takes more than some seconds.
+            codes: table of codes, one row per image of the data. Kept by reference, to look up
+                answers that an approximate index does not find.
+            rows: rows of the table to search among.
+            show: whether to show progress when it takes more than a few seconds.
 
         Raises:
-            UsageError: fewer than K + 1 codes, as one of them may be the query itself; or fewer
-                than an approximate index needs to be trained on.
+            UsageError: there are fewer than K + 1 codes (one may be the query itself), or fewer
+                than an approximate index needs for training.
         """
         if len(rows) <= self.k:
             raise UsageError(
@@ -147,29 +161,28 @@ class NeighbourIndex:
         self._make(self._choose_factory(), show)
 
     def tune(self, show: bool = False) -> float:
-        """Raises the effort of the search, where that is left to the index, until the recall is
-        reached.
+        """Raises the search effort until the recall is reached, unless the config sets the effort.
 
-        "auto" gives up lists that it would take an eighth of, and compares all with all: that is
-        about as quick, as FAISS then multiplies matrices.
+        If an eighth of the lists is not enough, "auto" compares all codes with all instead. That
+        is about as quick, because FAISS then multiplies matrices.
 
         Returns:
-            The recall on a sample of the codes. 1.0 is an exact index's, which needs no measuring.
+            The recall on a sample of the codes. It is 1.0 for an exact index, without measuring.
         """
         if self.made == "Flat" and not self.float16:
             return 1.0
-        sample = self._some_rows(SAMPLE)
+        sample = self._some_rows(RECALL_SAMPLE)
         true = self._search_exactly(self.codes[sample], sample, self.k)
-        # The margin is for the rounding of distances that come from inner products, as FAISS's do.
+        # The margin allows for rounding: FAISS computes distances from inner products.
         bound = distances_to(self.codes[sample], self.codes, true).amax(1, keepdim=True) * (
             1 + 1e-4
         )
         recall = self._recall(sample, bound)
-        knob = knob_of(self.index)
+        knob = effort_knob(self.index)
         if knob is None or self.effort is not None:
             return recall
         lists = getattr(knob[0], "nlist", 0)
-        most = (lists // 8 if self.factory == "auto" else lists) or MOST_EFFORT
+        most = (lists // 8 if self.factory == "auto" else lists) or MAX_EFFORT
         while recall < self.recall and getattr(*knob) < most:
             setattr(*knob, min(2 * getattr(*knob), most))
             recall = self._recall(sample, bound)
@@ -179,11 +192,11 @@ class NeighbourIndex:
         return recall
 
     def advice(self) -> str:
-        """The way out when the recall is too low."""
-        knob = knob_of(self.index)
+        """What to change when the recall is too low."""
+        knob = effort_knob(self.index)
         if knob is None or self.effort is None:
             return f"Use another neighbours.factory than {self.made}; Flat is exact."
-        return f"Raise neighbours.effort, now {self.effort}, or set it to null: then it is found."
+        return f"Raise neighbours.effort, now {self.effort}, or set it to null to have it tuned."
 
     def _choose_factory(self) -> str:
         if self.factory != "auto":
@@ -193,7 +206,7 @@ class NeighbourIndex:
         return f"IVF{2 ** round(math.log2(4 * math.sqrt(len(self.rows))))},Flat"
 
     def _choose_gpu(self, device: torch.device) -> int | None:
-        """The number of the GPU to search on, where the codes lie on `device`; None for the CPU."""
+        """The number of the GPU to search on if the codes are on `device`; None for the CPU."""
         usable = device.type == "cuda" and import_faiss().get_num_gpus() > 0
         if self.device == "gpu" and not usable:
             raise UsageError(
@@ -203,19 +216,19 @@ class NeighbourIndex:
         return device.index if usable and self.device != "cpu" else None
 
     def _make(self, factory: str, show: bool) -> None:
-        """Makes the index from a factory string, and fills it."""
+        """Makes the index from a factory string and fills it."""
 
         def codes(doing: str) -> Iterator[Tensor]:
             for some in self._chunks(self.rows, doing, show):
                 yield self._placed(self.codes[some])
 
-        self.index = None  # its memory goes before the next one's comes
+        self.index = None  # frees its memory before the next one is made
         self.made = factory
         self.index = self._empty_index(factory)
         try:
             if not self.index.is_trained:
                 lists = getattr(inverted_lists(self.index), "nlist", 1024)
-                self.index.train(self._placed(self.codes[self._some_rows(TRAINED_ON * lists)]))
+                self.index.train(self._placed(self.codes[self._some_rows(CODES_PER_LIST * lists)]))
             if has_plain_lists(self.index):
                 add_to_lists(self.index, codes)
             else:
@@ -226,34 +239,37 @@ class NeighbourIndex:
                 f"neighbours.factory: FAISS cannot build '{factory}' from {len(self.rows)} codes: "
                 f"{str(error).splitlines()[0].rpartition('failed: ')[2]}"
             ) from error
-        if (knob := knob_of(self.index)) is not None:
-            setattr(*knob, self.effort or LEAST_EFFORT)
+        if (knob := effort_knob(self.index)) is not None:
+            setattr(*knob, self.effort or MIN_EFFORT)
 
     def _empty_index(self, factory: str) -> Any:
         faiss = import_faiss()
-        # On the GPU it is an option of the copy that halves a flat index.
+        # On the GPU, an option of the copy (useFloat16) halves a flat index.
         stored = factory.replace("Flat", "SQfp16") if self._halved() else factory
         index = faiss.index_factory(self.code_size, stored)
         if self.gpu is not None:
             index = self._on_gpu(index)
         if (lists := inverted_lists(index)) is not None:
             lists.cp.seed, lists.cp.niter = self.seed % 2**31, 10
-            # FAISS takes all that it is given, and says nothing if that is little.
-            lists.cp.min_points_per_centroid, lists.cp.max_points_per_centroid = 1, 2 * TRAINED_ON
+            # FAISS trains on all codes that it is given, and does not warn if they are few.
+            lists.cp.min_points_per_centroid, lists.cp.max_points_per_centroid = (
+                1,
+                2 * CODES_PER_LIST,
+            )
         return index
 
     def _on_gpu(self, index: Any) -> Any:
-        """The index on the GPU, or as it is where FAISS has none like it there."""
+        """The index on the GPU, or unchanged if FAISS cannot search it there."""
         faiss = import_faiss()
         options = faiss.GpuClonerOptions()
         options.useFloat16, options.reserveVecs = self.float16, len(self.rows)
         try:
             resources = gpu_resources(self.memory // 2)
             on_gpu = faiss.index_cpu_to_gpu(resources, self.gpu, index, options)
-        except RuntimeError:  # a kind of index that FAISS has for the CPU only
+        except RuntimeError:  # FAISS has this kind of index on the CPU only
             on_gpu = None
-        # One that is wrapped (PCA16,Flat) does not take tensors of the GPU; K is limited there.
-        if hasattr(on_gpu, "getDevice") and self.k < MOST_ON_GPU:
+        # A wrapped index (PCA16,Flat) does not take GPU tensors, and K is limited on the GPU.
+        if hasattr(on_gpu, "getDevice") and self.k < MAX_RESULTS_ON_GPU:
             return on_gpu
         what = f"'{self.made}' with K = {self.k}"
         if self.device == "gpu":
@@ -266,17 +282,17 @@ class NeighbourIndex:
         return index
 
     def _halved(self) -> bool:
-        """Whether the index is to store 16 bits by its factory string."""
+        """Whether the factory string makes the index store 16 bits."""
         return self.float16 and not (self.made == "Flat" and self.gpu is not None)
 
     def _some_rows(self, most: int) -> Tensor:
-        """Of what is indexed, at random and yet always the same."""
+        """A random sample of the indexed rows, the same at every call."""
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(self.rows), generator=generator)[:most]
         return self.rows[chosen.to(self.rows.device)]
 
     def _placed(self, codes: Tensor) -> Tensor:
-        """Where the index is: on its GPU they stay where they are."""
+        """The codes on the index's device. For an index on a GPU they stay where they are."""
         return codes.contiguous() if self.gpu is not None else codes.cpu().contiguous()
 
     # ------------------------------------------------------------ searching
@@ -290,12 +306,12 @@ class NeighbourIndex:
         """The data-set rows of the K stored codes nearest to each query, nearest first.
 
         Args:
-            queries: codes, on any device; the answer comes on the same one.
-            exclude: a row for each query that may not be among its answers.
-            k: another K than the index's own.
+            queries: codes on any device; the answer is on the same one.
+            exclude: for each query, a row that must not be among its answers.
+            k: K for this search; None for the index's own.
 
         Raises:
-            UsageError: nothing was built yet; `k` is more than there are codes to answer with.
+            UsageError: nothing was built yet, or there are too few codes for `k` answers.
         """
         if self.index is None:
             raise UsageError(
@@ -306,15 +322,15 @@ class NeighbourIndex:
         wanted = k if exclude is None else k + 1
         if wanted > len(self.rows):
             raise UsageError(
-                f"{k} neighbours of a code are asked for, of {len(self.rows)} stored codes."
+                f"Cannot find {k} neighbours of a code among {len(self.rows)} stored codes."
             )
         found = self.index.search(self._placed(queries), wanted)[1].to(queries.device)
-        # An approximate index may find too few: FAISS then fills up with -1.
+        # An approximate index may find too few; FAISS then pads with -1.
         unusable = found < 0
         rows = self.rows.to(queries.device)[found.clamp(min=0)]
         if exclude is not None:
             unusable |= rows == exclude[:, None]
-        # The usable ones to the front, still nearest first. Where the excluded row was not among
+        # Move the usable ones to the front, still nearest first. If the excluded row was not among
         # the K + 1, the farthest drops out.
         order = unusable.byte().argsort(dim=1, stable=True)[:, :k]
         rows, unusable = rows.gather(1, order), unusable.gather(1, order)
@@ -327,21 +343,21 @@ class NeighbourIndex:
     def write_neighbours(
         self, table: Int[Tensor, "size k"], rows: Int[Tensor, " n"], show: bool = False
     ) -> None:
-        """Writes the K nearest of each of these stored codes, itself left out, a chunk at a time.
+        """Writes the K nearest of each of these stored codes, without the code itself.
 
         Args:
-            table: to write to, at `rows`.
-            rows: of the codes that the index was built with.
-            show: whether to show progress, if it takes more than some seconds.
+            table: table to write to, at `rows`, a chunk at a time.
+            rows: rows of the codes that the index was built with.
+            show: whether to show progress when it takes more than a few seconds.
         """
         for some in self._chunks(rows, "searching neighbours", show):
             table[some] = self.search(self.codes[some], exclude=some).to(table.dtype)
 
     def _search_exactly(self, queries: Tensor, exclude: Tensor | None, k: int) -> Tensor:
-        """For the recall, and for the queries of which an approximate index finds too few."""
+        """For the recall, and for queries with too few answers from an approximate index."""
         queries, device = queries.to(self.codes.device), queries.device
         exclude = None if exclude is None else exclude.to(self.codes.device)
-        # Little: what is freed of it stays with the process.
+        # Little memory, because the process keeps it after it is freed.
         found = exact_neighbours(queries, self.codes, self.rows, k, exclude, self.memory // 8)
         return found.to(device)
 
@@ -351,11 +367,11 @@ class NeighbourIndex:
         return float(near.double().mean())
 
     def _chunks(self, rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:
-        """The rows, as many at once as the memory allows, with progress."""
-        # Of each: its code, and what is found by number, distance, row and order.
+        """Splits the rows into chunks that fit into memory, and shows progress."""
+        # Per row: its code. Per answer: its number, distance, row and order.
         bytes_each = 4 * self.code_size + 40 * (self.k + 1)
         chunks: Iterable[Tensor] = rows.split(min(CHUNK, max(1, self.memory // 2 // bytes_each)))
-        with bar(doing, "code", total=len(rows), show=show) as shown:
+        with progress_bar(doing, "code", total=len(rows), show=show) as shown:
             for chunk in chunks:
                 yield chunk
                 shown.update(len(chunk))

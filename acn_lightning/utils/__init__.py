@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of images or codes."""
+"""Small helpers that do not depend on images or codes."""

@@ -1,4 +1,4 @@
-"""What the processes of a distributed run know together; a single process is a run of one."""
+"""Communication between the ranks of a distributed run; a single process has world size 1."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,36 +12,36 @@ from acn_lightning.utils.errors import UsageError
 T = TypeVar("T")
 
 CHUNK = 2**14
-"""Rows that travel at once."""
+"""Number of rows sent at once."""
 
 
-def alone() -> bool:
-    """Whether there is no other process."""
-    return count() == 1
+def single_process() -> bool:
+    """Whether the world size is 1."""
+    return world_size() == 1
 
 
-def count() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """The number of ranks."""
     known = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if known else 1
 
 
 def rank() -> int:
-    """Which of them this one is."""
-    return 0 if alone() else torch.distributed.get_rank()
+    """The rank of this process."""
+    return 0 if single_process() else torch.distributed.get_rank()
 
 
 def gather(tensor: Tensor) -> list[Tensor]:
-    """Each process's tensor, by rank. Their sizes may differ."""
-    if alone():
+    """The tensors of all ranks, in rank order. Their sizes may differ."""
+    if single_process():
         return [tensor]
     everyones: list[Tensor] = gather_all_tensors(tensor)
     return everyones
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of all processes' tensors; gradients go back to each of them."""
-    if alone():
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of all ranks' tensors; gradients flow back to each of them."""
+    if single_process():
         return tensor
     from torch.distributed.nn.functional import all_reduce
 
@@ -49,33 +49,33 @@ def total(tensor: Tensor) -> Tensor:
     return summed
 
 
-def own(everyones: Sequence[T]) -> T:
-    """This process's of what `gather` returned.
+def of_this_rank(everyones: Sequence[T]) -> T:
+    """This rank's entry of a list that `gather` returned when a checkpoint was saved.
 
     Raises:
-        UsageError: there were another number of processes then.
+        UsageError: the world size was different then.
     """
-    if len(everyones) != count():
+    if len(everyones) != world_size():
         raise UsageError(
-            f"The checkpoint was saved within an epoch by {len(everyones)} processes, each of "
-            f"which had its share of the images; here are {count()}. Use as many, or a checkpoint "
-            "of an epoch's end."
+            f"The checkpoint was saved within an epoch by {len(everyones)} processes that shared "
+            f"the images; this run has {world_size()}. Use {len(everyones)}, or a checkpoint from "
+            "the end of an epoch."
         )
     return everyones[rank()]
 
 
-def spread(table: Tensor, rows: Tensor, source: int) -> int:
-    """Writes these rows of one process's table into all the others', a chunk at a time.
+def broadcast_rows(table: Tensor, rows: Tensor, source: int) -> int:
+    """Copies these rows of one rank's table into all the others', a chunk at a time.
 
     Args:
-        table: of the same shape in all processes.
-        rows: the same in all processes.
-        source: the rank whose rows count.
+        table: has the same shape on all ranks.
+        rows: the same on all ranks.
+        source: rank to copy from.
 
     Returns:
-        The bytes that came here.
+        The bytes that this rank received.
     """
-    if alone():
+    if single_process():
         return 0
     for some in rows.split(CHUNK):
         values = table[some]

@@ -1,4 +1,4 @@
-"""What the person at the keyboard can mend: one line that names the thing and the way out."""
+"""Errors that a user can fix: one line that names what is wrong and the way out."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 class UsageError(ValueError):
-    """A wrong input. The `acn` command prints its one line and leaves with exit status 2."""
+    """An input is wrong. The `acn` command prints this one line and exits with status 2."""
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on, through no wrong input. Also one line and exit status 2."""
+    """A run cannot continue, though no input is wrong. Also one line and exit status 2."""
 
 
 class InterruptionError(Exception):
     """Ctrl-C or SIGTERM ended a run.
 
     Attributes:
-        checkpoint: from which it goes on; None where there is none yet.
-        status: exit status that says so, 128 + the signal's number.
+        checkpoint: checkpoint to resume from; None if there is none yet.
+        status: exit status, 128 + the signal's number.
     """
 
     def __init__(self, checkpoint: Path | None, status: int) -> None:
@@ -27,7 +27,7 @@ class InterruptionError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A question to add to an error, or nothing where no known word is near.
+    """A question to append to an error; empty if no known word is close.
 
     Example:
         >>> nearest("batchsize", ["batch_size", "seed"])
@@ -38,11 +38,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Raises:
-    UsageError: `value` is not among the `known` ones; they are listed.
+    """Checks that a config key's value is one of the known ones.
+
+    Raises:
+        UsageError: it is not; the message lists the known ones.
     """
     known = list(known)
     if value not in known:
         raise UsageError(
-            f"{name}: '{value}' is none of {', '.join(known)}.{nearest(str(value), known)}"
+            f"{name}: '{value}' is not one of {', '.join(known)}.{nearest(str(value), known)}"
         )

@@ -1,4 +1,4 @@
-"""Packages that only some commands take."""
+"""Optional packages that only some commands need."""
 
 from importlib import import_module
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from acn_lightning.utils.errors import UsageError
 
 
-def require(what: str, extra: str, *names: str) -> list[Any]:
-    """These modules, imported.
+def require_packages(what: str, extra: str, *names: str) -> list[Any]:
+    """Imports and returns these modules.
 
     Args:
-        what: takes them; the error begins with it.
-        extra: of this package, that installs them.
-        names: of the modules.
+        what: what needs them; the error begins with it.
+        extra: this package's extra that installs them.
+        names: names of the modules.
 
     Raises:
         UsageError: one is not installed.
 
     Example:
-        >>> require("acn fly", "fly", "kite")
+        >>> require_packages("acn fly", "fly", "kite")
         Traceback (most recent call last):
         acn_lightning.utils.errors.UsageError: acn fly needs kite: pip install 'acn-lightning[fly]'.
     """

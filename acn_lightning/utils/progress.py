@@ -6,8 +6,8 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(doing: str, unit: str, total: int, show: bool = True) -> "tqdm[Any]":
-    """A bar for what takes more than three seconds; in a log a line each half minute."""
+def progress_bar(doing: str, unit: str, total: int, show: bool = True) -> "tqdm[Any]":
+    """A bar for work of more than three seconds; in a log, a line every half minute."""
     return tqdm(
         total=total,
         desc=doing,

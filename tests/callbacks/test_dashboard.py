@@ -14,7 +14,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from acn_lightning.callbacks.pictures import table as queries_table
 from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.config.compose import FOLDER, read_yaml
-from acn_lightning.evaluation.diagnostics import code_figures, neighbour_figures, probe
+from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats, probe
 from tests.conftest import QUICK, bank_of, naive_vote, only_run
 
 FIT = (
@@ -173,7 +173,7 @@ def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
     """The command line that W&B's own code makes of the file, with values of its parameters."""
     sweep = read_yaml(FOLDER / "sweeps/digits.yaml")
     values = {"model.code_size": 8, "neighbours.k": 3, "model.shape.scale": 2.5}
-    values["model.learning_rate"] = 0.0007
+    values["optimizer.learning_rate"] = 0.0007
     assert values.keys() == sweep["parameters"].keys()
     args = {name: {"value": value} for name, value in values.items()}
     known = create_sweep_command_args({"args": args})
@@ -201,7 +201,7 @@ def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
 
 def test_figures_of_codes_by_hand():
     codes = torch.tensor([[3.0, 4.0, 1.0], [0.0, 0.0, 1.0]])
-    figures = code_figures(codes)
+    figures = code_stats(codes)
     assert figures["codes/norm"] == pytest.approx((26**0.5 + 1) / 2)
     assert figures["codes/variance_mean"] == pytest.approx((1.5**2 + 2**2) / 3)
     assert figures["codes/variance_min"] == 0
@@ -213,7 +213,7 @@ def test_figures_of_neighbours_by_hand():
     bank.neighbours = torch.randint(0, 30, (30, 4), dtype=torch.int32)
     before = torch.randint(0, 30, (30, 4))
     rows = torch.tensor([3, 7, 20])
-    figures = neighbour_figures(bank, rows, before[rows])
+    figures = neighbour_stats(bank, rows, before[rows])
     pairs = [(row, other) for row in rows.tolist() for other in bank.neighbours[row].tolist()]
     far = [float((bank.codes[row] - bank.codes[other]).norm()) for row, other in pairs]
     same = [bool(bank.labels[row] == bank.labels[other]) for row, other in pairs]
@@ -222,7 +222,7 @@ def test_figures_of_neighbours_by_hand():
     assert figures["bank/neighbour_agreement"] == pytest.approx(np.mean(same))
     assert figures["bank/neighbours_changed"] == pytest.approx(np.mean(new))
     bank.labels = torch.full((30,), -1)
-    assert neighbour_figures(bank, rows, None).keys() == {"bank/neighbour_distance"}
+    assert neighbour_stats(bank, rows, None).keys() == {"bank/neighbour_distance"}
 
 
 def test_a_probe_is_the_vote_of_the_nearest():

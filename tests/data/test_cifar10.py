@@ -123,7 +123,7 @@ def test_python_archive(tmp_path):
     folder = write_python(tmp_path / "cifar-10-batches-py")
     (folder / "data_batch_3").rename(folder / "elsewhere")
     path = archive(tmp_path, "cifar-10-python.tar.gz", folder)
-    with pytest.raises(UsageError, match=r"python\.tar\.gz has no data_batch_3\. .*complete with"):
+    with pytest.raises(UsageError, match=r"python\.tar\.gz has no data_batch_3\. .*consists of"):
         read_cifar10(tmp_path / "c")
     (folder / "elsewhere").rename(folder / "data_batch_3")
     path.unlink()
@@ -156,19 +156,19 @@ def test_a_missing_file_is_named(tmp_path, write, name):
     folder = write(tmp_path / "c")
     (path,) = folder.glob(f"{name}*")
     path.unlink()
-    with pytest.raises(UsageError, match=f"c has no {path.name}. .* complete with"):
+    with pytest.raises(UsageError, match=f"c has no {path.name}. .* consists of"):
         read_cifar10(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("data_batch_2.bin", lambda old: old[:-1], "its 9,218 bytes are no whole number"),
+        ("data_batch_2.bin", lambda old: old[:-1], "its 9,218 bytes are not a whole number"),
         ("test_batch.bin", lambda old: old + b"x", "truncated or damaged"),
         ("test_batch.bin", lambda _: b"", r"shape \(0, 3072\)"),
-        ("data_batch_5.bin", lambda old: b"\x03" + old[1:], "labels from 1 to 3, for 3 classes"),
+        ("data_batch_5.bin", lambda old: b"\x03" + old[1:], "from 1 to 3, but there are 3 classes"),
         ("batches.meta.txt", lambda _: b"\n", "is empty"),
-        ("batches.meta.txt", lambda _: b"\xff\xfe", "no names of classes"),
+        ("batches.meta.txt", lambda _: b"\xff\xfe", "no class names"),
     ],
 )
 def test_damaged_binary_files(tmp_path, name, change, message):
@@ -189,21 +189,21 @@ def pickled(value):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("data_batch_2", lambda old: old[:-40], "is damaged or no pickle"),
-        ("data_batch_2", lambda old: old[: len(old) // 2], "is damaged or no pickle"),
-        ("data_batch_2", lambda _: b"", "is damaged or no pickle"),
-        ("data_batch_2", lambda _: b"not a pickle", "is damaged or no pickle"),
-        ("data_batch_2", pickled([1, 2]), "is no batch of CIFAR-10"),
-        ("data_batch_2", pickled({b"data": [1], b"labels": [1]}), "is no batch of CIFAR-10"),
-        ("data_batch_2", pickled({b"data": ZEROS}), "is no batch of CIFAR-10"),
-        ("data_batch_2", pickled({b"data": ZEROS * 1.0, b"labels": [0] * 3}), "is no batch"),
-        ("data_batch_2", pickled({b"data": ZEROS, b"labels": "abc"}), "is no batch"),
+        ("data_batch_2", lambda old: old[:-40], "is damaged or not a pickle"),
+        ("data_batch_2", lambda old: old[: len(old) // 2], "is damaged or not a pickle"),
+        ("data_batch_2", lambda _: b"", "is damaged or not a pickle"),
+        ("data_batch_2", lambda _: b"not a pickle", "is damaged or not a pickle"),
+        ("data_batch_2", pickled([1, 2]), "is not a batch of CIFAR-10"),
+        ("data_batch_2", pickled({b"data": [1], b"labels": [1]}), "is not a batch of CIFAR-10"),
+        ("data_batch_2", pickled({b"data": ZEROS}), "is not a batch of CIFAR-10"),
+        ("data_batch_2", pickled({b"data": ZEROS * 1.0, b"labels": [0] * 3}), "is not a batch"),
+        ("data_batch_2", pickled({b"data": ZEROS, b"labels": "abc"}), "is not a batch"),
         ("data_batch_2", pickled({b"data": ZEROS[:, 1:], b"labels": [0] * 3}), r"\(3, 3071\)"),
         ("data_batch_2", pickled({b"data": ZEROS, b"labels": [0, 0]}), "3 images in .* 2 labels"),
         ("test_batch", pickled({b"data": ZEROS, b"labels": [0, 0, -1]}), "from -1 to 0"),
-        ("batches.meta", pickled({}), "no names of classes"),
-        ("batches.meta", pickled({b"label_names": 3}), "no names of classes"),
-        ("batches.meta", pickled([]), "no names of classes"),
+        ("batches.meta", pickled({}), "no class names"),
+        ("batches.meta", pickled({b"label_names": 3}), "no class names"),
+        ("batches.meta", pickled([]), "no class names"),
     ],
 )
 def test_damaged_python_files(tmp_path, name, change, message):

@@ -7,9 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from acn_lightning.data.download import PUBLISHED, Published, download, fetch, missing
+from acn_lightning.data import Source
+from acn_lightning.data.download import Published, download, fetch, missing
 from acn_lightning.utils.errors import UsageError
 
+PUBLISHED = {kind: one.published for kind, one in Source.kinds.items() if one.published}
 CONTENT = bytes(range(256)) * 2000
 
 

@@ -68,7 +68,7 @@ def test_no_image_is_in_memory_twice(small, monkeypatch):
 @pytest.mark.parametrize("name", ["train_data_batch_1", "train_data_batch_10", "val_data"])
 def test_downsampled_with_a_file_missing(small, name):
     (small / f"{name}.npz").unlink()
-    with pytest.raises(UsageError, match=rf"has no {name}\.npz\. .* complete with"):
+    with pytest.raises(UsageError, match=rf"has no {name}\.npz\. .* consists of"):
         read_imagenet(small, None)
 
 
@@ -103,7 +103,7 @@ ZEROS = np.zeros((2, 48), np.uint8)
         ({"labels": np.array([1, 1001])}, "labels from 1 to 1001"),
         ({"labels": np.array([1.0, 2.0])}, "no array 'labels'"),
         ({"labels": np.array([], int)}, "no array 'labels'"),
-        ({"data": np.array([{}, {}], object)}, "no readable .npz"),
+        ({"data": np.array([{}, {}], object)}, "not a readable .npz"),
     ],
 )
 def test_wrong_batches(small, arrays, message):
@@ -123,7 +123,7 @@ def test_parts_of_two_sizes(small):
 def test_a_truncated_batch(small):
     path = small / "train_data_batch_4.npz"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UsageError, match=r"batch_4\.npz is no readable"):
+    with pytest.raises(UsageError, match=r"batch_4\.npz is not a readable"):
         read_imagenet(small, None)
 
 
@@ -191,7 +191,7 @@ def test_the_data_module_reads_files(folders):
     data = ImageData(**options, image_size=[5, 7])
     data.setup()
     assert data.image_shape == (3, 5, 7)
-    with pytest.raises(UsageError, match=r"images of ImageNet need one: data\.image_size=64"):
+    with pytest.raises(UsageError, match=r"ImageNet needs an image size: data\.image_size=64"):
         ImageData(**options).setup()
 
 
@@ -236,7 +236,7 @@ def test_a_damaged_file_is_named(folders):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("PredictionString", "Prediction", "no table of ImageId,PredictionString"),
+        ("PredictionString", "Prediction", "not a table of ImageId,PredictionString"),
         ("val_00000002,n03000684 1 2 30 40 n03000684 5 6 7 8 ", "val_00000002,", "is truncated"),
         ("val_00000002,n03000684 1 2 30 40 n03000684 5 6 7 8 ", "val_00000002", "is truncated"),
         ("val_00000002,", "val_00000001,", "4 images in .*val, but 3 labels in"),

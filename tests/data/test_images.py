@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from acn_lightning.data.dataset import IndexedImages, binarise, draw_binary, whole
+from acn_lightning.data.binarise import binarise, draw_binary
+from acn_lightning.data.dataset import IndexedImages
+from acn_lightning.data.loader import keep_whole
 from acn_lightning.utils.errors import UsageError
 
 
@@ -19,7 +21,7 @@ def test_an_index_means_the_same_image_whatever_the_order():
     images, labels = numbered()
     data = IndexedImages(images, labels, torch.arange(1, 300, 2))
     seen = []
-    for batch in DataLoader(data, batch_size=16, shuffle=True, collate_fn=whole):
+    for batch in DataLoader(data, batch_size=16, shuffle=True, collate_fn=keep_whole):
         assert (batch.image == (batch.index % 256)[:, None, None, None]).all()
         assert (batch.label == batch.index * 7).all()
         assert batch.image.dtype == torch.uint8
@@ -31,7 +33,9 @@ def test_an_index_means_the_same_image_whatever_the_order():
 def test_a_batch_is_gathered_at_once_not_example_by_example(monkeypatch):
     monkeypatch.setattr(IndexedImages, "__getitem__", None)
     images, labels = numbered()
-    loader = DataLoader(IndexedImages(images, labels, labels // 7), batch_size=64, collate_fn=whole)
+    loader = DataLoader(
+        IndexedImages(images, labels, labels // 7), batch_size=64, collate_fn=keep_whole
+    )
     assert sum(len(batch.index) for batch in loader) == 300
 
 

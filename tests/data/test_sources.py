@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from acn_lightning.data.sources.base import held_out_rows, read_digits
+from acn_lightning.data.sources.digits import read_digits
 from acn_lightning.data.sources.folder import read_folder
 from acn_lightning.data.sources.idx import read_idx
 from acn_lightning.data.sources.npz import read_npz
+from acn_lightning.data.subsets import held_out_rows
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import write_idx
 
@@ -55,9 +56,9 @@ def spoil(folder, name, change):
         ("train-images", lambda content: content[:-40], "truncated or damaged"),
         ("t10k-images", lambda content: content[:-1], "promises 600 bytes of data and has 599"),
         ("t10k-images", lambda content: content + b"x", "promises 600 bytes of data and has 601"),
-        ("t10k-images", lambda _: b"PK\x03\x04 not this", "no IDX file of 3-dimensional bytes"),
-        ("t10k-labels", lambda _: b"", "no IDX file of 1-dimensional bytes"),
-        ("train-labels", lambda content: gzip.compress(b"\x00\x00\x08"), "no IDX file"),
+        ("t10k-images", lambda _: b"PK\x03\x04 not this", "not an IDX file of 3-dimensional bytes"),
+        ("t10k-labels", lambda _: b"", "not an IDX file of 1-dimensional bytes"),
+        ("train-labels", lambda content: gzip.compress(b"\x00\x00\x08"), "not an IDX file"),
         ("train-labels", lambda content: content[:12] + b"\xff\xff" + content[14:], "damaged"),
     ],
 )
@@ -178,7 +179,7 @@ def test_sixteen_bits_a_pixel_keep_their_grey_values(tmp_path):
 
 def test_images_beside_sub_folders(photos):
     picture(photos / "lonely.png")
-    with pytest.raises(UsageError, match=r"beside its sub-folders \(lonely\.png\)"):
+    with pytest.raises(UsageError, match=r"both images \(lonely\.png\) and sub-folders"):
         read_folder(photos, None, None)
 
 
@@ -222,7 +223,7 @@ ONES = np.ones((20, 4, 4), np.uint8)
         ({"images": ONES, "labels": np.zeros(19, int)}, "20 images .* 19 labels"),
         ({"images": ONES, "labels": np.zeros(20)}, "not integers"),
         ({"images": ONES, "test_images": ONES[:, 1:]}, "1 x 4 x 4 and test_images 1 x 3 x 4"),
-        ({"images": np.array([{}], object)}, "no readable .npz"),
+        ({"images": np.array([{}], object)}, "not a readable .npz"),
         ({"images": ONES[:0]}, "has no images"),
         ({"images": ONES, "labels": np.arange(20) * 2**40}, "Number the classes from 0"),
     ],
@@ -237,5 +238,5 @@ def test_npz_missing_or_damaged(tmp_path):
         read_npz(tmp_path / "none.npz")
     path = save(tmp_path / "cut.npz", images=ONES)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UsageError, match=r"cut\.npz is no readable"):
+    with pytest.raises(UsageError, match=r"cut\.npz is not a readable"):
         read_npz(path)

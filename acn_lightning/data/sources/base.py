@@ -1,121 +1,109 @@
-"""What every reader of images returns, and what they share."""
+"""Data sources: what they return, and helpers that they share."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
-import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from acn_lightning.data.download import Published, download
+from acn_lightning.data.subsets import held_out_rows
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.registry import Registered
 
 
-class Part(NamedTuple):
-    """Images and their classes; -1 where an image has none.
+class Split(NamedTuple):
+    """Images and their classes, -1 for an image without one.
 
     Attributes:
-        names: their files; empty where they are rows of a larger file.
+        names: the images' files; empty if they are rows of a larger file.
     """
 
     images: UInt8[Tensor, "size channel height width"]
     labels: Int[Tensor, " size"]
     names: tuple[str, ...] = ()
 
-    def at(self, rows: Int[Tensor, " n"]) -> "Part":
-        """Some of them."""
+    def at(self, rows: Int[Tensor, " n"]) -> "Split":
+        """The given rows of this split."""
         names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
-        return Part(self.images[rows], self.labels[rows], names)
+        return Split(self.images[rows], self.labels[rows], names)
 
 
-class Source(NamedTuple):
-    """A data set: what to train on, what to test on, and the names of the classes."""
+class Splits(NamedTuple):
+    """A data set: the training split, the test split and the class names."""
 
-    train: Part
-    test: Part
+    train: Split
+    test: Split
     classes: tuple[str, ...]
 
 
-def held_out_rows(size: int, count: int) -> tuple[Tensor, Tensor]:
-    """Divides 0 ... size - 1 at random into (the rest, `count` held out), each in order.
+class Source(Registered, key="data.source"):
+    """Where images come from. A subclass names its kind, which `data.source` chooses. The
+    keyword-only arguments of its constructor are keys of the config's section `data`.
 
-    Always the same division: what was held out from one run is not trained on by the next one,
-    whatever its seed.
+    Attributes:
+        published: files that can be downloaded if they are missing; None if there are none.
+        root: where the files are; None for a source without files.
     """
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
-    return order[count:].sort().values, order[:count].sort().values
+
+    published: ClassVar[Published | None] = None
+    root: Path | None = None
+
+    def prepare(self) -> None:
+        """Downloads missing files. Called in one process per machine, before `read`."""
+        if self.published and self.root:
+            download(self.published, self.root)
+
+    def read(self) -> Splits:
+        """Reads all images and labels.
+
+        Raises:
+            UsageError: they cannot be read.
+        """
+        raise NotImplementedError
 
 
-def some_of(part: Part, count: int, seed: int) -> Part:
-    """So many of its images, chosen at random, in their order.
+def folder_of(root: str | None, kind: str) -> Path:
+    """The path that `data.root` names.
 
     Raises:
-        UsageError: it has not so many, or the number is below 2.
+        UsageError: it is not given.
     """
-    size = len(part.images)
-    if not 2 <= count <= size:
-        raise UsageError(f"data.subset: {count} is not from 2 to {size}, the training images.")
-    chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
-    return part.at(chosen.sort().values)
+    if root is None:
+        raise UsageError(f"data.root: source '{kind}' needs the path to its data: data.root=PATH.")
+    return Path(root).expanduser()
 
 
-def stratified(labels: Int[Tensor, " size"], count: int, seed: int = 0) -> Int[Tensor, " n"]:
-    """Rows of `count` images at random, in order, of each class its share; all where there are no
-    more.
-
-    Example:
-        >>> labels = torch.tensor([0] * 60 + [1] * 30)
-        >>> torch.bincount(labels[stratified(labels, 9)])
-        tensor([6, 3])
-    """
-    if count >= len(labels):
-        return torch.arange(len(labels))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    order = order[labels[order].argsort(stable=True)]  # by class, at random within each
-    # Evenly spaced: a class has as many as its share, give or take one.
-    places = (torch.arange(count, dtype=torch.double) + 0.5) * len(labels) / count
-    return order[places.long()].sort().values
-
-
-def divide(part: Part, classes: tuple[str, ...], fraction: float, name: str) -> Source:
-    """A source whose publisher has no test set: a fixed `fraction` of it becomes one."""
+def split_off_test(part: Split, classes: tuple[str, ...], fraction: float, name: str) -> Splits:
+    """Makes a fixed `fraction` the test split, for sources published without one."""
     count = round(len(part.images) * fraction)
     if count < 1:
         raise UsageError(
             f"data.root: {name} has {len(part.images)} images, too few to hold any out for testing."
         )
     train, test = held_out_rows(len(part.images), count)
-    return Source(part.at(train), part.at(test), classes)
-
-
-def read_digits() -> Source:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 (UCI, Alpaydin and Kaynak); a fixed fifth
-    of them is the test set."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey values
-    part = Part(torch.from_numpy(grey)[:, None], torch.from_numpy(digits.target).long())
-    return divide(part, tuple(str(name) for name in digits.target_names), 0.2, "digits")
+    return Splits(part.at(train), part.at(test), classes)
 
 
 def require_folder(root: Path) -> None:
-    """Raises:
-    UsageError: there is none.
+    """Checks that a folder exists.
+
+    Raises:
+        UsageError: it does not.
     """
     if not root.is_dir():
-        what = f"{root} is a file, no folder" if root.exists() else f"there is no folder {root}"
+        what = f"{root} is a file, not a folder" if root.exists() else f"there is no folder {root}"
         raise UsageError(f"data.root: {what}.")
 
 
-def require(root: Path, names: Iterable[str], layout: str) -> None:
-    """Files, and folders where a name ends in "/".
+def require_files(root: Path, names: Iterable[str], layout: str) -> None:
+    """Checks that files exist, or folders if the name ends in "/".
 
     Args:
-        root: where they have to be.
+        root: folder to look in.
         names: of the files and folders.
-        layout: a sentence for the error, on what belongs there.
+        layout: a sentence for the error about what belongs there.
 
     Raises:
         UsageError: one is missing.
@@ -128,19 +116,21 @@ def require(root: Path, names: Iterable[str], layout: str) -> None:
 
 
 def require_size(image_size: Sequence[int] | None, name: str) -> Sequence[int]:
-    """Raises:
-    UsageError: there is none.
+    """Checks that an image size is given, and returns it.
+
+    Raises:
+        UsageError: it is not given.
     """
     if image_size is None:
-        raise UsageError(f"data.image_size: images of {name} need one: data.image_size=64.")
+        raise UsageError(f"data.image_size: {name} needs an image size: data.image_size=64.")
     return image_size
 
 
 def read_lines(path: Path) -> list[str]:
-    """A text file without the blank lines at its end.
+    """Reads a text file's lines, without blank lines at the end.
 
     Raises:
-        UsageError: it cannot be read, is no text or is empty.
+        UsageError: it cannot be read, is not text or is empty.
     """
     try:
         lines = path.read_text("utf-8").rstrip().splitlines()
@@ -152,8 +142,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def check_counts(images: int, images_name: object, labels: int, labels_name: object) -> None:
-    """Raises:
-    UsageError: they differ.
+    """Checks that there are as many labels as images.
+
+    Raises:
+        UsageError: the numbers differ.
     """
     if images != labels:
         raise UsageError(
@@ -163,5 +155,5 @@ def check_counts(images: int, images_name: object, labels: int, labels_name: obj
 
 
 def size_words(images: Tensor) -> str:
-    """Channels x height x width."""
+    """The size of images as text: channels x height x width."""
     return " x ".join(str(side) for side in images.shape[1:])

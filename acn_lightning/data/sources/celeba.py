@@ -3,11 +3,20 @@ https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), as published."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from acn_lightning.data.sources.base import Part, Source, read_lines, require, require_size
-from acn_lightning.data.sources.folder import read_images
+from acn_lightning.data.files import parse_size, read_images
+from acn_lightning.data.sources.base import (
+    Source,
+    Split,
+    Splits,
+    folder_of,
+    read_lines,
+    require_files,
+    require_size,
+)
 from acn_lightning.utils.errors import UsageError, check_choice
 
 IMAGES, ATTRIBUTES, PARTITION = (
@@ -17,34 +26,56 @@ IMAGES, ATTRIBUTES, PARTITION = (
 )
 
 
-def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) -> Source:
-    """A folder with `img_align_celeba/` (000001.jpg ...), `list_attr_celeba.txt` and
-    `list_eval_partition.txt`. The publisher's partition 0 is the training part and 2 the test
-    part. Partition 1, for validation, is left out: what validates is held out from training, as
-    for every source.
+class CelebASource(Source, kind="celeba"):
+    """CelebA, aligned and cropped, see `read_celeba`.
+
+    Args:
+        root: the folder of the published files.
+        image_size: [height, width] to resize images to; one number for squares.
+        attribute: attribute to use as the label; null for "Smiling".
+    """
+
+    def __init__(
+        self, *, root: str | None = None, image_size: Any = None, attribute: str | None = None
+    ) -> None:
+        self.root: Path = folder_of(root, "celeba")
+        self.image_size, self.attribute = parse_size(image_size), attribute or "Smiling"
+
+    def read(self) -> Splits:
+        return read_celeba(self.root, self.image_size, self.attribute)
+
+
+def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) -> Splits:
+    """Reads a folder with `img_align_celeba/` (000001.jpg ...), `list_attr_celeba.txt` and
+    `list_eval_partition.txt`. The publisher's partition 0 is the training split and 2 the test
+    split. Partition 1, for validation, is not used: as for every source, validation images are held
+    out from training.
 
     Args:
         root: the folder.
-        image_size: (height, width) to bring the 178 x 218 pixels to. For a square this is the
-            usual centre crop of 178 x 178. None is refused.
-        attribute: which of the 40 attributes is the label: 1 where an image has it, else 0.
+        image_size: (height, width) to resize the 178 x 218 pixels to. A square gives the usual
+            centre crop of 178 x 178. None is refused.
+        attribute: which of the 40 attributes to use as the label: 1 for images that have it, else
+            0.
 
     Returns:
         Images (N, 3, *image_size); the classes "not ATTRIBUTE" and "ATTRIBUTE".
 
     Raises:
-        UsageError: a file is missing, damaged or names what is not there; the attribute is none;
-            there is no size.
+        UsageError: a file is missing, damaged or names a missing image; there is no such
+            attribute; or no size is given.
     """
     size = require_size(image_size, "CelebA")
-    require(
+    require_files(
         root, (f"{IMAGES}/", ATTRIBUTES, PARTITION), "Get them from the publisher's page of CelebA."
     )
     values = read_attribute(root / ATTRIBUTES, attribute)
     partition = read_partition(root / PARTITION)
     if values.keys() != partition.keys():
         odd = min(values.keys() ^ partition.keys())
-        raise UsageError(f"data.root: of {ATTRIBUTES} and {PARTITION} in {root}, one lacks {odd}.")
+        raise UsageError(
+            f"data.root: in {root}, only one of {ATTRIBUTES} and {PARTITION} has {odd}."
+        )
     present = {path.name for path in (root / IMAGES).iterdir()}
     parts = []
     for number in "02":
@@ -58,13 +89,14 @@ def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) ->
             )
         files = [root / IMAGES / name for name in names]
         labels = torch.tensor([values[name] for name in names])
-        parts.append(Part(read_images(files, size, 3), labels, tuple(map(str, files))))
-    return Source(parts[0], parts[1], (f"not {attribute}", attribute))
+        parts.append(Split(read_images(files, size, 3), labels, tuple(map(str, files))))
+    return Splits(parts[0], parts[1], (f"not {attribute}", attribute))
 
 
 def read_attribute(path: Path, attribute: str) -> dict[str, int]:
-    """1 for each image that has the attribute, 0 for each other. The file's first line is how many
-    images it lists, its second the attributes' names, then NAME and a -1 or 1 for each."""
+    """Returns 1 for each image that has the attribute, 0 for the others. The file's first line is
+    the number of images, the second the attributes' names. The rest are NAME and, for each
+    attribute, -1 or 1."""
     lines = read_lines(path)
     if len(lines) < 2 or not lines[0].strip().isdecimal():
         raise UsageError(
@@ -78,7 +110,8 @@ def read_attribute(path: Path, attribute: str) -> dict[str, int]:
         fields = line.split()
         if len(fields) != 1 + len(names) or fields[column] not in known:
             raise UsageError(
-                f"data.root: line {number} of {path} is not a name and {len(names)} of -1 or 1."
+                f"data.root: line {number} of {path} is not a name and {len(names)} "
+                "values of -1 or 1."
             )
         values[fields[0]] = known[fields[column]]
     if len(values) != int(lines[0]):
@@ -90,7 +123,7 @@ def read_attribute(path: Path, attribute: str) -> dict[str, int]:
 
 
 def read_partition(path: Path) -> dict[str, str]:
-    """The part of each image. A line is NAME and 0 (train), 1 (validation) or 2 (test)."""
+    """Returns each image's part. A line is NAME and 0 (train), 1 (validation) or 2 (test)."""
     partition = {}
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split()

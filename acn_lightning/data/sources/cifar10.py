@@ -10,25 +10,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from acn_lightning.data.sources.base import Part, Source, check_counts, require_folder
+from acn_lightning.data.download import Published
+from acn_lightning.data.sources.base import (
+    Source,
+    Split,
+    Splits,
+    check_counts,
+    folder_of,
+    require_folder,
+)
 from acn_lightning.utils.errors import UsageError
 
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = "test_batch"
 BINARY, PYTHON = ".bin", ""
-"""What the file names of the two versions end in."""
+"""The endings of file names in the two versions."""
 META = {BINARY: "batches.meta.txt", PYTHON: "batches.meta"}
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
 ARCHIVES = {"cifar-10-binary.tar.gz": BINARY, "cifar-10-python.tar.gz": PYTHON}
 PLANES = 3 * 32 * 32
-"""Bytes of an image: its rows of red, then of green, then of blue."""
+"""Bytes per image: the rows of red, then of green, then of blue."""
 
 
-def read_cifar10(root: Path) -> Source:
-    """CIFAR-10's binary version (data_batch_1.bin ... data_batch_5.bin, test_batch.bin,
+class Cifar10Source(Source, kind="cifar10"):
+    """CIFAR-10, see `read_cifar10`.
+
+    Args:
+        root: the folder of the published files; what is missing there can be downloaded.
+    """
+
+    published = Published(
+        ("https://www.cs.toronto.edu/~kriz/",),
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},  # read without unpacking
+        (*FOLDERS, *ARCHIVES, "data_batch_1.bin", "data_batch_1"),
+    )
+
+    def __init__(self, *, root: str | None = None) -> None:
+        self.root: Path = folder_of(root, "cifar10")
+
+    def read(self) -> Splits:
+        return read_cifar10(self.root)
+
+
+def read_cifar10(root: Path) -> Splits:
+    """Reads CIFAR-10's binary version (data_batch_1.bin ... data_batch_5.bin, test_batch.bin,
     batches.meta.txt) or its python version (data_batch_1 ... data_batch_5, test_batch,
-    batches.meta; pickles, of which no code runs), in `root`, in the sub-folder that the
-    publisher's archive unpacks to, or in that archive itself.
+    batches.meta). The latter are pickles; none of their code is run. The files may be in `root`, in
+    the sub-folder that the publisher's archive unpacks to, or in that archive itself.
 
     Returns:
         Images (N, 3, 32, 32); the classes of the meta file.
@@ -44,15 +72,15 @@ def read_cifar10(root: Path) -> Source:
         read_batch(files[name + version], version, place / (name + version), len(classes))
         for name in (*TRAIN, TEST)
     )
-    return Source(
-        Part(torch.cat([one.images for one in train]), torch.cat([one.labels for one in train])),
+    return Splits(
+        Split(torch.cat([one.images for one in train]), torch.cat([one.labels for one in train])),
         test,
         classes,
     )
 
 
 def find_version(root: Path) -> tuple[Path, str]:
-    """(the folder or archive, BINARY or PYTHON)."""
+    """Returns (the folder or archive, BINARY or PYTHON)."""
     require_folder(root)
     for folder in (root, *(root / name for name in FOLDERS)):
         for version in (BINARY, PYTHON):
@@ -69,7 +97,7 @@ def find_version(root: Path) -> tuple[Path, str]:
 
 
 def read_files(place: Path, version: str) -> dict[str, bytes]:
-    """The content of every file of the version, by name."""
+    """Reads every file of the version, by name."""
     names = [*(name + version for name in (*TRAIN, TEST)), META[version]]
     try:
         if place.is_dir():
@@ -86,25 +114,25 @@ def read_files(place: Path, version: str) -> dict[str, bytes]:
     for name in names:
         if name not in files:
             raise UsageError(
-                f"data.root: {place} has no {name}. CIFAR-10 is complete with {', '.join(names)}."
+                f"data.root: {place} has no {name}. CIFAR-10 consists of {', '.join(names)}."
             )
     return files
 
 
 def read_classes(content: bytes, version: str, path: Path) -> tuple[str, ...]:
-    """The names of the classes in the meta file, in the order of their numbers."""
+    """Reads the class names from the meta file, in the order of their numbers."""
     try:
         names = content.split(b"\n") if version == BINARY else load(content, path)[b"label_names"]
         classes = tuple(text for name in names if (text := name.decode("ascii").strip()))
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise UsageError(f"data.root: {path} has no names of classes.") from error
+        raise UsageError(f"data.root: {path} has no class names.") from error
     if not classes:
         raise UsageError(f"data.root: {path} is empty.")
     return classes
 
 
-def read_batch(content: bytes, version: str, path: Path, classes: int) -> Part:
-    """The images and labels of one file."""
+def read_batch(content: bytes, version: str, path: Path, classes: int) -> Split:
+    """Reads the images and labels of one file."""
     planes, labels = (binary_batch if version == BINARY else python_batch)(content, path)
     if planes.ndim != 2 or planes.shape[1] != PLANES or labels.ndim != 1 or not len(planes):
         raise UsageError(
@@ -114,38 +142,38 @@ def read_batch(content: bytes, version: str, path: Path, classes: int) -> Part:
     check_counts(len(planes), path, len(labels), "the same file")
     if labels.min() < 0 or labels.max() >= classes:
         raise UsageError(
-            f"data.root: {path} has labels from {labels.min()} to {labels.max()}, for {classes} "
-            "classes."
+            f"data.root: {path} has labels from {labels.min()} to {labels.max()}, but there are "
+            f"{classes} classes."
         )
     images = torch.from_numpy(planes.copy()).view(-1, 3, 32, 32)
-    return Part(images, torch.from_numpy(labels.astype(np.int64)))
+    return Split(images, torch.from_numpy(labels.astype(np.int64)))
 
 
 def binary_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Records of a byte, the label, and the bytes of the image."""
+    """Splits records of one label byte and the image's bytes into (images, labels)."""
     record = 1 + PLANES
     if len(content) % record:
         raise UsageError(
-            f"data.root: {path} is truncated or damaged: its {len(content):,} bytes are no whole "
-            f"number of records of {record:,}."
+            f"data.root: {path} is truncated or damaged: its {len(content):,} bytes are not a "
+            f"whole number of records of {record:,} bytes."
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, record)
     return records[:, 1:], records[:, 0]
 
 
 def python_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A pickled dict with a uint8 array `data` and a list `labels`."""
+    """Unpickles (images, labels) from a dict with a uint8 array `data` and a list `labels`."""
     batch = load(content, path)
     try:
         _, shape, _, by_columns, raw = batch[b"data"].state
         planes = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_columns else "C")
         return planes, np.array(batch[b"labels"], np.int64)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise UsageError(f"data.root: {path} is no batch of CIFAR-10 ({error}).") from error
+        raise UsageError(f"data.root: {path} is not a batch of CIFAR-10 ({error}).") from error
 
 
 class Inert:
-    """Stands for NumPy's array, its type and its maker in a pickle: keeps what it is given."""
+    """Replaces NumPy's array, dtype and constructor in a pickle: keeps what it is given."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments, self.state = arguments, None
@@ -155,7 +183,7 @@ class Inert:
 
 
 def as_bytes(text: str, _encoding: str) -> bytes:
-    """Python 3's way to write bytes in an old pickle, `_codecs.encode(text, "latin1")`."""
+    """Replaces `_codecs.encode(text, "latin1")`, Python 3's way to write bytes in an old pickle."""
     return text.encode("latin1")
 
 
@@ -166,12 +194,12 @@ HARMLESS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): Inert,
     ("_codecs", "encode"): as_bytes,
 }
-"""What a pickle may call, by module and name, and what it gets in its place."""
+"""What a pickle may call, by module and name, and the replacement that it gets."""
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads values, lists, dicts and NumPy arrays (as `Inert`). A pickle calls what it names; here
-    no name leads to a module, so that nothing but the above can be called."""
+    """Reads values, lists, dicts and NumPy arrays (as `Inert`). A pickle can call anything that it
+    names. Here names are only looked up in `HARMLESS`, so nothing else can be called."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in HARMLESS:
@@ -180,15 +208,15 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def load(content: bytes, path: Path) -> Any:
-    """What was pickled. Runs none of the code that a pickle may ask for.
+    """Unpickles without running any code that the pickle asks for.
 
     Raises:
-        UsageError: it asks for code, or is damaged.
+        UsageError: the pickle asks for code, or is damaged.
     """
     try:
         return PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises anything
         raise UsageError(
-            f"data.root: {path} is refused: it is damaged or no pickle of plain data and NumPy "
-            f"arrays ({type(error).__name__}: {error})."
+            f"data.root: {path} is refused: it is damaged or not a pickle of plain data and "
+            f"NumPy arrays ({type(error).__name__}: {error})."
         ) from error

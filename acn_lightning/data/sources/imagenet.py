@@ -1,33 +1,36 @@
-"""ImageNet's ILSVRC2012 (https://image-net.org), as published: downsampled, or its JPEG files."""
+"""ImageNet's ILSVRC2012 (https://image-net.org) as published, downsampled or as JPEG files."""
 
 import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from acn_lightning.data.files import list_images, parse_size, read_images
 from acn_lightning.data.sources.base import (
-    Part,
     Source,
+    Split,
+    Splits,
     check_counts,
+    folder_of,
     read_lines,
-    require,
+    require_files,
     require_folder,
     require_size,
     size_words,
 )
-from acn_lightning.data.sources.folder import list_images, read_images
 from acn_lightning.data.sources.npz import load_npz
 from acn_lightning.utils.errors import UsageError
 
 TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 VALIDATION = "val_data"
 CLASSES = tuple(str(number) for number in range(1, 1001))
-"""The downsampled version numbers its classes, from 1."""
+"""The downsampled version numbers its classes from 1."""
 SOLUTION = "LOC_val_solution.csv"
 LAYOUTS = (
     "ImageNet is train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz, or train/ and "
@@ -35,24 +38,43 @@ LAYOUTS = (
 )
 
 
-def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Source:
-    """ILSVRC2012, whose published test part has no labels: its validation part is the test part.
+class ImageNetSource(Source, kind="imagenet"):
+    """ImageNet's ILSVRC2012, see `read_imagenet`.
+
+    Args:
+        root: the folder of the published files.
+        image_size: [height, width] to resize JPEG files to; one number for squares. null for the
+            downsampled version, whose images have one size.
+    """
+
+    def __init__(self, *, root: str | None = None, image_size: Any = None) -> None:
+        self.root: Path = folder_of(root, "imagenet")
+        self.image_size = parse_size(image_size)
+
+    def read(self) -> Splits:
+        return read_imagenet(self.root, self.image_size)
+
+
+def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Splits:
+    """Reads ILSVRC2012. Its published test part has no labels, so its validation part is the test
+    split.
 
     Args:
         root: a folder in one of three layouts. Downsampled (Chrabaszcz, Loshchilov and Hutter
             2017, https://arxiv.org/abs/1707.08819), npz version: `train_data_batch_1.npz` ...
             `train_data_batch_10.npz` and `val_data.npz`, each with `data` (N, 3 x side x side)
             and `labels` from 1 to 1000. Or files `train/WNID/*.JPEG` and `val/WNID/*.JPEG`. Or
-            Kaggle's: both under `ILSVRC/Data/CLS-LOC`, with `val/*.JPEG` in no sub-folders and
-            their classes in `LOC_val_solution.csv`.
-        image_size: (height, width) to bring JPEG files to; None for the downsampled version.
+            Kaggle's: both under `ILSVRC/Data/CLS-LOC`, where `val/*.JPEG` has no sub-folders and
+            `LOC_val_solution.csv` gives the classes.
+        image_size: (height, width) to resize JPEG files to; None for the downsampled version.
 
     Returns:
-        Images (N, 3, height, width); the classes "1" to "1000" where they are numbered, else the
-        WNIDs, sorted.
+        Images (N, 3, height, width); the classes are "1" to "1000" for the downsampled version,
+        else the sorted WNIDs.
 
     Raises:
-        UsageError: a part is missing, damaged or not of its form; a size too many or too few.
+        UsageError: a part is missing, damaged or has another form; or `image_size` is given for the
+            downsampled version or missing for JPEG files.
     """
     require_folder(root)
     names = (*TRAIN, VALIDATION)
@@ -60,7 +82,7 @@ def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Source:
         if image_size is not None:
             raise UsageError(
                 f"data.image_size: the images in {root} are downsampled already. Leave it out, or "
-                "download the size."
+                "download the version of that size."
             )
         return read_downsampled(root)
     if any((root / name).is_file() for name in names):
@@ -71,25 +93,23 @@ def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Source:
     return read_files(root, image_size)
 
 
-def read_downsampled(root: Path) -> Source:
-    """The batches of the npz version."""
+def read_downsampled(root: Path) -> Splits:
+    """Reads the npz version."""
     train, test = [root / f"{name}.npz" for name in TRAIN], root / f"{VALIDATION}.npz"
-    layout = (
-        f"Downsampled ImageNet is complete with {TRAIN[0]}.npz to {TRAIN[-1]}.npz and {test.name}."
-    )
-    require(root, [path.name for path in (*train, test)], layout)
+    layout = f"Downsampled ImageNet consists of {TRAIN[0]}.npz to {TRAIN[-1]}.npz and {test.name}."
+    require_files(root, [path.name for path in (*train, test)], layout)
     parts = read_batches(train), read_batches([test])
     if parts[0].images.shape[1:] != parts[1].images.shape[1:]:
         raise UsageError(
             f"data.root: in {root} training images are {size_words(parts[0].images)} and those of "
             f"{test.name} {size_words(parts[1].images)}."
         )
-    return Source(*parts, CLASSES)
+    return Splits(*parts, CLASSES)
 
 
-def read_batches(paths: Sequence[Path]) -> Part:
-    """All their images. The labels come first: they say how much to allocate, so that no image is
-    in memory twice but those of one batch."""
+def read_batches(paths: Sequence[Path]) -> Split:
+    """Reads all batches into one split. Labels are read first, to know how much to allocate: only
+    one batch's images are ever in memory twice."""
     labels = [batch_labels(path) for path in paths]
     images, start = torch.empty(0, dtype=torch.uint8), 0
     for path, own in zip(paths, labels, strict=True):
@@ -104,11 +124,11 @@ def read_batches(paths: Sequence[Path]) -> Part:
             )
         images[start : start + len(batch)] = batch
         start += len(batch)
-    return Part(images, torch.cat(labels))
+    return Split(images, torch.cat(labels))
 
 
 def batch_labels(path: Path) -> Int[Tensor, " size"]:
-    """The array `labels`, counted from 0."""
+    """Reads the array `labels`, renumbered from 0."""
     labels = load_npz(path, ("labels",)).get("labels", np.empty(0))
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise UsageError(f"data.root: {path} has no array 'labels' (N,) of integers.")
@@ -121,7 +141,7 @@ def batch_labels(path: Path) -> Int[Tensor, " size"]:
 
 
 def batch_images(path: Path) -> UInt8[Tensor, "size 3 side side"]:
-    """The array `data`: an image is its rows of red, then of green, then of blue."""
+    """Reads the array `data`: an image is its rows of red, then of green, then of blue."""
     data = load_npz(path, ("data",)).get("data", np.empty(0))
     side = math.isqrt(data.shape[1] // 3) if data.ndim == 2 else 0
     if not side or data.dtype != np.uint8 or data.shape[1] != 3 * side**2:
@@ -132,15 +152,15 @@ def batch_images(path: Path) -> UInt8[Tensor, "size 3 side side"]:
     return torch.from_numpy(data).view(-1, 3, side, side)
 
 
-def read_files(root: Path, image_size: Sequence[int] | None) -> Source:
-    """The JPEG files, in the publisher's folders or Kaggle's."""
+def read_files(root: Path, image_size: Sequence[int] | None) -> Splits:
+    """Reads the JPEG files, in the publisher's folders or Kaggle's."""
     inner = root / "ILSVRC" / "Data" / "CLS-LOC"
     base = inner if inner.is_dir() else root
-    require(base, ("train/", "val/"), LAYOUTS)
+    require_files(base, ("train/", "val/"), LAYOUTS)
     size = require_size(image_size, "ImageNet")
     (train, labelled), (test, test_labelled) = (list_images(base / n) for n in ("train", "val"))
     if not labelled:
-        raise UsageError(f"data.root: {base / 'train'} has no sub-folders, one for each class.")
+        raise UsageError(f"data.root: {base / 'train'} has no sub-folders. Give each class one.")
     wnids = [path.parent.name for path in train]
     test_wnids = (
         [path.parent.name for path in test]
@@ -155,26 +175,28 @@ def read_files(root: Path, image_size: Sequence[int] | None) -> Source:
             "does not have."
         )
     train_part, test_part = (
-        Part(
+        Split(
             read_images(files, size, 3),
             torch.tensor([label[wnid] for wnid in names]),
             tuple(map(str, files)),
         )
         for files, names in ((train, wnids), (test, test_wnids))
     )
-    return Source(train_part, test_part, tuple(classes))
+    return Splits(train_part, test_part, tuple(classes))
 
 
 def read_solution(path: Path, files: Sequence[Path]) -> list[str]:
-    """The class of each file, from Kaggle's table: ImageId is the file's name without .JPEG, and
-    PredictionString begins with the WNID."""
-    require(path.parent, [path.name], "Images of val/ need it, or a sub-folder for each class.")
+    """Reads the class of each file from Kaggle's table. ImageId is the file's name without .JPEG,
+    and PredictionString begins with the WNID."""
+    require_files(
+        path.parent, [path.name], "Images of val/ need it, or a sub-folder for each class."
+    )
     try:
         rows = csv.DictReader(read_lines(path))
         wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except (KeyError, AttributeError, IndexError, csv.Error) as error:
         raise UsageError(
-            f"data.root: {path} is no table of ImageId,PredictionString, or is truncated."
+            f"data.root: {path} is not a table of ImageId,PredictionString, or is truncated."
         ) from error
     check_counts(len(files), files[0].parent, len(wnids), path)
     if absent := next((file for file in files if file.stem not in wnids), None):

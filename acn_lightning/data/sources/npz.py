@@ -8,17 +8,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from acn_lightning.data.sources.base import Part, Source, check_counts, divide, size_words
+from acn_lightning.data.sources.base import (
+    Source,
+    Split,
+    Splits,
+    check_counts,
+    folder_of,
+    size_words,
+    split_off_test,
+)
 from acn_lightning.utils.errors import UsageError, nearest
 
 
-def read_npz(path: Path) -> Source:
-    """NumPy arrays in one file: `images` (N, H, W) or (N, H, W, C), uint8, and optionally `labels`
-    (N,) of integers from 0, `test_images`, `test_labels`. Without `test_images` a fixed tenth is
-    the test set.
+class NpzSource(Source, kind="npz"):
+    """NumPy arrays in one file, see `read_npz`.
+
+    Args:
+        root: the .npz file.
+    """
+
+    def __init__(self, *, root: str | None = None) -> None:
+        self.root: Path = folder_of(root, "npz")
+
+    def read(self) -> Splits:
+        return read_npz(self.root)
+
+
+def read_npz(path: Path) -> Splits:
+    """Reads arrays from one file: `images` (N, H, W) or (N, H, W, C), uint8, and optionally
+    `labels` (N,) of integers from 0, `test_images` and `test_labels`. Without `test_images`, a
+    fixed tenth becomes the test split.
 
     Raises:
-        UsageError: the file is missing or damaged, an array is missing or not of that form.
+        UsageError: the file is missing or damaged, or an array is missing or has another form.
     """
     content = load_npz(path)
     train = npz_part(content, "", path)
@@ -34,21 +56,23 @@ def read_npz(path: Path) -> Source:
     highest = int(torch.cat(labels).max())
     if highest >= len(train.images):
         raise UsageError(
-            f"data.root: labels in {path} go up to {highest}, for {len(train.images)} images. "
-            "Number the classes from 0."
+            f"data.root: labels in {path} go up to {highest}, but there are only "
+            f"{len(train.images)} images. Number the classes from 0."
         )
     classes = tuple(str(label) for label in range(highest + 1))
-    return Source(train, test, classes) if test else divide(train, classes, 0.1, str(path))
+    return Splits(train, test, classes) if test else split_off_test(train, classes, 0.1, str(path))
 
 
 def load_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Its arrays, or those of the `names` that it has; the others are not read.
+    """Reads all arrays of the file, or only those of `names` that it has.
 
     Raises:
         UsageError: the file is missing or damaged, or an array is pickled.
     """
     if not path.is_file():
-        what = f"{path} is a folder, no .npz file" if path.is_dir() else f"there is no file {path}"
+        what = (
+            f"{path} is a folder, not an .npz file" if path.is_dir() else f"there is no file {path}"
+        )
         raise UsageError(f"data.root: {what}.")
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -62,11 +86,11 @@ def load_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
         AttributeError,
         TypeError,
     ) as error:
-        raise UsageError(f"data.root: {path} is no readable .npz file ({error}).") from error
+        raise UsageError(f"data.root: {path} is not a readable .npz file ({error}).") from error
 
 
-def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
-    """The arrays `{prefix}images` and `{prefix}labels`, checked."""
+def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Split:
+    """Checks the arrays `{prefix}images` and `{prefix}labels`, and returns them."""
     name = f"{prefix}images"
     if name not in content:
         raise UsageError(
@@ -83,7 +107,7 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
         )
     if images.ndim == 4 and images.shape[3] not in (1, 3):
         raise UsageError(
-            f"data.root: '{name}' in {path} has {images.shape[3]} channels (last), not 1 or 3."
+            f"data.root: '{name}' in {path} has {images.shape[3]} channels (last axis), not 1 or 3."
         )
     labels = content.get(f"{prefix}labels")
     if labels is None:
@@ -93,4 +117,4 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Part:
     check_counts(len(images), f"'{name}'", len(labels), f"'{prefix}labels' of {path}")
     tensor = torch.from_numpy(images)
     tensor = tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
-    return Part(tensor, torch.from_numpy(labels.astype(np.int64)))
+    return Split(tensor, torch.from_numpy(labels.astype(np.int64)))

@@ -1,5 +1,5 @@
-"""The gated PixelCNN (van den Oord et al., arXiv 1606.05328): each pixel's distribution from all
-pixels before it in raster order, and from a condition."""
+"""The gated PixelCNN (van den Oord et al., arXiv 1606.05328): predicts each pixel from all pixels
+before it in raster order, and from a condition."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -7,32 +7,28 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
-from acn_lightning.networks.component import in_float32
-from acn_lightning.networks.distributions import check_one_sample
-from acn_lightning.networks.likelihoods import Likelihood
-from acn_lightning.networks.pixelcnn.sampler import PixelByPixel
+from acn_lightning.networks.layers import in_float32
 
 
 class GatedPixelCNN(nn.Module):
-    """The two stacks of gated convolutions, from an image and the features of a condition to the
+    """Two stacks of gated convolutions that map an image and a condition's features to the
     parameters of each pixel's distribution.
 
-    The vertical stack sees all rows above a pixel; the horizontal stack sees the pixels to its left
-    and, at each layer, the vertical stack. Between them nothing above or to the left goes unseen
-    within the receptive field (a single stack of masked convolutions has a blind spot there). A
-    layer computes tanh(a) * sigmoid(b); the horizontal stack is residual. The condition enters each
-    layer of both stacks.
+    The vertical stack sees all rows above a pixel. The horizontal stack sees the pixels to its left
+    and, at each layer, the vertical stack. Together they see everything above and to the left
+    within the receptive field, where a single stack of masked convolutions has a blind spot. A
+    layer computes tanh(a) * sigmoid(b). The horizontal stack is residual. The condition enters
+    every layer of both stacks.
 
     Args:
         pixels: channels of the image, C.
-        parameters: numbers for each pixel, P.
+        parameters: numbers per pixel, P.
         features: channels of the condition, F; 0 for none.
         channels: of each stack.
-        layers: how many.
-        kernel: side of the convolutions, odd; they use the part of it that lies above or left.
-        first_kernel: the same of the first layer.
+        layers: number of layers.
+        kernel: side of the convolutions, odd; only the part above or to the left is used.
+        first_kernel: the same for the first layer.
     """
 
     def __init__(
@@ -64,16 +60,16 @@ class GatedPixelCNN(nn.Module):
         """Parameters of all pixels at once.
 
         Args:
-            image: values 0 to 1.
-            features: (B, F, H, W), or (B, F, 1, 1) for the same in all places.
+            image: values from 0 to 1.
+            features: (B, F, H, W), or (B, F, 1, 1) for the same at every position.
         """
         return self.along_rows(image, self.rows_above(image, features))
 
     def rows_above(
         self, image: Float[Tensor, "batch channel height width"], features: Tensor | None
     ) -> list[Tensor]:
-        """What the vertical stack tells the horizontal one at each layer: row i of it knows only
-        rows before i of the image."""
+        """The vertical stack's contribution to the horizontal stack, for each layer. Row i of it
+        depends only on image rows before i."""
         told: list[Tensor] = []
         v = 2 * image - 1
         for layer in self.layers:
@@ -84,7 +80,7 @@ class GatedPixelCNN(nn.Module):
     def along_rows(
         self, image: Float[Tensor, "batch channel height width"], told: Sequence[Tensor]
     ) -> Float[Tensor, "batch parameter height width"]:
-        """The horizontal stack, to the parameters: each row by itself, with what was told of it."""
+        """The horizontal stack and output: each row separately, given `told` by `rows_above`."""
         h = 2 * image - 1
         for layer, words in zip(self.layers, told, strict=True):
             h = cast(GatedLayer, layer).horizontal(h, words)
@@ -94,16 +90,16 @@ class GatedPixelCNN(nn.Module):
 class GatedLayer(nn.Module):
     """One layer of both stacks.
 
-    No convolution is masked: each is cut to the part of the kernel that may see something, and its
-    input padded on that side.
+    No convolution is masked. Each kernel is cut to the part that a pixel may see, and the input is
+    padded on that side.
 
     Args:
-        inputs: channels of its input.
-        channels: of its output.
-        kernel: its side.
+        inputs: input channels.
+        channels: output channels.
+        kernel: side of the uncut kernel.
         features: channels of the condition; 0 for none.
-        first: whether its input is the image. A pixel may not see itself then: the vertical stack
-            begins with the row above, the horizontal one with the pixel to the left.
+        first: whether the input is the image. A pixel must not see itself then: the vertical stack
+            starts at the row above, the horizontal stack at the pixel to the left.
     """
 
     def __init__(
@@ -113,7 +109,7 @@ class GatedLayer(nn.Module):
         reach = kernel // 2
         seen = reach if first else reach + 1
         self.residual, self.reach = not first, reach
-        # Padded on both sides, and cut to size after: one operation less than padding one side.
+        # Padded on both sides, then cropped: one operation fewer than padding one side.
         self.above = nn.Conv2d(inputs, 2 * channels, (seen, kernel), padding=(reach, reach))
         self.left = nn.Conv2d(inputs, 2 * channels, (1, seen), padding=(0, reach))
         self.down = nn.Conv2d(2 * channels, 2 * channels, 1)
@@ -121,12 +117,12 @@ class GatedLayer(nn.Module):
         self.condition = nn.Conv2d(features, 4 * channels, 1, bias=False) if features else None
 
     def vertical(self, v: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(its next features, what is told to the horizontal stack)."""
+        """Returns (the next features, the contribution to the horizontal stack)."""
         height = v.shape[2]
         return self.gate_rows(self.above(v)[:, :, :height], features)
 
     def gate_rows(self, above: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What `vertical` returns, of what its convolution saw."""
+        """What `vertical` returns, from its convolution's output."""
         if self.condition is None or features is None:
             return Gate.apply(above), self.down(above)
         mine, other = self.condition(features).chunk(2, dim=1)
@@ -141,10 +137,10 @@ class GatedLayer(nn.Module):
 
 
 class Gate(torch.autograd.Function):
-    """tanh(a) * sigmoid(b), a and b the halves of the channels.
+    """tanh(a) * sigmoid(b), where a and b are the two halves of the channels.
 
-    Autograd's own would keep the input as well as both activations, and on the CPU these
-    element-wise passes over memory cost as much as the convolutions.
+    Autograd would keep the input as well as both activations. On the CPU these element-wise passes
+    over memory cost as much as the convolutions.
     """
 
     @staticmethod
@@ -159,52 +155,3 @@ class Gate(torch.autograd.Function):
         a, b = ctx.saved_tensors
         of_a = gradient * b
         return torch.cat([of_a - of_a * a * a, of_a * a * (1 - b)], dim=1)
-
-
-class AutoregressiveImages(Distribution):
-    """prod_i r(x_i | x_1, ..., x_(i-1), z), in raster order: batch shape (B,), event shape
-    (C, H, W). It has no closed-form mean.
-
-    Args:
-        network: gives each pixel's parameters, from those before it and the condition.
-        likelihood: makes a distribution of them.
-        features: the condition, (B, F, H, W) or (B, F, 1, 1); None without one.
-        batch: B.
-        event_shape: (C, H, W).
-    """
-
-    arg_constraints = {}  # noqa: RUF012  # torch's name and type for it
-
-    def __init__(
-        self,
-        network: GatedPixelCNN,
-        likelihood: Likelihood,
-        features: Tensor | None,
-        batch: int,
-        event_shape: Sequence[int],
-    ) -> None:
-        self.network, self.likelihood, self.features = network, likelihood, features
-        super().__init__(torch.Size([batch]), torch.Size(event_shape), validate_args=False)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log r(x|z) in nats, (B,): one pass over all pixels at once."""
-        parameters = self.network(value, self.features)
-        log_prob: Tensor = self.likelihood(parameters).log_prob(value)
-        return log_prob
-
-    @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws pixel by pixel, all images of the batch at once."""
-        check_one_sample(sample_shape)
-        weight = self.network.output.weight
-        image = torch.zeros(*self.batch_shape, *self.event_shape, device=weight.device)
-        height, width = image.shape[2:]
-        with torch.autocast(weight.device.type, enabled=False):
-            pixels = PixelByPixel(self.network, self.features, len(image), width)
-            for i in range(height):
-                pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
-                for j in range(width):
-                    parameters = pixels.next(j, image[:, :, i, j - 1] if j else None)
-                    pixel = self.likelihood(parameters[:, :, None, None]).sample()
-                    image[:, :, i, j] = pixel[:, :, 0, 0]
-        return image

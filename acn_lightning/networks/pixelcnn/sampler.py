@@ -1,5 +1,5 @@
-"""Drawing from a gated PixelCNN pixel by pixel, with the activations of the pixels so far kept:
-each new pixel costs what it adds, and an image as much as one pass over all its pixels."""
+"""Samples a gated PixelCNN pixel by pixel and keeps the activations of earlier pixels. Each pixel
+costs only what it adds, so an image costs as much as one pass over all its pixels."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from acn_lightning.networks.pixelcnn.network import GatedLayer, GatedPixelCNN
 
 
-class PixelByPixel:
-    """What a `GatedPixelCNN` says of one pixel after the other, in raster order.
+class IncrementalSampler:
+    """Computes a `GatedPixelCNN`'s parameters one pixel at a time, in raster order.
 
-    The vertical stack moves on by a row: each layer keeps the rows of its input that the next row
-    sees. The horizontal stack moves on by a pixel: each layer keeps the row of its input so far.
-    What one position sees of it lies in one vector, so that its convolutions are products of
-    matrices. All in float32, or what the weights are.
+    The vertical stack advances by rows: each layer keeps the rows of its input that its next row
+    sees. The horizontal stack advances by pixels: each layer keeps its input row so far. What one
+    position sees of that row is contiguous, so the convolutions become matrix products. Computes in
+    the weights' dtype, normally float32.
 
     Args:
-        network: whose weights are read once, now.
-        features: the condition, (B, F, H, W) or (B, F, 1, 1); None without one.
+        network: to sample from. Its weights must not change while sampling: most are copied here.
+        features: the condition, (B, F, H, W) or (B, F, 1, 1); None if there is none.
         batch: B.
         width: W.
     """
@@ -40,11 +40,11 @@ class PixelByPixel:
         self.biases = bias(hidden), bias(network.output)
 
     def start_row(self, i: int, above: Float[Tensor, "batch channel 1 width"] | None) -> None:
-        """Moves on to row i.
+        """Advances to row i.
 
         Args:
-            i: its number.
-            above: values of the row above, 0 to 1; None for the first.
+            i: number of the row.
+            above: values of the row above, 0 to 1; None for the first row.
         """
         v = None if above is None else 2 * above - 1
         features = self.features
@@ -55,11 +55,11 @@ class PixelByPixel:
             along.start(told)
 
     def next(self, j: int, left: Float[Tensor, "batch channel"] | None) -> Tensor:
-        """Parameters of the pixel at column j of the row, (B, P).
+        """Parameters of the pixel at column j of the current row, (B, P).
 
         Args:
-            j: its number.
-            left: values of the pixel to its left, 0 to 1; None for the first of a row.
+            j: number of the column.
+            left: values of the pixel to its left, 0 to 1; None for the first pixel of a row.
         """
         h = None if left is None else 2 * left - 1
         for along in self.horizontal:
@@ -69,17 +69,20 @@ class PixelByPixel:
 
 
 class RowByRow:
-    """The vertical stack's part of a layer. `GatedLayer.vertical` for one row."""
+    """A layer of the vertical stack: `GatedLayer.vertical`, one row at a time."""
 
     def __init__(self, layer: "GatedLayer", batch: int, width: int) -> None:
         self.layer = layer
         weight = layer.above.weight
-        # The rows above the first are empty, as its padding.
+        # Zeros above the first row, like the padding of `GatedLayer`.
         self.rows = weight.new_zeros(batch, weight.shape[1], weight.shape[2], width)
 
     def next(self, row: Tensor | None, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(its next row of features, what is told to the horizontal stack), of the next row of its
-        input; the first layer's is the row above, and None at first."""
+        """Returns (the layer's next row of features, its contribution to the horizontal stack).
+
+        `row` is the next row of the layer's input. For the first layer this is the image's row
+        above, None at the first row.
+        """
         if row is not None:
             self.rows = torch.cat([self.rows[:, :, 1:], row], dim=2)
         above = self.layer.above
@@ -90,24 +93,27 @@ class RowByRow:
 
 
 class AlongRow:
-    """The horizontal stack's part of a layer. `GatedLayer.horizontal` for one pixel."""
+    """A layer of the horizontal stack: `GatedLayer.horizontal`, one pixel at a time."""
 
     def __init__(self, layer: "GatedLayer", batch: int, width: int) -> None:
         self.inputs, self.reach = layer.left.weight.shape[1], layer.reach
         self.first, self.residual = not layer.residual, layer.residual
         self.left, self.mix = matrix(layer.left), matrix(layer.mix)
         self.biases = bias(layer.left), bias(layer.mix)
-        # Position after position, `reach` empty ones first: what a pixel sees lies side by side.
+        # Position by position, after `reach` empty ones: what a pixel sees is contiguous.
         self.row = layer.left.weight.new_zeros(batch, (self.reach + width) * self.inputs)
         self.told: Tensor = self.row
 
     def start(self, told: Float[Tensor, "batch channel 1 width"]) -> None:
-        """A new row, and what the vertical stack tells of it."""
+        """Starts a new row, with the vertical stack's contribution to it."""
         self.told = told[:, :, 0].permute(2, 0, 1) + self.biases[0]
 
     def next(self, j: int, h: Tensor | None) -> Tensor:
-        """Its features at column j, of its input there; the first layer's is the pixel to the left,
-        and None at first."""
+        """Returns the layer's features at column j.
+
+        `h` is the layer's input there. For the first layer this is the pixel to the left, None at
+        the first column.
+        """
         if h is not None:
             at = (self.reach + j - self.first) * self.inputs
             self.row[:, at : at + self.inputs] = h
@@ -119,11 +125,11 @@ class AlongRow:
 
 
 def matrix(layer: torch.nn.Conv2d) -> Float[Tensor, "seen out"]:
-    """The weights of a convolution of one row: its inputs at one place side by side, times this,
-    are its outputs there."""
+    """Weights of a one-row convolution as a matrix: its concatenated inputs at a position, times
+    this matrix, give its outputs there."""
     return layer.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1).contiguous()
 
 
 def bias(layer: torch.nn.Conv2d) -> Tensor:
-    """Known to be there."""
+    """The layer's bias, which these layers always have."""
     return cast(Tensor, layer.bias)

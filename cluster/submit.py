@@ -1,13 +1,13 @@
-"""Runs on SLURM without a batch script; several with different keys as one array of jobs.
+"""Submits runs to SLURM without a batch script; several runs become one job array.
 
     pip install submitit
-    python conf/cluster/submit.py --hosts 1 --gpus 8 mnist data.root=/shared/mnist
-    python conf/cluster/submit.py --gpus 1 mnist logger=wandb ++ seed=0 ++ seed=1 neighbours.k=10
+    python cluster/submit.py --hosts 1 --gpus 8 mnist data.root=/shared/mnist
+    python cluster/submit.py --gpus 1 mnist logger=wandb ++ seed=0 ++ seed=1 neighbours.k=10
 
-What stands before the first ++ is for `acn fit`, and for all runs; what stands behind each ++ makes
-a run of its own. Near the limit, or when it is preempted, a job saves, ends and goes back into the
-queue, by submitit (https://github.com/facebookincubator/submitit); started again it goes on where
-it was. Logs are in runs/jobs/. With --cluster local the same happens here, without SLURM.
+Arguments before the first ++ go to `acn fit` in every run. Each ++ starts a run of its own with the
+arguments that follow. Near the time limit, or when preempted, a job saves and ends, and submitit
+(https://github.com/facebookincubator/submitit) requeues it; the run then resumes where it stopped.
+Logs are in runs/jobs/. With --cluster local the same happens on this machine, without SLURM.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import subprocess
 from datetime import datetime
 from pathlib import Path
 
-# SLURM sends it to all processes of a job: it has to be one that acn knows.
+# SLURM sends this signal to all processes of a job, so acn must handle it.
 os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 
 import submitit
 
 
 class Run:
-    """`acn fit` in a job of submitit's, in each of its tasks."""
+    """Runs `acn fit` in each task of a submitit job."""
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
@@ -36,22 +36,22 @@ class Run:
             raise SystemExit(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        os.kill(self.child.pid, signal.SIGTERM)  # all its processes stop after the same step
+        os.kill(self.child.pid, signal.SIGTERM)  # all ranks stop after the same step
         self._wait()
         return submitit.helpers.DelayedSubmission(Run(self.words))
 
     def _wait(self) -> None:
-        # As `Popen.wait` does, without its lock: a signal comes while the job waits here already.
+        # Like `Popen.wait`, but without its lock: a signal handler may call this during a wait.
         os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)
 
     __submitit_checkpoint__ = checkpoint  # the name that submitit is changing to
 
 
 def main() -> list["submitit.Job[None]"]:
-    """Hands the jobs in, and says their numbers and folders."""
+    """Submits the jobs, and prints their numbers and arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hosts", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=1, help="of each host; a process for each")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs per host, with one process each")
     parser.add_argument("--hours", type=float, default=24)
     parser.add_argument("--partition")
     parser.add_argument("--cluster", choices=["slurm", "local"], default="slurm")
@@ -79,7 +79,7 @@ def main() -> list["submitit.Job[None]"]:
 
 
 def split(words: list[str]) -> list[list[str]]:
-    """At each ++."""
+    """Splits words at each ++."""
     groups: list[list[str]] = [[]]
     for word in words:
         if word == "++":

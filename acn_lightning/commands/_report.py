@@ -1,23 +1,23 @@
-"""What a finished run has to tell a person."""
+"""Formats the report of a finished run."""
 
 import logging
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from acn_lightning.experiment.run import Outcome
+from acn_lightning.experiment.results import Outcome
 
 UNNEEDED = (
-    ".*does not have many workers.*",  # batches are gathered in memory: a worker would slow it down
+    ".*does not have many workers.*",  # data is in memory: workers would slow it down
     ".*smaller than the logging interval.*",  # we log per epoch
     ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     ".*The dirpath has changed.*",
 )
-"""Warnings that would send a user looking for what is not wrong."""
+"""Warnings that would make a user look for problems that do not exist."""
 
 ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")
-"""What Lightning advertises, and what it says of loading when it saves."""
+"""Parts of Lightning's adverts, and of a message about loading that it logs when saving."""
 
 
 COSTS = {
@@ -43,8 +43,8 @@ USES = {
 }
 
 
-def hush() -> None:
-    """Keeps from the terminal what a user of `acn` can do nothing with."""
+def quiet_libraries() -> None:
+    """Hides library messages that a user of `acn` cannot act on."""
     for message in UNNEEDED:
         warnings.filterwarnings("ignore", message)
     for name in (
@@ -56,8 +56,8 @@ def hush() -> None:
         )
 
 
-def table(outcome: Outcome) -> str:
-    """A short table of an outcome, and the paths of what was written."""
+def results_table(outcome: Outcome) -> str:
+    """A short table of an outcome, followed by the files written and the hints."""
     results = outcome.results
     nats, bits = results["nats_per_image"], results["bits_per_dim"]
     rows = [("cost", "nats/image")]
@@ -69,7 +69,7 @@ def table(outcome: Outcome) -> str:
     rows.append(("set = unordered - the bits of its order", f"{nats['set']:.2f}"))
     rows += [(f"{name}, bits/dim", f"{bits[name]:.4f}") for name in ("ordered", "unordered")]
     if results["representations"]["codes"]:
-        rows += [("", ""), *uses(results["representations"])]
+        rows += [("", ""), *use_rows(results["representations"])]
     rows.append(("", ""))
     if outcome.rebuilds:
         rows.append(("index rebuilds", f"{outcome.rebuilds[0]} in {outcome.rebuilds[1]:.2f} s"))
@@ -85,8 +85,8 @@ def table(outcome: Outcome) -> str:
     return "\n".join([title, *align(rows), "", *files, *hints])
 
 
-def uses(representations: dict[str, dict[str, Any] | None]) -> list[tuple[str, str]]:
-    """A row for each use, a column for each representation that was measured."""
+def use_rows(representations: dict[str, dict[str, Any] | None]) -> list[tuple[str, str]]:
+    """A row for each use, with a column for each representation measured."""
     measured = [name for name in REPRESENTATIONS if representations[name]]
     rows = [("%", "".join(f"{REPRESENTATIONS[name]:>10}" for name in measured))]
     for use, label in USES.items():
@@ -97,13 +97,13 @@ def uses(representations: dict[str, dict[str, Any] | None]) -> list[tuple[str, s
 
 
 def percent(figure: float | dict[str, float] | None) -> str:
-    """A fraction, or the mean of several; None is what was not measured."""
+    """A fraction, or the mean of several, in percent; empty if it was not measured."""
     fraction = figure["mean"] if isinstance(figure, dict) else figure
     return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def align(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Names to the left, values to the right."""
+    """Lines with names aligned left and values aligned right."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
     wide = max(16, *(len(value) for _, value in rows))

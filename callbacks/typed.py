@@ -1,4 +1,4 @@
-"""What callbacks of an ACN work on, with their types."""
+"""Typed access to the module and the data that an ACN's callbacks work on."""
 
 from lightning import LightningModule, Trainer
 
@@ -7,10 +7,10 @@ from acn_lightning.module import ACN
 
 
 def acn_of(module: LightningModule) -> ACN:
-    """The module, known to be an ACN.
+    """The module, typed as an ACN.
 
     Raises:
-        TypeError: it is not.
+        TypeError: it is not an ACN.
     """
     if not isinstance(module, ACN):
         raise TypeError(f"This callback is for an ACN, not for a {type(module).__name__}.")
@@ -18,10 +18,10 @@ def acn_of(module: LightningModule) -> ACN:
 
 
 def data_of(trainer: Trainer) -> ImageData:
-    """The data module of a run, known to be `ImageData`.
+    """The data module of a run, typed as `ImageData`.
 
     Raises:
-        TypeError: it is not.
+        TypeError: it is not `ImageData`.
     """
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, ImageData):

@@ -1,0 +1,149 @@
+"""Reads the model and the images that a command is given."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from acn_lightning.checkpoint import read_checkpoint
+from acn_lightning.config.compose import Plain, compose, experiments, to_yaml
+from acn_lightning.data import ImageData
+from acn_lightning.data.files import list_images, read_readable
+from acn_lightning.experiment.build import read_data
+from acn_lightning.experiment.folder import run_folder
+from acn_lightning.experiment.restore import restore
+from acn_lightning.experiment.trainer import device_of
+from acn_lightning.inference.collection import Collection, of_data, of_files, part_of_folder
+from acn_lightning.inference.embedding import encode
+from acn_lightning.inference.trained_model import TrainedACN
+from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.files import new_folder
+
+# ---------------------------------------------------------------- the model
+
+
+def trained(checkpoint: str, overrides: Sequence[str]) -> tuple[TrainedACN, dict[str, Any]]:
+    """(the model on the device that its config asks for, the checkpoint's record of its data).
+
+    Raises:
+        UsageError: as for `restore`; or the model has no codes.
+    """
+    content = read_checkpoint(checkpoint)
+    acn = TrainedACN(restore(content, overrides, "data"))
+    if acn.config["model"]["encoder"]["kind"] == "none":
+        raise UsageError(f"{checkpoint}: this model has no codes (model.encoder.kind=none).")
+    return acn.to(device_of(acn.config)), content.get("ImageData", {})
+
+
+def trained_for(
+    checkpoint: str, images: str | None, overrides: Sequence[str]
+) -> tuple[TrainedACN, dict[str, Any], list[str]]:
+    """(the same two as from `trained`, the overrides that apply to the named experiment)."""
+    theirs = [word for word in overrides if images is not None and word.startswith("data.")]
+    return *trained(checkpoint, [word for word in overrides if word not in theirs]), theirs
+
+
+def reencode(acn: TrainedACN, data: ImageData) -> None:
+    """Encodes the training images with the current weights; updates the bank and its index."""
+    codes = encode(acn.module, data.fixed_set.images, show=True)
+    acn.bank.codes = codes.to(acn.bank.codes.device)
+    acn.bank.written.clamp_(min=0)
+    acn.bank.rebuild(acn.index, show=True)
+
+
+# ---------------------------------------------------------------- the images
+
+
+def collect(
+    acn: TrainedACN,
+    known: dict[str, Any],
+    where: str | None,
+    overrides: Sequence[str] = (),
+    part: str = "train",
+    unreadable: str = "stop",
+) -> Collection:
+    """The images to encode.
+
+    Args:
+        acn: sets the shape of the images, (C, H, W).
+        known: the checkpoint's record of its data, from `ImageData.state_dict`.
+        where: the name of an experiment, or a folder with image files; None for the data that the
+            checkpoint was trained on.
+        overrides: changes to that experiment's config.
+        part: "train" for the training images, including those held out for validation; or "test".
+        unreadable: what to do at a file in the folder that is not an image: "stop" or "skip".
+
+    Raises:
+        UsageError: the images cannot be read, or are not those that the checkpoint was trained on.
+    """
+    check_choice("part", part, ("train", "test"))
+    check_choice("unreadable", unreadable, ("stop", "skip"))
+    shape, config = acn.image_shape, acn.config
+    if where is None:
+        data = read_data(config)
+        data.load_state_dict(known)
+        return of_data(data, config["experiment"], part, shape, data.binarisation, data.seed)
+    how, seed = config["data"]["binarisation"], config["seed"]
+    if Path(where).is_dir():
+        if overrides:
+            raise UsageError(
+                f"{overrides[0]}: {where} is a folder of images, to which keys under data do not "
+                "apply. Leave it out."
+            )
+        files, labelled = list_images(part_of_folder(Path(where), part))
+        images, kept = read_readable(files, shape, unreadable)
+        return of_files(images, kept, labelled, Path(where).name, how, seed)
+    if Path(where).exists() and Path(where).suffix not in (".yaml", ".yml"):
+        raise UsageError(
+            f"{where} is a file: give a folder of images, or use acn neighbours for one image."
+        )
+    if where.partition("+")[0] not in experiments() and not Path(where).is_file():
+        raise UsageError(
+            f"{where} is neither a folder nor an experiment. Experiments are "
+            f"{', '.join(experiments())}."
+        )
+    other = compose(where, overrides)
+    return of_data(read_data(other), other["experiment"], part, shape, how, seed)
+
+
+def read_queries(
+    paths: Sequence[str], shape: tuple[int, ...], unreadable: str
+) -> tuple[Tensor, list[Path]]:
+    """(images, their files), from image files and folders of them, converted to the model's shape.
+    Warns if an image had another shape.
+
+    Raises:
+        UsageError: a file does not exist, or is not an image.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += list_images(path)[0]
+        elif path.exists():
+            files.append(path)
+        else:
+            raise UsageError(f"there is no image {path}.")
+    return read_readable(files, shape, unreadable)
+
+
+# ---------------------------------------------------------------- the output
+
+
+@contextmanager
+def out_folder(out: str | None, config: Plain) -> Iterator[tuple[Path, Path]]:
+    """(the output folder, a temporary folder to write to). When everything is written, the
+    temporary folder, which holds `config.yaml`, is renamed to the output folder.
+
+    Args:
+        out: path of the output folder; None for a new one beside the runs.
+        config: the model's config.
+
+    Raises:
+        UsageError: the output folder exists already, or cannot be created.
+    """
+    folder = Path(out) if out else run_folder(config)
+    with new_folder(folder) as beside:
+        (beside / "config.yaml").write_text(to_yaml(config))
+        yield folder, beside

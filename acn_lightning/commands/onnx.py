@@ -1,0 +1,28 @@
+"""`acn onnx`."""
+
+from pathlib import Path
+
+
+def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") -> str:
+    """Write the encoder to an ONNX file, and check it with ONNX Runtime.
+
+    Args:
+        checkpoint: path of the checkpoint.
+        overrides: changes to the checkpoint's config.
+        out: file to write.
+
+    Returns:
+        A line that says how far the file's codes are from PyTorch's.
+
+    Raises:
+        UsageError: as for `write_onnx`; or the file exists. Nothing has been written then.
+    """
+    from acn_lightning.checkpoint import read_checkpoint
+    from acn_lightning.experiment.restore import restore
+    from acn_lightning.inference.onnx import require_onnx, write_onnx
+    from acn_lightning.utils.files import new_file
+
+    require_onnx()
+    with new_file(Path(out)) as beside:
+        difference = write_onnx(restore(read_checkpoint(checkpoint), overrides), beside)
+    return f"{out}: codes match PyTorch's within {difference:.1g}"

@@ -1,0 +1,45 @@
+"""`acn test`."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from acn_lightning.experiment.results import Outcome
+
+
+def test(checkpoint: str, overrides: list[str]) -> "Outcome":
+    """Evaluate a checkpoint on its test set.
+
+    Args:
+        checkpoint: path of the checkpoint.
+        overrides: changes to the checkpoint's config.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, the overrides contradict its networks, or its
+            networks cannot take the data.
+    """
+    import time
+
+    from acn_lightning import callbacks as cb
+    from acn_lightning.experiment.folder import run_folder, writing
+    from acn_lightning.experiment.restore import from_checkpoint
+    from acn_lightning.experiment.results import Outcome, evaluate, write_results
+    from acn_lightning.experiment.trainer import check_limits, make_trainer
+
+    start = time.perf_counter()
+    config, data, module = from_checkpoint(checkpoint, overrides, bank=False)
+    folder = run_folder(config)
+    measure = cb.MeasureTest(**config["evaluation"])
+    stop = cb.StopOnSignal(None)
+    callbacks = [
+        cb.SeedEpochs(config["seed"]),
+        cb.RefreshNeighbours(),
+        measure,
+        cb.DrawPictures(folder / "images", **config["pictures"]),
+        stop,
+    ]
+    trainer = make_trainer(config, callbacks, [], folder)
+    check_limits(trainer, data)
+    with writing(folder, config), stop.listening():
+        results = evaluate(trainer, module, data, measure, None, start)
+        results |= {"checkpoint": str(checkpoint)}
+    return Outcome(results, write_results(results, folder))

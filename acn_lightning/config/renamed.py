@@ -1,0 +1,57 @@
+"""Renamed config keys. The old names still work."""
+
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+RENAMED = {
+    "model.learning_rate": "optimizer.learning_rate",
+    "model.schedule": "schedule.kind",
+}
+
+
+def rename_keys(config: dict[str, Any], tell: bool = True) -> dict[str, Any]:
+    """The config with current key names. The config passed in is not modified.
+
+    Args:
+        config: a nested config.
+        tell: whether to print a line for each renamed key.
+    """
+    found = {old: new for old, new in RENAMED.items() if has(config, old)}
+    if not found:
+        return config
+    config = deepcopy(config)
+    for old, new in found.items():
+        section, _, key = old.partition(".")
+        value = config[section].pop(key)
+        section, _, key = new.partition(".")
+        config.setdefault(section, {}).setdefault(key, value)
+        if tell:
+            say(old, new)
+    return config
+
+
+def has(config: dict[str, Any], key: str) -> bool:
+    """Whether the config has this dotted key, `section.name`."""
+    section, _, name = key.partition(".")
+    return isinstance(config.get(section), dict) and name in config[section]
+
+
+def rename_words(words: Sequence[str], tell: bool = True) -> list[str]:
+    """Overrides, `key=value`, with current key names; `tell` as in `rename_keys`."""
+    renamed = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in RENAMED and tell:
+            say(key, RENAMED[key])
+        renamed.append(f"{RENAMED.get(key, key)}{equals}{value}")
+    return renamed
+
+
+@rank_zero_only
+def say(old: str, new: str) -> None:
+    """Prints which name to use."""
+    print(f"acn: {old} is now {new}; the old name still works.", file=sys.stderr)

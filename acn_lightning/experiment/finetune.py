@@ -1,0 +1,67 @@
+"""Training that starts from the weights of a checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from acn_lightning import callbacks as cb
+from acn_lightning.checkpoint import read_checkpoint
+from acn_lightning.config.compose import Plain, compose
+from acn_lightning.config.schema import options
+from acn_lightning.experiment.restore import carried_config
+from acn_lightning.experiment.resume import Resumed
+from acn_lightning.module import ACN
+from acn_lightning.networks.weights import describe_report, load_matching
+from acn_lightning.utils.errors import UsageError
+
+NETWORKS = ("code_size", "encoder", "shape", "prior", "decoder")
+"""Keys of `model` that come from the checkpoint. The likelihood depends on the new data."""
+
+
+def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
+    """The experiment's config with the checkpoint's networks, and overrides applied last.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or the config is invalid.
+    """
+    overrides = in_section("finetune", cb.Finetune, overrides)
+    given = [word for word in overrides if word.startswith("finetune.checkpoint=")]
+    if given:
+        raise UsageError(f"{given[0]}: give the checkpoint as the first argument.")
+    kept = carried_config(read_checkpoint(path), overrides)
+    networks = {name: kept["model"][name] for name in NETWORKS}
+    begin = {"checkpoint": str(Path(path).resolve())}
+    return compose(experiment, overrides, {"model": networks, "finetune": begin})
+
+
+def in_section(section: str, constructor: Callable[..., Any], overrides: list[str]) -> list[str]:
+    """Overrides with the section added to the constructor's options, which may leave it out."""
+    ours = tuple(f"{name}=" for name in options(constructor))
+    return [f"{section}.{word}" if word.startswith(ours) else word for word in overrides]
+
+
+def load_pretrained(module: ACN, source: str, resumed: Resumed | None) -> Plain:
+    """Loads weights from a checkpoint and prints what was taken. A run that resumes already has
+    its weights, so nothing is loaded.
+
+    Returns:
+        The checkpoint, and the run that it comes from; None if the checkpoint does not record it.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or none of its weights fits.
+    """
+    if resumed:
+        return {"checkpoint": source, "run": resumed.content["hyper_parameters"].get("parent")}
+    checkpoint = read_checkpoint(source)
+    taken = load_matching(module, checkpoint["state_dict"])
+    parameters = {name for name, _ in module.named_parameters()}
+    weights = [name for name in taken.names if name in parameters]  # statistics alone do not count
+    if not weights:
+        raise UsageError(f"{source}: none of its weights fits these networks.")
+    module.pretrained += weights
+    parent = checkpoint["hyper_parameters"].get("run")
+    module.hparams["parent"] = parent
+    rank_zero_only(print)("\n".join([f"weights of {source}", *describe_report(taken)]), flush=True)
+    return {"checkpoint": source, "run": parent}

@@ -1,0 +1,70 @@
+"""The loggers of a run."""
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from acn_lightning.config.compose import Plain
+from acn_lightning.experiment.folder import run_id
+from acn_lightning.utils.errors import check_choice
+from acn_lightning.utils.optional import require_packages
+
+
+def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> list[Logger]:
+    """Always `metrics.csv` in the run's folder, plus W&B or TensorBoard if `logger` names it.
+
+    Args:
+        config: a complete config.
+        folder: the run's folder.
+        parent: the run and checkpoint that the weights come from; W&B stores it with the config.
+
+    Raises:
+        UsageError: `logger` or `wandb.mode` is unknown, or TensorBoard is not installed.
+    """
+    check_choice("logger", config["logger"], ("csv", "wandb", "tensorboard"))
+    # Flushed at each call, so that a killed run keeps its metrics.
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    if config["logger"] == "tensorboard":
+        require_packages("logger=tensorboard", "tensorboard", "tensorboard")
+        loggers.append(TensorBoardLogger(folder, name="", version="", sub_dir="tensorboard"))
+    if config["logger"] == "wandb":
+        told = config["wandb"]
+        swept = "WANDB_SWEEP_ID" in os.environ  # the sweep's agent has already created our run
+        usual = "online" if swept else "offline"
+        mode = told["mode"] or os.environ.get("WANDB_MODE", usual)
+        check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
+        # The id makes a run that resumes in its folder the same W&B run.
+        own = os.environ.get("WANDB_RUN_ID") if swept else run_id(config, folder)
+        named = {"name": told["name"] or folder.name, "mode": mode, "id": own}
+        known = config | ({"parent": parent} if parent else {})
+        loggers.append(WandbLogger(save_dir=folder.resolve(), config=known, **told | named))
+    return loggers
+
+
+@rank_zero_only
+def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> None:
+    """Makes `metrics.csv` continue from the start of `epoch`. Rows from there on are dropped, as
+    those epochs are trained again. Does nothing if the folder has no such file yet."""
+    path = folder / ExperimentWriter.NAME_METRICS_FILE
+    beside = path.with_name(f".{path.name}.partial")
+    source = path if path.is_file() else beside  # left by an attempt that was killed in between
+    if not source.is_file():
+        return
+    with source.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if row["epoch"] and int(row["epoch"]) < epoch]
+        names = list(reader.fieldnames or [])
+    if source == path:
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=names)
+            writer.writeheader()
+            writer.writerows(rows)
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            logger.experiment.metrics_keys = names  # creating its writer removes the file
+    beside.replace(path)

@@ -1,0 +1,94 @@
+"""What a run reports: results.json, and hints on what to do next."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning import Trainer
+
+from acn_lightning import callbacks as cb
+from acn_lightning.data import ImageData
+from acn_lightning.evaluation.costs import bits_per_dim
+from acn_lightning.experiment.folder import is_rank_zero
+from acn_lightning.module import ACN
+from acn_lightning.utils.files import replacing
+
+
+class Outcome(NamedTuple):
+    """What a command reports.
+
+    Attributes:
+        results: the content of `results.json`.
+        files: the files written.
+        rebuilds: number of rebuilds of the neighbour index, and the seconds they took in total.
+        refreshed: codes refreshed in the last epoch, and codes in total; None without training.
+        hints: suggestions for what to do next, one sentence each.
+    """
+
+    results: dict[str, Any]
+    files: list[Path]
+    rebuilds: tuple[int, float] | None = None
+    refreshed: tuple[int, int] | None = None
+    hints: tuple[str, ...] = ()
+
+
+def codes_hint(representations: Mapping[str, Any]) -> list[str]:
+    """A hint if codes do worse than pixels or principal components, which need no model."""
+    codes, pixels, pca = (representations[name] for name in ("codes", "pixels", "pca"))
+    if not codes or not pixels or codes["linear"] > max(pixels["linear"], pca["linear"]):
+        return []
+    return [
+        "A linear classifier finds the classes better in pixels or principal components than in "
+        "these codes: train longer, or try another data.augment or model.rate_weight."
+    ]
+
+
+def evaluate(
+    trainer: Trainer,
+    module: ACN,
+    data: ImageData,
+    measure: cb.MeasureTest,
+    checkpoint: str | None,
+    start: float,
+) -> dict[str, Any]:
+    """Evaluates the test set; returns the content of `results.json`. Costs are in nats per image.
+    Accuracies are fractions, or None if the data has no labels.
+
+    Raises:
+        TrainingError: a cost is NaN or infinite.
+    """
+    trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    costs, accuracy = measure.results["costs"], measure.results["accuracies"]
+    dims = math.prod(data.image_shape)
+    return {
+        "data": data.source,
+        "split": "test",
+        "images": measure.results["images"],
+        "seed": data.seed,
+        "binarisation": data.binarisation,
+        "code_size": module.bank.codes.shape[1],
+        "nats_per_image": costs,
+        "bits_per_dim": {
+            name: bits_per_dim(costs[name], dims) for name in ("ordered", "unordered")
+        },
+        "accuracy": {
+            name: accuracy[name] for name in ("linear", "knn", "linear_pca", "linear_pixels")
+        },
+        "representations": measure.results["representations"],
+        "posterior_samples": measure.posterior_samples,
+        "seconds": time.perf_counter() - start,
+        "checkpoint": checkpoint,
+    }
+
+
+def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes `results.json`; returns the files in the run's folder, in reading order."""
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    if is_rank_zero():
+        with replacing(folder / "results.json") as beside:
+            beside.write_text(text)
+    names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
+    return [path for name in names for path in sorted(folder.glob(name))]

@@ -1,0 +1,171 @@
+"""Training: runs an experiment's config, and reports the results."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
+
+from acn_lightning import callbacks as cb
+from acn_lightning.checkpoint import LAST
+from acn_lightning.config.compose import Plain
+from acn_lightning.data import ImageData
+from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes
+from acn_lightning.experiment.build import build, make_callbacks
+from acn_lightning.experiment.finetune import load_pretrained
+from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
+from acn_lightning.experiment.loggers import continue_metrics, make_loggers
+from acn_lightning.experiment.restore import load_state
+from acn_lightning.experiment.results import Outcome, codes_hint, evaluate, write_results
+from acn_lightning.experiment.resume import (
+    Resumed,
+    check_processes,
+    epochs_of,
+    own_checkpoint,
+)
+from acn_lightning.experiment.trainer import check_limits, ending_together, make_trainer
+from acn_lightning.module import ACN
+from acn_lightning.utils.errors import TrainingError
+
+
+class Parts(NamedTuple):
+    """The callbacks that `run` still needs after creating them.
+
+    Attributes:
+        timer: the time of all attempts, as checkpoints store it.
+    """
+
+    timer: Timer
+    refresh: cb.RefreshNeighbours
+    measure: cb.MeasureTest
+    stop: cb.StopOnSignal
+    best: cb.BestCheckpoint
+    last: cb.LastCheckpoint
+
+
+def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
+    """Trains with a config, and reports on the test set.
+
+    Args:
+        config: a complete config.
+        resumed: the checkpoint to resume from. With None a new run starts, except that
+            `resume=auto` resumes the run of the same name.
+
+    Raises:
+        UsageError: the config, the data or the checkpoint is wrong; nothing has been written.
+        TrainingError: the loss is no longer finite.
+        InterruptionError: Ctrl-C or SIGTERM.
+    """
+    start = time.perf_counter()
+    folder = run_folder(config)
+    if config["resume"] == AUTO:
+        resumed = own_checkpoint(config, folder)
+    cb.Finetune(**config["finetune"])  # checks the options before reading data, which may take long
+    open_budget = is_open(config)
+    config = with_sizes(config, resumed.content if resumed else None)
+    data, module = build(config)
+    module.hparams["run"] = run_id(config, folder)
+    parent = load_weights(module, data, config, resumed)
+    parts, callbacks = make_parts(config, data, folder)
+    trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
+    check_limits(trainer, data)
+    if resumed:
+        check_processes(resumed.content, trainer.world_size)
+    with writing(folder, config), ending_together(trainer), parts.stop.listening():
+        if resumed:
+            continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
+        fit(trainer, module, data, resumed.path if resumed else None, folder)
+        training = training_results(trainer, parts.timer)
+        # Read now: the test loads a checkpoint, which overwrites these counts.
+        rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
+        hints = [budget_hint(trainer, parts.best, config)] if open_budget else []
+        tested = best_checkpoint(trainer, folder)
+        results = evaluate(trainer, module, data, parts.measure, tested, start)
+        results |= {"parent": parent, "training": training}
+    hints += codes_hint(results["representations"])
+    files = write_results(results, folder)
+    last = parts.refresh.last
+    refreshed = (last.refreshed, len(data.rows)) if last else None
+    return Outcome(results, files, rebuilds, refreshed, tuple(hints))
+
+
+def load_weights(
+    module: ACN, data: ImageData, config: Plain, resumed: Resumed | None
+) -> Plain | None:
+    """Loads weights from the checkpoint that the run resumes or starts from, if any.
+
+    Returns:
+        The checkpoint that fine-tuning starts from, and its run; None without one.
+
+    Raises:
+        UsageError: the weights do not fit, or the checkpoint was trained on other data.
+    """
+    if resumed:
+        # Lightning loads it again later. This reports a misfit before anything is written.
+        load_state(module, resumed.content, bank=True)
+        data.load_state_dict(resumed.content.get("ImageData", {}))
+    source = config["finetune"]["checkpoint"]
+    return load_pretrained(module, source, resumed) if source else None
+
+
+def make_parts(config: Plain, data: ImageData, folder: Path) -> tuple[Parts, list[Callback]]:
+    """(the callbacks that `run` needs, all callbacks in calling order)."""
+    checkpoints = folder / "checkpoints"
+    last = cb.LastCheckpoint(checkpoints, **config["checkpoints"])
+    keep = config["trainer"].get("enable_checkpointing") is not False
+    parts = Parts(
+        timer=Timer(),
+        refresh=cb.RefreshNeighbours(**config["refresh"]),
+        measure=cb.MeasureTest(**config["evaluation"]),
+        stop=cb.StopOnSignal(last if keep else None),
+        best=cb.BestCheckpoint(checkpoints, "val/total" if data.validation_set else "train/total"),
+        last=last,
+    )
+    callbacks = [
+        cb.SeedEpochs(config["seed"]),
+        cb.CheckAgreement(),
+        parts.timer,
+        cb.StopOnNonFiniteLoss(),  # before the callbacks that save
+        cb.Finetune(**config["finetune"]),
+        parts.refresh,
+        cb.ProbeCodes(**config["probe"]),
+        parts.measure,
+        cb.DrawPictures(folder / "images", **config["pictures"]),
+        cb.Dashboard(folder, **config["dashboard"]),
+        *make_callbacks(config),
+        parts.stop,
+    ]
+    return parts, callbacks + ([parts.best, parts.last] if keep else [])
+
+
+def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, folder: Path) -> None:
+    """`Trainer.fit`, from a checkpoint if there is one.
+
+    Raises:
+        TrainingError: the loss is no longer finite; the message names the last good checkpoint.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except TrainingError as error:
+        last = folder / "checkpoints" / LAST
+        left = f" The last good checkpoint is {last}." if last.is_file() else ""
+        raise TrainingError(f"{error}{left}") from error
+
+
+def training_results(trainer: Trainer, timer: Timer) -> dict[str, Any]:
+    """How long training took."""
+    return {
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": timer.time_elapsed("train"),
+    }
+
+
+def best_checkpoint(trainer: Trainer, folder: Path) -> str | None:
+    """The checkpoint to test with: the best, else the last; None if none was kept. Rank 0 decides,
+    as the other ranks write nothing."""
+    written = [folder / "checkpoints" / name for name in ("best.ckpt", LAST)]
+    found = next((str(path) for path in written if path.is_file()), None)
+    kept: str | None = trainer.strategy.broadcast(found)
+    return kept

@@ -1,0 +1,136 @@
+"""Lightning's Trainer: created, checked, and ended together with its processes."""
+
+import logging
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from acn_lightning.callbacks import PrintEpochs
+from acn_lightning.checkpoint import DurableCheckpointIO
+from acn_lightning.config.compose import Plain
+from acn_lightning.data import ImageData
+from acn_lightning.utils.errors import UsageError
+
+
+def make_trainer(
+    config: Plain, callbacks: list[Callback], loggers: list[Logger], folder: Path
+) -> Trainer:
+    """Creates the Trainer. Progress is a bar on a terminal, else one line per epoch.
+    `trainer.precision=auto` becomes the fastest precision on this machine.
+
+    Raises:
+        UsageError: the Trainer rejects an argument, or the strategy or precision is unsuitable.
+    """
+    arguments = config["trainer"] | {"default_root_dir": str(folder)}
+    if "enable_progress_bar" not in arguments and not sys.stdout.isatty():
+        arguments["enable_progress_bar"] = False
+        callbacks = [*callbacks, PrintEpochs()]
+    strategy = str(arguments.get("strategy", "auto"))
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise UsageError(
+            f"trainer.strategy: '{strategy}' would copy a process that is already running. Use ddp."
+        )
+    if arguments.get("precision") == "auto":
+        arguments["precision"] = quickest_precision(str(arguments.get("accelerator", "auto")))
+    try:
+        trainer = Trainer(
+            callbacks=callbacks, logger=loggers, plugins=[DurableCheckpointIO()], **arguments
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise UsageError(f"trainer: {in_one_line(error)}") from error
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        raise UsageError(
+            f"trainer.precision: with {trainer.precision} the codes would not be float32, which "
+            "the search needs. Use 32-true, bf16-mixed or 16-mixed."
+        )
+    return trainer
+
+
+def device_of(config: Plain) -> torch.device:
+    """The device that a config's Trainer would use.
+
+    Raises:
+        UsageError: as for `make_trainer`.
+    """
+    return quiet_trainer(config).strategy.root_device
+
+
+def quiet_trainer(config: Plain) -> Trainer:
+    """A config's Trainer, to query its device and the like. Lightning's messages about available
+    devices are suppressed.
+
+    Raises:
+        UsageError: as for `make_trainer`.
+    """
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        return make_trainer(config, [], [], Path())
+    finally:
+        log.setLevel(level)
+
+
+def quickest_precision(accelerator: str) -> str:
+    """16 bits if the hardware multiplies them natively, else 32. Emulated, 16 bits take several
+    times as long as 32 (measured on a CPU with AVX2: 8 times)."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "16-mixed"
+    if accelerator == "cpu" or not torch.backends.mps.is_available():
+        # Instruction sets with such units have bf16 in their names: avx512_bf16, amx_bf16, ...
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        if any(there for name, there in known.items() if "bf16" in name):
+            return "bf16-mixed"
+    return "32-true"
+
+
+def check_limits(trainer: Trainer, data: ImageData) -> None:
+    """Checks that there is something to train on and something to test.
+
+    Raises:
+        UsageError: a limit leaves no batch.
+    """
+    for part, loader in [("train", data.train_dataloader()), ("test", data.test_dataloader())]:
+        limit = getattr(trainer, f"limit_{part}_batches")
+        if (int(limit * len(loader)) if isinstance(limit, float) else limit) < 1:
+            raise UsageError(
+                f"trainer.limit_{part}_batches: {limit} of {len(loader)} leaves no batch."
+            )
+
+
+def raised_by_lightning(error: Exception) -> bool:
+    """Whether Lightning's own code raised the error, rather than code that it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("lightning.")
+
+
+def in_one_line(error: Exception) -> str:
+    """The error's message on one line."""
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def ending_together(trainer: Trainer) -> Iterator[None]:
+    """If this process, rank 0, fails, ends the processes that Lightning started, which might wait
+    for it. (If one of those fails, Lightning ends the others: it checks every five seconds.)"""
+    try:
+        yield
+    except Exception:
+        children = getattr(trainer.strategy.launcher, "procs", [])
+        end = time.monotonic() + 10  # time to report their own error, which may be the cause
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0, end - time.monotonic()))
+            child.kill()
+        raise

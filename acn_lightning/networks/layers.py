@@ -1,0 +1,78 @@
+"""Layers and helpers that several networks share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from acn_lightning.utils.errors import UsageError
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Runs the block in evaluation mode and without gradients, then restores each part's mode."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def in_float32(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Runs a network's last layer in float32, even under autocast. Its outputs are stored, searched
+    or summed over thousands of pixels, which needs more than eight bits of precision."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs: Tensor = layer(inputs.to(next(layer.parameters()).dtype))
+    return outputs
+
+
+GROUP = 8
+"""Channels per group in group normalisation."""
+
+
+def check_channels(name: str, channels: int | None) -> int:
+    """Checks a number of channels and returns it.
+
+    Raises:
+        UsageError: it is None, or not a positive multiple of `GROUP`.
+    """
+    if channels is None:
+        raise UsageError(f"{name}: null works only with acn fit, which chooses. Set it: {name}=16.")
+    if channels < GROUP or channels % GROUP:
+        raise UsageError(f"{name}: {channels} is not a positive multiple of {GROUP}.")
+    return channels
+
+
+def conv(inputs: int, outputs: int) -> list[nn.Module]:
+    """A 3 x 3 convolution that keeps the resolution, group normalisation and a ReLU."""
+    return [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(outputs // GROUP, outputs),
+        nn.ReLU(),
+    ]
+
+
+def upsampling(code_size: int, size: tuple[int, ...], channels: int) -> list[nn.Module]:
+    """Layers from codes (B, D) to a feature map (B, `channels`, H, W): `ConvEncoder` mirrored."""
+    sizes = [tuple(size)]
+    while min(sizes[-1]) > 4:
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+    width = channels * 2 ** (len(sizes) - 1)
+    height, wide = sizes.pop()
+    layers: list[nn.Module] = [
+        nn.Linear(code_size, width * height * wide),
+        nn.Unflatten(1, (width, height, wide)),
+        *conv(width, width),
+    ]
+    while sizes:
+        layers += [
+            *conv(width, width // 2),
+            nn.Upsample(size=sizes.pop()),
+            *conv(width // 2, width // 2),
+        ]
+        width //= 2
+    return layers

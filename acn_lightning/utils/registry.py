@@ -1,0 +1,146 @@
+"""The registry: classes that a config chooses by name or by import path."""
+
+import importlib
+import inspect
+import operator
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, ClassVar
+
+from acn_lightning.utils.errors import UsageError, check_choice, nearest
+
+Option = tuple[Any, Any]
+"""(type, default)."""
+
+
+class Registered:
+    """A class that a config chooses by `kind`.
+
+    A subclass with a `key` is a family. Its own subclasses name their `kind`, and are listed in
+    `Family.kinds`:
+
+        class Encoder(Registered, key="model.encoder.kind"): ...
+        class ConvEncoder(Encoder, kind="conv"): ...
+
+    Positional constructor arguments are wiring that other parts of the model determine (an image
+    shape, the code size). Keyword-only arguments are options of the config: their names are its
+    keys, their annotations its types, their defaults its defaults.
+
+    Attributes:
+        key: config key whose value is a kind of this family.
+        kinds: classes of the family, by kind.
+    """
+
+    key: ClassVar[str]
+    kinds: ClassVar[dict[str, type]]
+
+    def __init_subclass__(cls, *, key: str | None = None, kind: str | None = None) -> None:
+        super().__init_subclass__()
+        if key is not None:
+            cls.key, cls.kinds = key, {}
+        if kind is not None:
+            cls.kinds[kind] = cls
+
+
+def find_class(family: type[Registered], kind: str) -> type:
+    """The class of that kind, or the one imported from `package.module:Name`.
+
+    Raises:
+        UsageError: there is none, or it is not of this family.
+    """
+    if not is_path(kind):
+        check_choice(family.key, kind, family.kinds)
+        return family.kinds[kind]
+    found = import_object(kind, family.key)
+    if not (isinstance(found, type) and issubclass(found, family)):
+        raise UsageError(f"{family.key}: {kind} is not a subclass of {family.__name__}.")
+    return found
+
+
+def is_path(kind: Any) -> bool:
+    """Whether a config's value is an import path, package.module:Name."""
+    return isinstance(kind, str) and ":" in kind
+
+
+def import_object(path: str, key: str) -> Any:
+    """Imports the object at `package.module:Name`. The current folder is searched too.
+
+    Args:
+        path: package.module:Name.
+        key: config key that the error begins with.
+
+    Raises:
+        UsageError: there is no such object, or its module fails.
+    """
+    package, colon, name = path.partition(":")
+    if not (package and colon and name):
+        raise UsageError(f"{key}: '{path}' is not of the form package.module:Name.")
+    here = str(Path.cwd())
+    sys.path.append(here)  # after all installed packages
+    try:
+        return operator.attrgetter(name)(importlib.import_module(package))
+    except Exception as error:  # the module runs, and may raise anything
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(f"{key}: {path} cannot be imported: {said}") from error
+    finally:
+        sys.path.remove(here)
+
+
+def make(cls: Callable[..., Any], key: str, *wiring: Any, **options: Any) -> Any:
+    """Makes an object of a class that may be the user's own.
+
+    Raises:
+        UsageError: the user's class rejects its arguments.
+    """
+    try:
+        return cls(*wiring, **options)
+    except TypeError as error:
+        if getattr(cls, "__module__", "").startswith("acn_lightning."):
+            raise  # our own class: a bug in this package, not a config error
+        name = getattr(cls, "__name__", cls)
+        raise UsageError(f"{key}: {name} cannot be made: {error}") from error
+
+
+def options(constructor: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only arguments of a constructor."""
+    return {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def foreign_options(
+    constructor: Callable[..., Any], left_out: tuple[str, ...] = ()
+) -> dict[str, Option]:
+    """The arguments that another package's constructor takes by name.
+
+    Args:
+        constructor: a class.
+        left_out: names that a config may not set.
+    """
+    return {
+        name: (Any, MISSING if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in left_out
+    }
+
+
+def whose(family: type[Registered], option: str, known: Mapping[str, Any]) -> str:
+    """A hint for an option that the chosen kind does not have.
+
+    Args:
+        family: family of the kind.
+        option: name of the option.
+        known: options of the chosen kind.
+
+    Returns:
+        Which kinds have it; else a similar option of the chosen kind; else nothing.
+    """
+    kinds = [kind for kind, one in family.kinds.items() if option in options(one)]
+    if kinds:
+        return f" It is for {family.key}={', '.join(kinds)}."
+    return nearest(option, known)

@@ -1,0 +1,268 @@
+"""Parts of the user's own, named in a config: found, checked, and never imported unasked."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from acn_lightning.config.compose import complete, compose
+from acn_lightning.data import ImageData, Source, Split, Splits
+from acn_lightning.experiment.build import build, make_callbacks
+from acn_lightning.experiment.restore import imports_of
+from acn_lightning.networks.priors import MixturePrior
+from acn_lightning.optimization import CosineSchedule, OptimizerFactory
+from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.registry import find_class
+from tests.conftest import QUICK, only_run
+
+MINE = """
+import pathlib
+
+import torch
+from lightning import Callback
+
+from acn_lightning.data import Source, Split, Splits
+from acn_lightning.networks.priors import MixturePrior
+from acn_lightning.optimization import Schedule
+
+pathlib.Path("imported").touch()
+
+
+class WidePrior(MixturePrior):
+    def __init__(self, code_size: int, *, spread: int = 2) -> None:
+        super().__init__(code_size, mixtures=spread, width=8)
+
+
+class Noise(Source):
+    def __init__(self, *, images: int = 80) -> None:
+        self.images = images
+
+    def read(self):
+        pixels = torch.randint(0, 256, (self.images, 1, 8, 8), dtype=torch.uint8)
+        labels = torch.arange(self.images) % 2
+        return Splits(Split(pixels[20:], labels[20:]), Split(pixels[:20], labels[:20]), ("a", "b"))
+
+
+class Steps(Schedule):
+    def decay(self, progress):
+        return 0.5
+
+
+class Note(Callback):
+    def __init__(self, path, twice: bool = False):
+        self.path = path
+
+    def on_train_end(self, trainer, pl_module):
+        pathlib.Path(self.path).write_text(str(trainer.optimizers[0].param_groups[0]["lr"]))
+"""
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    """The module in the current folder."""
+    Path("mine.py").write_text(MINE)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield
+    sys.modules.pop("mine", None)
+
+
+ALL = (
+    "model.prior.kind=mine:WidePrior", "data.source=mine:Noise", "schedule.kind=mine:Steps",
+    "callbacks.note.kind=mine:Note",
+)  # fmt: skip
+WORDS = (*ALL, "callbacks.note.path=note.txt", "optimizer.kind=torch.optim:NAdam")
+
+
+def test_a_class_at_a_path_is_of_its_family(mine):
+    assert issubclass(find_class(MixturePrior, "mine:WidePrior"), MixturePrior)
+    config = compose("digits", ["model.prior.kind=mine:WidePrior", "model.prior.spread=3"])
+    assert config["model"]["prior"] == {"kind": "mine:WidePrior", "spread": 3}
+    assert "mine:WidePrior" not in MixturePrior.kinds
+
+
+def test_a_run_with_parts_of_ones_own_and_what_its_checkpoint_asks_for(acn, mine):
+    quick = [word for word in QUICK if not word.startswith(("model.prior", "schedule"))]
+    status, _, err = acn("fit", "digits", *quick, *WORDS, "trainer.max_epochs=1")
+    assert status == 0, err
+    assert float(Path("note.txt").read_text()) == pytest.approx(0.5e-3)
+    checkpoint = only_run() / "checkpoints" / "last.ckpt"
+    sys.modules.pop("mine")
+    Path("imported").unlink()
+    given = []
+    for word in ("data.source=mine:Noise", "model.prior.kind=mine:WidePrior"):
+        status, _, err = acn("test", checkpoint, *given)
+        assert status == 2
+        assert f"If you trust that, add {word}." in err
+        given.append(word)
+        assert not Path("imported").exists()
+    status, _, err = acn("test", checkpoint, *given, "trainer.default_root_dir=tested")
+    assert status == 0, err  # what only training runs is not asked for
+    status, _, err = acn("fit", f"resume={checkpoint}", *given)
+    assert status == 2
+    assert "code outside of acn" in err
+    # Replacing a class does not import the checkpoint's.
+    assert "mine" not in sys.modules or sys.modules.pop("mine")
+    Path("imported").unlink(missing_ok=True)
+    status, _, err = acn("test", checkpoint, given[0], "model.prior.kind=mixture")
+    assert status == 2
+    assert "model.prior.kind: the checkpoint was trained with mine:WidePrior" in err
+    theirs = ("data.source=digits", "model.prior.kind=mixture", "trainer.max_epochs=1")
+    status, _, err = acn("finetune", checkpoint, "digits", *theirs, "run=tuned")
+    assert status == 0, err
+    assert not Path("imported").exists()
+    resumed = ("trainer.max_epochs=2", "run=on")
+    status, _, err = acn("fit", f"resume={checkpoint}", *WORDS, *resumed)
+    assert status == 0, err
+
+
+def test_the_images_of_a_source_of_ones_own_are_not_needed_to_use_its_model(acn, mine):
+    quick = [word for word in QUICK if not word.startswith("schedule")]
+    words = [*quick, "data.source=mine:Noise", "trainer.max_epochs=1", "evaluation.linear=none"]
+    assert acn("fit", "digits", *words)[0] == 0
+    from acn_lightning import load
+
+    Path("mine.py").unlink()
+    sys.modules.pop("mine")
+    acn_ = load(only_run() / "checkpoints" / "last.ckpt")
+    assert acn_.encode(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
+
+
+def test_nothing_in_a_checkpoints_config_is_resolved(acn, checkpoint, monkeypatch):
+    monkeypatch.setenv("SECRET", "mine:WidePrior")
+    content = torch.load(checkpoint, weights_only=True)
+    config = content["hyper_parameters"]["acn_config"]
+    for section, key in [("data", "root"), ("model", "code_size")]:
+        before = config[section][key]
+        config[section][key] = "${oc.env:SECRET}"
+        torch.save(content, "theirs.ckpt")
+        for command in (["test", "theirs.ckpt"], ["fit", "resume=theirs.ckpt"]):
+            status, _, err = acn(*command)
+            assert status == 2
+            assert f"acn: {section}.{key}: the checkpoint's config holds ${{oc.env" in err
+        config[section][key] = before
+
+
+def test_what_a_config_imports_is_named_by_its_keys():
+    config = complete({"experiment": "x"})
+    assert imports_of(config) == {}
+    config["model"]["encoder"] = {"kind": "import", "path": "a:B"}
+    config["callbacks"] = {"one": {"kind": "c:D"}}
+    config["data"]["source"] = "e:F"
+    config["optimizer"]["kind"] = "torch.optim:SGD"
+    assert imports_of(config) == {
+        "model.encoder.path": "a:B",
+        "callbacks.one.kind": "c:D",
+        "data.source": "e:F",
+        "optimizer.kind": "torch.optim:SGD",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.prior.kind=mine"], "model.prior.kind: 'mine' is not one of"),
+        (["model.prior.kind=:P"], "model.prior.kind: ':P' is not of the form"),
+        (["model.prior.kind=mine:"], "is not the name of a class"),
+        (["model.prior.kind=nowhere:P"], "nowhere:P cannot be imported: No module named"),
+        (["model.prior.kind=mine:Noise"], "mine:Noise is not a subclass of Prior."),
+        (["model.prior.kind=mine:WidePrior", "model.prior.mixtures=2"], "model.prior.mixtures"),
+        (["model.prior.kind=mine:WidePrior", "model.prior.spread=x"], "model.prior.spread"),
+        (["data.source=mine:WidePrior"], "mine:WidePrior is not a subclass of Source."),
+        (["data.source=mine:Noise", "data.imagse=3"], "Did you mean 'data.images'?"),
+        (["data.channels=3"], "data.source=digits does not have it. It is for data.source=folder."),
+        (["model.decoder.layers=3"], "It is for model.decoder.kind=pixelcnn."),
+        (["optimizer.kind=adan"], "Did you mean 'adam'?"),
+        (["optimizer.kind=pathlib:Path"], "pathlib:Path is not a torch.optim.Optimizer."),
+        (["optimizer.weight_decy=1"], "Did you mean 'optimizer.weight_decay'?"),
+        (["optimizer.weight_decay=-1"], "optimizer: adam refuses its options: "),
+        (["optimizer.lr=0.1"], "optimizer.lr: there is no such key."),
+        (["schedule.kind=cosine", "schedule.warmup_steps=-1"], "schedule.warmup_steps: -1"),
+        (["schedule.kind=mine:Note"], "mine:Note is not a subclass of Schedule."),
+        (["callbacks.a.path=x"], "callbacks.a.kind: say which class"),
+        (["callbacks.a.kind=mine:Noise"], "mine:Noise is not a lightning.Callback."),
+        (["callbacks.a.kind=mine:Note", "callbacks.a.pth=x"], "Did you mean 'callbacks.a.path'?"),
+        (["callbacks.a.kind=mine:Note"], "callbacks.a: Note cannot be made: "),
+        (["callbacks=3"], "callbacks is a section"),
+    ],
+)
+def test_a_wrong_part_is_one_line(acn, mine, words, said):
+    status, _, err = acn("fit", "digits", *words)
+    assert status == 2
+    (line,) = err.splitlines()
+    assert said in line
+    assert not Path("runs").exists()
+
+
+def test_old_names_of_keys_are_taken_with_a_line(acn):
+    status, out, err = acn("show", "digits", "model.learning_rate=0.5", "model.schedule=constant")
+    assert status == 0
+    assert "learning_rate: 0.5" in out
+    assert err.splitlines() == [
+        "acn: model.learning_rate is now optimizer.learning_rate; the old name still works.",
+        "acn: model.schedule is now schedule.kind; the old name still works.",
+    ]
+    Path("old.yaml").write_text("model: {learning_rate: 0.25, code_size: 8}")
+    status, out, err = acn("show", "old.yaml")
+    assert "learning_rate: 0.25" in out
+    assert err.count("the old name still works") == 1
+
+
+def test_options_of_other_sources_at_their_defaults_say_nothing():
+    """As configs have them that were written when all sources had the same."""
+    old = {"source": "npz", "root": "x.npz", "image_size": None, "channels": None,
+           "attribute": None, "download": True}  # fmt: skip
+    config = complete({"experiment": "x", "data": old})
+    assert config["data"]["root"] == "x.npz"
+    assert "channels" not in config["data"]
+    with pytest.raises(UsageError, match=r"data\.channels"):
+        complete({"experiment": "x", "data": old | {"channels": 3}})
+
+
+def test_another_source_keeps_what_it_has_in_common():
+    config = compose("folder", ["data.source=npz", "data.root=a.npz"])
+    assert "image_size" not in config["data"]
+    config = compose("folder", ["data.source=celeba", "data.root=a"])
+    assert config["data"]["image_size"] == 32
+    config = compose("mnist+small", ["data.root=a", "optimizer.kind=adamw"])
+    assert config["optimizer"] == {"kind": "adamw", "learning_rate": 0.002}
+
+
+def test_optimisers_are_pytorchs_with_their_options():
+    weights = [torch.nn.Parameter(torch.ones(3))]
+    made = OptimizerFactory(kind="adamw", learning_rate=0.1, weight_decay=0.5).make(weights)
+    assert type(made) is torch.optim.AdamW
+    assert made.defaults["lr"] == 0.1
+    assert made.defaults["weight_decay"] == 0.5
+    with pytest.raises(UsageError, match=r"optimizer\.learning_rate: 0"):
+        OptimizerFactory(learning_rate=0.0)
+
+
+def test_a_schedule_warms_up_and_decays():
+    schedule = CosineSchedule(warmup_steps=4)
+    rates = [schedule(step, 12.0) for step in range(13)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1
+    assert rates[8] == pytest.approx(0.5)
+    assert rates[12] == pytest.approx(0, abs=1e-9)
+
+
+def test_in_python_a_source_is_an_object():
+    class Few(Source):
+        def read(self) -> Splits:
+            part = Split(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), torch.zeros(30).long())
+            return Splits(part, part, ("a",))
+
+    data = ImageData(source=Few(), validation=0)
+    data.setup()
+    assert data.image_shape == (1, 4, 4)
+    assert data.source == "Few"
+
+
+def test_callbacks_of_a_config_are_made_in_order(mine):
+    words = ["callbacks.b.kind=mine:Note", "callbacks.b.path=x", "callbacks.a.kind=mine:Note",
+             "callbacks.a.path=y"]  # fmt: skip
+    config = compose("digits", words)
+    assert [one.path for one in make_callbacks(config)] == ["x", "y"]
+    _, module = build(compose("digits", ["model.code_size=3", "optimizer.kind=sgd"]))
+    assert module.optimizer.cls is torch.optim.SGD
