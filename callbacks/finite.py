@@ -48,8 +48,8 @@ class StopOnNonFiniteLoss(Callback):
     ) -> None:
         self._look_at_weights(trainer, pl_module)
 
-    def _note(self, figures: torch.Tensor, trainer: Trainer) -> None:
-        bad = ~figures.isfinite().all() & (self.first_bad < 0)
+    def _note(self, values: torch.Tensor, trainer: Trainer) -> None:
+        bad = ~values.isfinite().all() & (self.first_bad < 0)
         self.first_bad = torch.where(bad, trainer.global_step, self.first_bad)
 
     def _look_at_weights(self, trainer: Trainer, module: LightningModule) -> None:

@@ -86,10 +86,10 @@ class MeasureTest(Callback):
         module, data = acn_of(pl_module), data_of(trainer)
         coded, failure = gather_encoded(self.coded), None
         try:
-            figures = self._measure(coded, module, data) if trainer.is_global_zero else {}
+            results = self._measure(coded, module, data) if trainer.is_global_zero else {}
         except Exception as error:  # raised after the broadcast that other ranks wait for
-            figures, failure = {}, error
-        self.results = trainer.strategy.broadcast(figures)
+            results, failure = {}, error
+        self.results = trainer.strategy.broadcast(results)
         if failure or not self.results:
             raise failure or TrainingError("Rank 0 could not evaluate the test images.")
         dims = math.prod(data.image_shape)

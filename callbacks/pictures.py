@@ -116,7 +116,7 @@ class DrawPictures(Callback):
         queries = (originals, batch.label.cpu(), stored, data.labels[rows.cpu()], distances)
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
-                logger.log_table("queries", **table(*queries, data.classes))
+                logger.log_table("queries", **queries_table(*queries, data.classes))
         if self.samples:
             columns = min(8, self.samples)
             whole = drawn[: self.samples // columns * columns].unflatten(0, (-1, columns))
@@ -148,7 +148,7 @@ class DrawPictures(Callback):
                 )
 
 
-def table(
+def queries_table(
     queries: Tensor,
     labels: Tensor,
     stored: Tensor,

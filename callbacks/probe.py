@@ -46,17 +46,17 @@ class ProbeCodes(Callback):
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if not due or module.classes < 2 or not len(data.validation_set):
             return
-        figures: dict[str, float] = {}
+        stats: dict[str, float] = {}
         if trainer.is_global_zero:
             known = IndexedImages(data.fixed_set.images, data.labels, data.rows)
-            figures = probe(
+            stats = probe(
                 self._coded(module, known),
                 self._coded(module, data.validation_set),
                 module.classes,
                 self.linear,
             )
-        figures = trainer.strategy.broadcast(figures)
-        module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1)
+        stats = trainer.strategy.broadcast(stats)
+        module.log_dict(stats, on_step=False, on_epoch=True, batch_size=1)
 
     def _coded(self, module: ACN, images: IndexedImages) -> tuple[Tensor, Tensor]:
         labels = images.labels[images.rows]

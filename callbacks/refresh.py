@@ -14,7 +14,7 @@ from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.code_bank import RefreshReport
 
 SAMPLE = 4096
-"""Number of codes that dashboard figures are computed on."""
+"""Number of codes that dashboard stats are computed on."""
 
 
 GAP = 0.5
@@ -31,7 +31,7 @@ class RefreshNeighbours(Callback):
     If weights come from a checkpoint, the first epoch draws from codes encoded with these weights.
 
     Before a test, the training images are encoded again with the final weights: codes stored while
-    the encoder was still moving give worse figures.
+    the encoder was still moving give worse results.
 
     Args:
         encode: whether to encode all training images again at each boundary with the current
@@ -99,20 +99,20 @@ class RefreshNeighbours(Callback):
         before = module.bank.neighbours
         before = None if before is None else before[sample].long()  # a copy: the table is freed
         found = self._refresh(trainer, module)
-        figures = code_stats(module.bank.codes[sample])
-        figures |= neighbour_stats(module.bank, sample, before)
-        figures["codes/statistics_gap"] = statistics_gap(trainer, module)
-        figures |= {
+        stats = code_stats(module.bank.codes[sample])
+        stats |= neighbour_stats(module.bank, sample, before)
+        stats["codes/statistics_gap"] = statistics_gap(trainer, module)
+        stats |= {
             "bank/refreshed": float(found.refreshed),
             "bank/unseen": float(found.unseen),
             "bank/rebuild_seconds": found.seconds,
             "bank/megabytes": module.bank.nbytes / 1e6,
         }
         if trainer.world_size > 1:
-            figures["bank/received_megabytes"] = found.received / 1e6
+            stats["bank/received_megabytes"] = found.received / 1e6
         if found.recall is not None:
-            figures["bank/recall"] = found.recall
-        module.log_dict(figures, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+            stats["bank/recall"] = found.recall
+        module.log_dict(stats, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         total = len(module.bank.rows)
         if found.refreshed < total:
             rank_zero_warn(
@@ -120,7 +120,7 @@ class RefreshNeighbours(Callback):
                 f"{found.unseen:,} never were."
             )
         warn_of_recall(found.recall, module)
-        warn_of_gap(figures["codes/statistics_gap"], module)
+        warn_of_gap(stats["codes/statistics_gap"], module)
 
     def _refresh(self, trainer: Trainer, module: ACN) -> RefreshReport:
         self.last = module.bank.refresh(module.index, show=trainer.is_global_zero)

@@ -103,12 +103,12 @@ def bounds(
         costs = rate(prior(coded.mean[before]))
         costs[order[0]] = unconditional[order[0]]
         tours.append(costs.mean())
-    figures = {"reconstruction": float(coded.distortion.mean())}
-    figures |= {f"kl_k{k}": float(by_rank[:k].mean()) for k in NEIGHBOURS}
-    figures |= {"kl_tour": float(min(tours)), "kl_unconditional": float(unconditional.mean())}
-    unordered = figures["reconstruction"] + figures["kl_unconditional"]
-    return figures | {
-        "ordered": figures["reconstruction"] + figures["kl_tour"],
+    stats = {"reconstruction": float(coded.distortion.mean())}
+    stats |= {f"kl_k{k}": float(by_rank[:k].mean()) for k in NEIGHBOURS}
+    stats |= {"kl_tour": float(min(tours)), "kl_unconditional": float(unconditional.mean())}
+    unordered = stats["reconstruction"] + stats["kl_unconditional"]
+    return stats | {
+        "ordered": stats["reconstruction"] + stats["kl_tour"],
         "unordered": unordered,
         "set": unordered - freedom,
     }

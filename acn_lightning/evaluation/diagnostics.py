@@ -1,4 +1,4 @@
-"""Dashboard figures on codes and their neighbours during training."""
+"""Dashboard stats on codes and their neighbours during training."""
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ ACTIVE = 0.01
 Salakhutdinov, arXiv 1509.00519); the posterior's own variance is 1."""
 
 ACCURACIES = {"knn": "knn_accuracy", "linear": "linear_accuracy"}
-"""Dashboard names of these figures of `classifiers.measure`."""
+"""Dashboard names of these stats of `classifiers.measure`."""
 
 
 def code_stats(codes: Float[Tensor, "n code"]) -> dict[str, float]:
@@ -57,17 +57,17 @@ def neighbour_stats(
         before: the same rows of the previous table; None if there was none.
     """
     table = bank.require_neighbours()[rows].long()
-    figures = {
+    stats = {
         "bank/neighbour_distance": float(distances_to(bank.codes[rows], bank.codes, table).mean())
     }
     labels = bank.labels[rows]
     if bool((labels >= 0).all()) and bool((labels != labels[0]).any()):
         same = bank.labels[table] == labels[:, None]
-        figures["bank/neighbour_agreement"] = float(same.double().mean())
+        stats["bank/neighbour_agreement"] = float(same.double().mean())
     if before is not None:
         stayed = (table[:, :, None] == before[:, None, :]).any(2)
-        figures["bank/neighbours_changed"] = 1 - float(stayed.double().mean())
-    return figures
+        stats["bank/neighbours_changed"] = 1 - float(stayed.double().mean())
+    return stats
 
 
 def probe(
@@ -76,7 +76,7 @@ def probe(
     classes: int,
     linear: bool = True,
 ) -> dict[str, float]:
-    """The results of `classifiers.measure` for codes, as dashboard figures.
+    """The results of `classifiers.measure` for codes, as dashboard stats.
 
     Args:
         train: codes and labels to learn from.
@@ -91,9 +91,9 @@ def probe(
         found = measure(learnt, asked, classes)
     else:
         found = similarity(neighbour_labels(learnt, asked), asked.labels, classes)
-    figures = {}
+    stats = {}
     for name, value in found.items():
         figure = value["mean"] if isinstance(value, dict) else value
         if figure is not None:
-            figures[f"codes/{ACCURACIES.get(name, name)}"] = figure
-    return figures
+            stats[f"codes/{ACCURACIES.get(name, name)}"] = figure
+    return stats

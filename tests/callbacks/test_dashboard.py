@@ -11,7 +11,7 @@ import pytest
 import torch
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from acn_lightning.callbacks.pictures import table as queries_table
+from acn_lightning.callbacks.pictures import queries_table as queries_table
 from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.config.compose import FOLDER, read_yaml
 from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats, probe
