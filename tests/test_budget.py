@@ -4,12 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from acn_lightning.config.compose import compose
 from acn_lightning.config.sections import Budget
 from acn_lightning.experiment import budget
-from acn_lightning.experiment.budget import Choice, fitting, is_open, with_choice, with_sizes_of
+from acn_lightning.experiment.budget import (
+    Choice,
+    budget_hint,
+    fitting,
+    is_open,
+    with_choice,
+    with_sizes_of,
+)
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
@@ -76,6 +84,27 @@ def test_wrong_budgets_are_refused_in_a_line(options, message):
     with pytest.raises(UsageError, match=r"budget|multiple") as error:
         fitting(config, quiet_trainer(config), Budget(**options))
     assert message in str(error.value)
+
+
+def test_an_epoch_is_timed_by_steps_that_change_nothing_that_is_kept():
+    config = compose("digits", [*QUICK, *OPEN[:1], OPEN[-1], "data.augment=affine"])
+    chosen = fitting(config, quiet_trainer(config), Budget(minutes=0.001))
+    assert chosen.channels is None
+    assert chosen.epochs >= 1
+    assert 0 < chosen.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "said"),
+    [
+        (3.0, 3.0, "budget.minutes=30 trains longer"),
+        (3.0, 2.5, "more time alone may not help"),
+        (None, None, "budget.minutes=30 trains longer"),
+    ],
+)
+def test_the_hint_says_whether_more_time_pays(last, best, said):
+    last, best = (None if one is None else torch.tensor(one) for one in (last, best))
+    assert said in budget_hint(last, best, minutes=6.0)
 
 
 def test_several_processes_cannot_each_choose(acn):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
-from acn_lightning.callbacks import BestCheckpoint
 from acn_lightning.config.compose import Plain
 from acn_lightning.config.sections import Budget
 from acn_lightning.data import ImageData
@@ -161,15 +161,18 @@ def seconds_of(work: Any, device: torch.device) -> float:
     return (time.perf_counter() - start) / STEPS
 
 
-def budget_hint(trainer: Trainer, best: BestCheckpoint, config: Plain) -> str:
-    """Whether more time would help, judged by when the held-out cost was lowest."""
-    last = trainer.callback_metrics.get(best.monitor or "")
-    score = best.best_model_score
-    if last is None or score is None or last <= score:
+def budget_hint(last: Tensor | None, lowest: Tensor | None, minutes: float) -> str:
+    """Whether more time would help, judged by when the held-out cost was lowest.
+
+    Args:
+        last: the cost after the last epoch; None if it is not known.
+        lowest: the lowest cost of all epochs; None if it is not known.
+        minutes: the budget.
+    """
+    if last is None or lowest is None or last <= lowest:
         return (
             "The cost was lowest after the last epoch, so more time should help: budget.minutes="
-            f"{5 * config['budget']['minutes']:g} trains longer, and with larger networks if they "
-            "fit."
+            f"{5 * minutes:g} trains longer, and with larger networks if they fit."
         )
     return (
         "The cost was lowest before the last epoch, so more time alone may not help: try more "

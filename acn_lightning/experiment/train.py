@@ -79,7 +79,7 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
         training = training_results(trainer, parts.timer)
         # Read now: the test loads a checkpoint, which overwrites these counts.
         rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
-        hints = [budget_hint(trainer, parts.best, config)] if open_budget else []
+        hints = [time_hint(trainer, parts.best, config)] if open_budget else []
         tested = best_checkpoint(trainer, folder)
         results = evaluate(trainer, module, data, parts.measure, tested, start)
         results |= {"parent": parent, "training": training}
@@ -151,6 +151,12 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
         last = folder / "checkpoints" / LAST
         left = f" The last good checkpoint is {last}." if last.is_file() else ""
         raise TrainingError(f"{error}{left}") from error
+
+
+def time_hint(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> str:
+    """Whether a larger budget would help."""
+    last = trainer.callback_metrics.get(best.monitor or "")
+    return budget_hint(last, best.best_model_score, config["budget"]["minutes"])
 
 
 def training_results(trainer: Trainer, timer: Timer) -> dict[str, Any]:
