@@ -65,6 +65,7 @@ QUICK = (
     "pictures.points=0",
     "probe.every_n_epochs=0",
     "evaluation.linear=none",
+    "evaluation.unconditional_codes=16",
 )
 """Overrides for a model that trains in a moment."""
 

@@ -21,7 +21,7 @@ from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
 from tests.test_experiment import assert_same_end, rows, stopped_at
 
-FAST = ("pictures.every_n_epochs=0", "evaluation.linear=none")
+FAST = ("pictures.every_n_epochs=0", "evaluation.linear=none", "data.subset=700")
 NAME = ("digits", *FAST, "trainer.enable_model_summary=false", "data.subset=200")
 
 
@@ -69,7 +69,8 @@ def test_what_does_not_fit_is_named_and_the_rest_taken(acn, parent):
     images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8)
     np.savez("colour.npz", images=images, labels=np.arange(80) % 3)
     words = [*FAST, "data.source=npz", "data.root=colour.npz", "trainer.max_epochs=1",
-             "model.likelihood.kind=logistic_mixture", "model.code_size=6"]  # fmt: skip
+             "model.likelihood.kind=logistic_mixture", "model.code_size=6",
+             "data.subset=null"]  # fmt: skip
     status, out, err = acn("finetune", parent, "digits", *words)
     assert status == 0, err
     assert f"weights of {parent}" in out
