@@ -5,6 +5,7 @@ Heavy imports happen only when needed.
 
 import argparse
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -109,7 +110,7 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
     Raises:
         UsageError: an argument is missing.
     """
-    names = [word for word in words if "=" not in word or Path(word).exists()]
+    names = [word for word in words if "=" not in word or os.path.exists(word)]
     overrides = [word for word in words if word not in names]
     arguments: list[Any] = []
     for parameter in positional(command):

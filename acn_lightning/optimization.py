@@ -37,8 +37,10 @@ class OptimizerFactory:
             )
         self.cls, self.learning_rate, self.options = find_optimizer(kind), learning_rate, options
         try:
-            self.make([nn.Parameter(torch.zeros(1))])
-        except (TypeError, ValueError, RuntimeError) as error:
+            weight = nn.Parameter(torch.zeros(2, 2, 1, 1))
+            weight.grad = torch.zeros_like(weight)
+            self.make([weight]).step()  # some need a closure, or other gradients
+        except Exception as error:  # whatever a class of others raises
             said = " ".join(str(error).split())
             raise UsageError(f"optimizer: {kind} refuses its options: {said}") from error
 

@@ -143,6 +143,114 @@ def test_nothing_in_a_checkpoints_config_is_resolved(acn, checkpoint, monkeypatc
         config[section][key] = before
 
 
+TRICKS = {
+    "bracket": lambda c: c.update(callbacks={"a[0]": {}, "a": [{"kind": "mine:Note"}]}),
+    "dotted": lambda c: (c["data"].update(source="mine:Noise"), c.update({"data.source": "b:C"})),
+    "number": lambda c: c.update({3: {"kind": "mine:Note"}}),
+    "alias": lambda c: c["model"].update(encoder={
+        "kind": "acn_lightning.networks.imported_encoder:ImportedEncoder", "path": "mine:Note"}),
+    "import": lambda c: c["model"].update(encoder={"kind": "import", "path": "mine:Note"}),
+    "optimizer": lambda c: c.update(optimizer={"kind": "mine:Note"}),
+    "missing": lambda c: c.update(optimizer={"kind": "???"}),
+}  # fmt: skip
+ALIAS = "model.encoder.kind=acn_lightning.networks.imported_encoder:ImportedEncoder"
+
+
+@pytest.mark.parametrize(
+    ("trick", "words"),
+    [
+        ("bracket", ()),
+        ("dotted", ()),
+        ("dotted", ("data.source=b:C",)),
+        ("number", ()),
+        ("alias", ()),
+        ("alias", (ALIAS,)),
+        ("import", ("model.encoder.kind=import",)),
+        ("import", ('model.encoder.kind="import"',)),
+        ("import", ("model.encoder.kind= import",)),
+        ("import", ("model.encoder.kind=conv", "model={encoder: {kind: import}}")),
+        ("import", ("model.encoder.path=???",)),
+        ("optimizer", ()),
+        ("optimizer", ("optimizer.kind=???",)),
+        ("missing", ()),
+    ],
+)
+def test_no_trick_of_a_checkpoint_imports_what_the_user_does_not_name(
+    acn, checkpoint, mine, trick, words
+):
+    content = torch.load(checkpoint, weights_only=True)
+    TRICKS[trick](content["hyper_parameters"]["acn_config"])
+    torch.save(content, "theirs.ckpt")
+    for command in (["fit", "resume=theirs.ckpt"], ["sample", "theirs.ckpt"]):
+        if trick in ("optimizer", "missing") and command[0] == "sample":
+            continue  # which needs no optimiser
+        status, _, err = acn(*command, *words)
+        assert status == 2
+        assert len([line for line in err.splitlines() if line.startswith("acn: ")]) == 1
+        assert not Path("imported").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h.update(acn_config=3),
+        lambda h: h["acn_config"].pop("model"),
+        lambda h: h["acn_config"].update(data="x"),
+        lambda h: h["acn_config"]["model"].update(encoder=None),
+        lambda h: h["acn_config"].update(schedule="x"),
+        lambda h: h["acn_config"].update(optimizer=[1]),
+        lambda h: h.pop("image_shape"),
+    ],
+)
+def test_a_misshapen_config_in_a_checkpoint_is_one_line(acn, checkpoint, change):
+    content = torch.load(checkpoint, weights_only=True)
+    change(content["hyper_parameters"])
+    torch.save(content, "theirs.ckpt")
+    status, _, err = acn("onnx", "theirs.ckpt")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+
+
+def test_a_model_of_images_of_ones_own_is_used_on_others(acn, mine):
+    quick = [word for word in QUICK if not word.startswith("schedule")]
+    assert acn("fit", "digits", *quick, "data.source=mine:Noise", "trainer.max_epochs=1")[0] == 0
+    checkpoint = only_run() / "checkpoints" / "last.ckpt"
+    sys.modules.pop("mine")
+    Path("imported").unlink()
+    words = ["k=3", "projection=pca", "thumbnails=0", "data.subset=60", "out=codes"]
+    status, _, err = acn("export", checkpoint, "digits", *words)
+    assert status == 0, err
+    status, _, err = acn("finetune", checkpoint, "digits", "trainer.max_epochs=0", "run=new",
+                         "evaluation.linear=none", "evaluation.unconditional_codes=16")  # fmt: skip
+    assert status == 0, err
+    assert "source: digits" in Path("runs/digits/new/config.yaml").read_text()
+    assert not Path("imported").exists()
+
+
+def test_naming_the_kind_that_is_there_changes_nothing():
+    for words, experiment in [
+        (["model.encoder.kind=conv"], "celeba"),
+        (["model.encoder.kind=conv", "data.root=x"], "mnist+small"),
+        (["model.shape.kind=white"], "fashion_mnist"),
+        (["optimizer.kind=adam"], "folder"),
+    ]:
+        where = ["data.root=x"]
+        assert compose(experiment, [*where, *words]) == compose(experiment, where)
+
+
+def test_a_class_that_a_later_layer_replaces_is_not_looked_up():
+    Path("layer.yaml").write_text("data: {source: 'nowhere:X'}\nschedule: {kind: 'nowhere:Y'}")
+    words = ["data.source=digits", "schedule.kind=constant"]
+    assert compose("digits+layer.yaml", words)["data"]["source"] == "digits"
+
+
+def test_a_long_override_is_no_file(acn):
+    tags = ",".join(f"tag{number}" for number in range(90))
+    status, out, err = acn("show", "digits", f"wandb.tags=[{tags}]")
+    assert status == 0, err
+    assert "- tag89" in out
+
+
 def test_what_a_config_imports_is_named_by_its_keys():
     config = complete({"experiment": "x"})
     assert imports_of(config) == {}
@@ -184,6 +292,16 @@ def test_what_a_config_imports_is_named_by_its_keys():
         (["callbacks.a.kind=mine:Note", "callbacks.a.pth=x"], "Did you mean 'callbacks.a.path'?"),
         (["callbacks.a.kind=mine:Note"], "callbacks.a: Note cannot be made: "),
         (["callbacks=3"], "callbacks is a section"),
+        (["callbacks={a: {kind: 3}}"], "callbacks.a.kind: say which class"),
+        (["callbacks.early-stop.kind=mine:Note"], "'early-stop' is not a name of letters"),
+        (["callbacks.class.kind=mine:Note"], "'class' is not a name of letters"),
+        (
+            ["callbacks.s.kind=lightning.pytorch.callbacks:Timer", "callbacks.s.duration=x"],
+            "callbacks.s: Timer cannot be made",
+        ),
+        (["optimizer.betas=[0.5]"], "optimizer: adam "),
+        (["optimizer.kind=torch.optim:LBFGS"], "optimizer: torch.optim:LBFGS "),
+        (["optimizer.kind=torch.optim:SparseAdam"], "optimizer: torch.optim:SparseAdam "),
     ],
 )
 def test_a_wrong_part_is_one_line(acn, mine, words, said):
@@ -247,6 +365,14 @@ def test_a_schedule_warms_up_and_decays():
     assert rates[12] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("section", ["schedule: null", "optimizer: x", "schedule: [1]"])
+def test_old_names_beside_a_section_that_is_none(acn, section):
+    Path("old.yaml").write_text(f"model: {{learning_rate: 0.1, schedule: cosine}}\n{section}")
+    status, _, err = acn("show", "old.yaml")
+    assert status == (0 if "null" in section else 2)
+    assert "Traceback" not in err
+
+
 def test_in_python_a_source_is_an_object():
     class Few(Source):
         def read(self) -> Splits:
@@ -257,6 +383,8 @@ def test_in_python_a_source_is_an_object():
     data.setup()
     assert data.image_shape == (1, 4, 4)
     assert data.source == "Few"
+    with pytest.raises(UsageError, match=r"data\.batchsize: set it where the source is made"):
+        ImageData(source=Few(), batchsize=3)
 
 
 def test_callbacks_of_a_config_are_made_in_order(mine):

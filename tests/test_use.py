@@ -171,6 +171,12 @@ def test_no_images_have_no_codes(loaded):
     assert loaded.encode(np.zeros((0, 12, 12), np.uint8)).shape == (0, 4)
 
 
+@pytest.mark.parametrize("k", [0, -1])
+def test_less_than_one_neighbour_is_refused(loaded, images, k):
+    with pytest.raises(UsageError, match=f"k: {k} is below 1"):
+        loaded.neighbours(images, k=k)
+
+
 def test_more_neighbours_than_codes_are_refused(loaded, images):
     with pytest.raises(UsageError, match="Cannot find 500 neighbours of a code"):
         loaded.neighbours(images, k=500)

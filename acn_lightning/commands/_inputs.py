@@ -24,14 +24,21 @@ from acn_lightning.utils.files import new_folder
 # ---------------------------------------------------------------- the model
 
 
-def trained(checkpoint: str, overrides: Sequence[str]) -> tuple[TrainedACN, dict[str, Any]]:
+def trained(
+    checkpoint: str, overrides: Sequence[str], purpose: str = "data"
+) -> tuple[TrainedACN, dict[str, Any]]:
     """(the model on the device that its config asks for, the checkpoint's record of its data).
+
+    Args:
+        checkpoint: its path.
+        overrides: of its config.
+        purpose: "data" to read its images too, else "model".
 
     Raises:
         UsageError: as for `restore`; or the model has no codes.
     """
     content = read_checkpoint(checkpoint)
-    acn = TrainedACN(restore(content, overrides, "data"))
+    acn = TrainedACN(restore(content, overrides, purpose))
     if acn.config["model"]["encoder"]["kind"] == "none":
         raise UsageError(f"{checkpoint}: this model has no codes (model.encoder.kind=none).")
     return acn.to(device_of(acn.config)), content.get("ImageData", {})
@@ -42,7 +49,8 @@ def trained_for(
 ) -> tuple[TrainedACN, dict[str, Any], list[str]]:
     """(the same two as from `trained`, the overrides that apply to the named experiment)."""
     theirs = [word for word in overrides if images is not None and word.startswith("data.")]
-    return *trained(checkpoint, [word for word in overrides if word not in theirs]), theirs
+    own = [word for word in overrides if word not in theirs]
+    return *trained(checkpoint, own, "data" if images is None else "model"), theirs
 
 
 def reencode(acn: TrainedACN, data: ImageData) -> None:

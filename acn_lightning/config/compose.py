@@ -15,13 +15,12 @@ from acn_lightning.config.schema import (
     explain,
     first_line,
     make_schema,
-    schema_keys,
     section,
     source_options,
     trainer_options,
 )
 from acn_lightning.config.sections import PARTS
-from acn_lightning.data import Source
+from acn_lightning.data import ImageData, Source
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import options
 
@@ -86,25 +85,36 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
     return path
 
 
+CHOICES = {Source.key: "digits", "optimizer.kind": "adam", "schedule.kind": "constant"}
+"""Keys that choose a class outside of the model, with their defaults."""
+
+
 def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
     """Merges `top` into `base`. A network whose `kind` changes starts from the new kind's defaults.
-    A data source, optimiser or schedule that changes keeps the options that it shares with the
-    old one."""
+    A data source, optimiser or schedule that changes keeps the options that all kinds share. No
+    class outside of this package is looked up: a later layer may replace it."""
     base = base.copy()
-    for name in PARTS:
+    for name, part in PARTS.items():
         kind = OmegaConf.select(top, f"model.{name}.kind")
-        if kind is not None and kind != OmegaConf.select(base, f"model.{name}.kind"):
+        before = OmegaConf.select(base, f"model.{name}.kind", default=part.default)
+        if kind is not None and kind != before:
             OmegaConf.update(base, f"model.{name}", {}, merge=False)
-    laid = cast(DictConfig, OmegaConf.merge(base, top))
-    for key in (Source.key, "optimizer.kind", "schedule.kind"):
-        if OmegaConf.select(top, key) not in (None, OmegaConf.select(base, key)):
-            section = key.partition(".")[0]
-            given = OmegaConf.select(top, section)
-            known = dict(schema_keys(make_schema(laid)))
+    for key, default in CHOICES.items():
+        kind = OmegaConf.select(top, key)
+        section = key.partition(".")[0]
+        if kind is not None and kind != OmegaConf.select(base, key, default=default):
             for name in list(OmegaConf.select(base, section) or {}):
-                if f"{section}.{name}" not in known and name not in given:
-                    del laid[section][name]
-    return laid
+                if str(name) not in shared_options(section, str(kind)):
+                    del base[section][name]
+    return cast(DictConfig, OmegaConf.merge(base, top))
+
+
+def shared_options(section: str, kind: str) -> set[str]:
+    """Options of a section that hold for another kind as well."""
+    if section == "data":
+        own = options(Source.kinds[kind]) if kind in Source.kinds else {}
+        return {*options(ImageData), *own}
+    return {"optimizer": {"kind", "learning_rate"}, "schedule": {"kind", "warmup_steps"}}[section]
 
 
 def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
@@ -167,7 +177,7 @@ def without_foreign_defaults(config: Plain, asked: DictConfig) -> Plain:
     return config
 
 
-def parse_overrides(overrides: Sequence[str]) -> DictConfig:
+def parse_overrides(overrides: Sequence[str], renamed: bool = False) -> DictConfig:
     """Parses `key=value` overrides.
 
     Raises:
@@ -180,7 +190,8 @@ def parse_overrides(overrides: Sequence[str]) -> DictConfig:
         if key.startswith("-"):
             raise UsageError(f"'{override}': write {override.lstrip('-')}, without dashes.")
     try:
-        return OmegaConf.from_dotlist(rename_words(overrides))
+        words = list(overrides) if renamed else rename_words(overrides)
+        return OmegaConf.from_dotlist(words)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
         raise UsageError(f"{' '.join(overrides)}: {first_line(error)}") from error
 
@@ -193,7 +204,7 @@ def read_yaml(path: Path) -> Plain:
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a mapping of keys to values.")

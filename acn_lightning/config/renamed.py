@@ -20,7 +20,7 @@ def rename_keys(config: dict[str, Any], tell: bool = True) -> dict[str, Any]:
         config: a nested config.
         tell: whether to print a line for each renamed key.
     """
-    found = {old: new for old, new in RENAMED.items() if has(config, old)}
+    found = {old: new for old, new in RENAMED.items() if has(config, old) and fits(config, new)}
     if not found:
         return config
     config = deepcopy(config)
@@ -28,10 +28,15 @@ def rename_keys(config: dict[str, Any], tell: bool = True) -> dict[str, Any]:
         section, _, key = old.partition(".")
         value = config[section].pop(key)
         section, _, key = new.partition(".")
-        config.setdefault(section, {}).setdefault(key, value)
+        config[section] = {key: value} | (config.get(section) or {})
         if tell:
             say(old, new)
     return config
+
+
+def fits(config: dict[str, Any], key: str) -> bool:
+    """Whether the section of this dotted key can take it."""
+    return isinstance(config.get(key.partition(".")[0]) or {}, dict)
 
 
 def has(config: dict[str, Any], key: str) -> bool:

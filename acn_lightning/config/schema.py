@@ -6,6 +6,7 @@ configures (`sections.py`), with the same names, types and defaults.
 
 import dataclasses
 import inspect
+import keyword
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -113,8 +114,11 @@ def callback_schemas(chosen: DictConfig) -> dict[str, type]:
     schemas = {}
     given = OmegaConf.select(chosen, "callbacks")
     for name in map(str, given if isinstance(given, DictConfig) else ()):
-        kind = OmegaConf.select(chosen, f"callbacks.{name}.kind")
-        if not kind:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise UsageError(f"callbacks: {name!r} is not a name of letters, digits and _.")
+        one = given[name]
+        kind = one.get("kind") if isinstance(one, DictConfig) else None
+        if not isinstance(kind, str):
             raise UsageError(
                 f"callbacks.{name}.kind: say which class: callbacks.{name}.kind=package.module:Name"
             )

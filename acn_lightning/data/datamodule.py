@@ -73,6 +73,8 @@ class ImageData(LightningDataModule):
         **options: Any,
     ) -> None:
         super().__init__()
+        if options and isinstance(source, Source):
+            raise UsageError(f"data.{next(iter(options))}: set it where the source is made.")
         self.reader = source if isinstance(source, Source) else make_source(source, options)
         self.source = source if isinstance(source, str) else type(source).__name__
         check_choice("data.binarisation", binarisation, BINARISATIONS)

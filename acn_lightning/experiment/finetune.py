@@ -30,7 +30,7 @@ def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
     given = [word for word in overrides if word.startswith("finetune.checkpoint=")]
     if given:
         raise UsageError(f"{given[0]}: give the checkpoint as the first argument.")
-    kept = carried_config(read_checkpoint(path), overrides)
+    kept = carried_config(read_checkpoint(path), overrides, "model")
     networks = {name: kept["model"][name] for name in NETWORKS}
     begin = {"checkpoint": str(Path(path).resolve())}
     return compose(experiment, overrides, {"model": networks, "finetune": begin})

@@ -26,14 +26,42 @@ def config_of(checkpoint: dict[str, Any]) -> Plain:
     """The config that a checkpoint was trained with, converted to the current keys.
 
     Raises:
-        UsageError: it holds an interpolation. acn writes values; a stranger's file could have this
-            machine's environment resolved, or hide the name of code to import.
+        UsageError: it is not a config that acn writes.
     """
-    config: Plain = checkpoint["hyper_parameters"][KEY]
-    for key, value in flatten(config):
-        if "${" in str(value):
-            raise UsageError(f"{key}: the checkpoint's config holds {value}, which is refused.")
-    return in_todays_terms(rename_keys(config, tell=False))
+    config = checkpoint["hyper_parameters"][KEY]
+    check_plain(config, "config")
+    config = rename_keys(config, tell=False)
+    optional = [name for name in ("optimizer", "schedule", "callbacks") if name in config]
+    for name in ("data", "model", *optional):
+        if not isinstance(config.get(name), dict):
+            raise UsageError(f"The checkpoint's config has no section {name}.")
+    if not isinstance(config["model"].get("encoder"), dict):
+        raise UsageError("The checkpoint's config has no encoder: acn did not write it.")
+    return in_todays_terms(config)
+
+
+def check_plain(value: Any, key: str) -> None:
+    """Checks that a checkpoint's config is made of plain values under plain names. A stranger's
+    file could otherwise have this machine's environment resolved, or hide the name of code to
+    import under a key that reads like another one.
+
+    Raises:
+        UsageError: it holds an interpolation, an unusual key, or another type.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+                raise UsageError(f"The checkpoint's {key} has the key {name!r}, which is refused.")
+            check_plain(inner, f"{key}.{name}".removeprefix("config."))
+    elif isinstance(value, list):
+        for inner in value:
+            check_plain(inner, key)
+    elif isinstance(value, str) and ("${" in value or value == "???"):
+        raise UsageError(f"{key}: the checkpoint's config holds {value}, which is refused.")
+    elif not isinstance(value, str | int | float | bool | None):
+        raise UsageError(f"{key}: the checkpoint's config holds a {type(value).__name__}.")
+    if key == "config" and not isinstance(value, dict):
+        raise UsageError("The checkpoint's config is not a mapping: acn did not write it.")
 
 
 def in_todays_terms(config: Plain) -> Plain:
@@ -68,69 +96,75 @@ def carried_config(
         config = without_training(config)
     if purpose == "model":
         config = without_source(config)
-    words = rename_words(given, tell=False)
-    named = {key: value for key, _, value in (word.partition("=") for word in words)}
+    named = named_in(given)
+    config = with_named(config, named)
     refuse_imports(config, named)
-    config = complete(with_named(config, named))
+    config = complete(config)
     if config["model"]["encoder"]["kind"] == "import":
         config["model"]["encoder"]["weights"] = None  # the checkpoint holds the trained ones
     return config
 
 
+def named_in(given: Sequence[str]) -> Plain:
+    """Values by dotted key, as the user's overrides set them."""
+    parsed = parse_overrides(rename_words(given, tell=False), renamed=True)
+    return dict(flatten(cast(Plain, OmegaConf.to_container(parsed))))
+
+
 def imports_of(config: Plain) -> dict[str, str]:
     """Code outside this package that building a config imports: import paths by key."""
-    found = {}
-    for key, value in flatten(config):
-        if (key.endswith(".kind") or key == Source.key) and is_path(value):
-            found[key] = value
-        if key == "model.encoder.path" and config["model"]["encoder"]["kind"] == "import":
-            found[key] = value
-    return found
+    return {
+        key: value
+        for key, value in flatten(config)
+        if is_path(value) and (key.endswith(".kind") or key in (Source.key, ENCODER_PATH))
+    }
+
+
+ENCODER_KIND, ENCODER_PATH = "model.encoder.kind", "model.encoder.path"
 
 
 def refuse_imports(config: Plain, named: Mapping[str, Any]) -> None:
-    """Checks that the user named all outside code that a checkpoint's config imports.
+    """Checks that the user named all outside code that a config imports.
 
     Args:
-        config: the checkpoint's config.
+        config: the checkpoint's, with what the user replaces.
         named: values by key, as the user gave them.
 
     Raises:
         UsageError: the config imports code that the user did not name.
     """
     for key, path in imports_of(config).items():
-        other_encoder = named.get("model.encoder.kind", "import") != "import"
-        if key not in named and not (key == "model.encoder.path" and other_encoder):
+        if named.get(key) != path:
             raise UsageError(
                 f"{key}: the checkpoint would import and run {path}, which is code outside of acn. "
                 f"If you trust that, add {key}={path}."
             )
 
 
-def with_named(config: Plain, named: Mapping[str, str]) -> Plain:
+def with_named(config: Plain, named: Mapping[str, Any]) -> Plain:
     """The config with the user's classes in place of outside code that the user replaces. What is
     replaced is not imported."""
-    replaced = [
-        f"{key}={named[key]}"
-        for key, path in imports_of(config).items()
-        if key in named and named[key] != path
-    ]
-    laid = overlay(OmegaConf.create(config), parse_overrides(replaced)) if replaced else config
-    return cast(Plain, OmegaConf.to_container(laid)) if replaced else config
+    foreign = set(imports_of(config))
+    if ENCODER_PATH in foreign:
+        foreign.add(ENCODER_KIND)  # another kind has no path
+    top = OmegaConf.create()
+    for key in foreign & named.keys():
+        OmegaConf.update(top, key, named[key])
+    return cast(Plain, OmegaConf.to_container(overlay(OmegaConf.create(config), top)))
 
 
 def refuse_other_networks(checkpoint: dict[str, Any], given: Sequence[str]) -> None:
-    """Checks that the user's overrides name the outside networks that a checkpoint was trained
-    with, and no others.
+    """Checks that the user's overrides name no other networks than the outside ones that a
+    checkpoint was trained with.
 
     Raises:
         UsageError: one is another.
     """
-    words = rename_words(given, tell=False)
-    named = {key: value for key, _, value in (word.partition("=") for word in words)}
-    kept = {key: path for key, path in imports_of(config_of(checkpoint)).items() if key in named}
-    chosen = {key: named[key] for key in kept}
-    refuse_changes(kept, chosen, lambda key: key.startswith("model."))
+    named, config = named_in(given), dict(flatten(config_of(checkpoint)))
+    foreign = {key for key in imports_of(config_of(checkpoint)) if key.startswith("model.")}
+    foreign |= {ENCODER_KIND} if ENCODER_PATH in foreign else set()
+    kept = {key: config[key] for key in foreign & named.keys()}
+    refuse_changes(kept, {key: named[key] for key in kept}, lambda key: True)
 
 
 def without_training(config: Plain) -> Plain:
@@ -229,7 +263,9 @@ def restore(
     kept = carried_config(checkpoint, overrides, purpose)
     config = complete(kept | {"compile": False}, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
-    known, bank = checkpoint["hyper_parameters"], checkpoint["code_bank"]
+    known, bank = checkpoint["hyper_parameters"], checkpoint.get("code_bank")
+    if bank is None or "image_shape" not in known:
+        raise UsageError("The checkpoint has no code bank or image shape: acn did not write it.")
     # Older checkpoints have no class names: class numbers stand in for them.
     classes = known.get("classes", range(int(bank["labels"].max()) + 1))
     names = [str(name) for name in classes]

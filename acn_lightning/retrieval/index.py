@@ -318,7 +318,9 @@ class NeighbourIndex:
                 "The neighbour index is empty: fit or test with the callback "
                 "acn_lightning.callbacks.RefreshNeighbours(), which builds it."
             )
-        k = k or self.k
+        k = self.k if k is None else k
+        if k < 1:
+            raise UsageError(f"k: {k} is below 1.")
         wanted = k if exclude is None else k + 1
         if wanted > len(self.rows):
             raise UsageError(

@@ -96,7 +96,9 @@ def make(cls: Callable[..., Any], key: str, *wiring: Any, **options: Any) -> Any
     """
     try:
         return cls(*wiring, **options)
-    except TypeError as error:
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the user's class raises
         if getattr(cls, "__module__", "").startswith("acn_lightning."):
             raise  # our own class: a bug in this package, not a config error
         name = getattr(cls, "__name__", cls)
