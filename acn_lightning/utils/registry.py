@@ -5,7 +5,6 @@ import inspect
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,10 +29,12 @@ class Registered:
 
     Attributes:
         key: config key whose value is a kind of this family.
+        kind: the name that a class has in its family.
         kinds: classes of the family, by kind.
     """
 
     key: ClassVar[str]
+    kind: ClassVar[str]
     kinds: ClassVar[dict[str, type]]
 
     def __init_subclass__(cls, *, key: str | None = None, kind: str | None = None) -> None:
@@ -41,6 +42,7 @@ class Registered:
         if key is not None:
             cls.key, cls.kinds = key, {}
         if kind is not None:
+            cls.kind = kind
             cls.kinds[kind] = cls
 
 
@@ -102,7 +104,8 @@ def make(cls: Callable[..., Any], key: str, *wiring: Any, **options: Any) -> Any
         if getattr(cls, "__module__", "").startswith("acn_lightning."):
             raise  # our own class: a bug in this package, not a config error
         name = getattr(cls, "__name__", cls)
-        raise UsageError(f"{key}: {name} cannot be made: {error}") from error
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(f"{key}: {name} cannot be made: {said}") from error
 
 
 def options(constructor: Callable[..., Any]) -> dict[str, Option]:
@@ -114,21 +117,13 @@ def options(constructor: Callable[..., Any]) -> dict[str, Option]:
     }
 
 
-def foreign_options(
-    constructor: Callable[..., Any], left_out: tuple[str, ...] = ()
-) -> dict[str, Option]:
-    """The arguments that another package's constructor takes by name.
-
-    Args:
-        constructor: a class.
-        left_out: names that a config may not set.
-    """
-    return {
-        name: (Any, MISSING if parameter.default is parameter.empty else parameter.default)
+def foreign_options(constructor: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that another package's constructor takes by name."""
+    return [
+        name
         for name, parameter in inspect.signature(constructor).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in left_out
-    }
+    ]
 
 
 def whose(family: type[Registered], option: str, known: Mapping[str, Any]) -> str:

@@ -106,6 +106,7 @@ def test_no_validation():
         ({"source": "mnits"}, "Did you mean 'mnist'"),
         ({"binarisation": "statics"}, "Did you mean 'static'"),
         ({"source": "mnist"}, r"data\.root=PATH"),
+        ({"source": "fashion_mnist"}, r"source 'fashion_mnist' needs .*: data\.root=PATH"),
         ({"source": "folder"}, r"data\.root=PATH"),
         (
             {"image_size": 32},

@@ -30,13 +30,13 @@ class IdxSource(Source, kind="idx"):
     """
 
     def __init__(self, *, root: str | None = None) -> None:
-        self.root: Path = folder_of(root, "idx")
+        self.root: Path = folder_of(root, self.kind)
 
     def read(self) -> Splits:
         return read_idx(self.root)
 
 
-class MnistSource(Source, kind="mnist"):
+class MnistSource(IdxSource, kind="mnist"):
     """MNIST (LeCun, Cortes and Burges).
 
     Args:
@@ -55,12 +55,6 @@ class MnistSource(Source, kind="mnist"):
             "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
         },
     )
-
-    def __init__(self, *, root: str | None = None) -> None:
-        self.root: Path = folder_of(root, "mnist")
-
-    def read(self) -> Splits:
-        return read_idx(self.root)
 
 
 class FashionMnistSource(MnistSource, kind="fashion_mnist"):
