@@ -11,6 +11,7 @@ from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import Plain, compose, experiments, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.data.files import list_images, read_readable
+from acn_lightning.data.unchanged import Unchanged, check_array, read_unchanged
 from acn_lightning.experiment.build import read_data
 from acn_lightning.experiment.folder import run_folder
 from acn_lightning.experiment.restore import restore
@@ -134,6 +135,33 @@ def read_queries(
         else:
             raise UsageError(f"there is no image {path}.")
     return read_readable(files, shape, unreadable)
+
+
+def originals(
+    acn: TrainedACN, words: Sequence[str], overrides: Sequence[str], part: str
+) -> Unchanged:
+    """The images to compress, unchanged.
+
+    Args:
+        acn: sets their form.
+        words: the name of an experiment, or files, folders of them, or an .npz file.
+        overrides: changes to that experiment's config.
+        part: "train" or "test" images of it.
+
+    Raises:
+        UsageError: the images cannot be read, or have another form.
+    """
+    check_choice("part", part, ("train", "test"))
+    binary = acn.module.decoder.likelihood.binary
+    first = words[0]
+    named = first.partition("+")[0] in experiments() or Path(first).suffix in (".yaml", ".yml")
+    if len(words) > 1 or Path(first).is_dir() or not named:
+        if overrides:
+            raise UsageError(f"{overrides[0]}: only an experiment has keys under data.")
+        return read_unchanged(words, acn.image_shape, binary)
+    data = read_data(compose(first, overrides))
+    images = (data.test_set if part == "test" else data.fixed_set).images
+    return Unchanged(check_array(images.numpy(), acn.image_shape, binary, first))
 
 
 # ---------------------------------------------------------------- the output

@@ -5,6 +5,10 @@ independent, `mean`. A likelihood turns the decoder's output for each pixel into
 (`likelihoods.py`).
 """
 
+from collections.abc import Callable
+from itertools import product
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -20,7 +24,35 @@ CONDITIONINGS = ("map", "vector", "none")
 
 
 class Decoder(Component, key="model.decoder.kind"):
-    """Maps codes (B, D) to r(x|z): batch shape (B,), event shape (C, H, W)."""
+    """Maps codes (B, D) to r(x|z): batch shape (B,), event shape (C, H, W).
+
+    `acn compress` needs the attributes and the methods `describe` and `fill`.
+
+    Attributes:
+        image_shape: (C, H, W).
+        likelihood: of a pixel.
+    """
+
+    image_shape: tuple[int, int, int]
+    likelihood: Likelihood
+
+    def describe(
+        self, z: Float[Tensor, "batch code"], image: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch parameter height width"]:
+        """The likelihood's parameters for each pixel of an image, given z and the pixels before
+        it."""
+        raise NotImplementedError
+
+    def fill(
+        self, z: Float[Tensor, "batch code"], choose: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Images whose pixels are chosen one by one, in raster order, all images at once.
+
+        Args:
+            z: codes.
+            choose: maps a pixel's parameters (B, P, 1, 1) to its values (B, C, 1, 1).
+        """
+        raise NotImplementedError
 
 
 class ConvDecoder(Decoder, kind="conv"):
@@ -47,13 +79,27 @@ class ConvDecoder(Decoder, kind="conv"):
     ) -> None:
         super().__init__()
         channels = check_channels("model.decoder.channels", channels)
-        self.likelihood = likelihood
+        self.image_shape, self.likelihood = image_shape, likelihood
         self.body = nn.Sequential(*upsampling(code_size, image_shape[1:], channels))
         self.output = nn.Conv2d(channels, likelihood.per_pixel, 3, padding=1)
 
     def forward(self, z: Float[Tensor, "batch code"]) -> Distribution:
-        distribution: Distribution = self.likelihood(in_float32(self.output, self.body(z)))
+        distribution: Distribution = self.likelihood(self._of_pixels(z))
         return distribution
+
+    def _of_pixels(self, z: Tensor) -> Tensor:
+        return in_float32(self.output, self.body(z))
+
+    def describe(self, z: Tensor, image: Tensor) -> Tensor:
+        return self._of_pixels(z)
+
+    @torch.no_grad()
+    def fill(self, z: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        parameters = self._of_pixels(z)
+        image = parameters.new_zeros(len(z), *self.image_shape)
+        for i, j in product(*map(range, self.image_shape[1:])):
+            image[:, :, i : i + 1, j : j + 1] = choose(parameters[:, :, i : i + 1, j : j + 1])
+        return image
 
 
 class PixelCNNDecoder(Decoder, kind="pixelcnn"):
@@ -116,8 +162,14 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
             image_shape[0], likelihood.per_pixel, features, channels, layers, kernel, first_kernel
         )
 
-    def forward(self, z: Float[Tensor, "batch code"]) -> Distribution:
+    def forward(self, z: Float[Tensor, "batch code"]) -> AutoregressiveImages:
         features = self.condition(z) if self.condition is not None else None
         return AutoregressiveImages(
             self.network, self.likelihood, features, len(z), self.image_shape
         )
+
+    def describe(self, z: Tensor, image: Tensor) -> Tensor:
+        return self(z).describe(image)
+
+    def fill(self, z: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        return self(z).fill(choose)

@@ -74,6 +74,7 @@ class MixturePrior(Prior, kind="mixture"):
         self.hidden = nn.ModuleList(
             nn.Linear(code_size + (width if layer else 0), width) for layer in range(depth)
         )
+        self.activation = nn.Tanh()
         self.output = nn.Linear(depth * width, code_size * mixtures * 3)
 
     def forward(self, code: Float[Tensor, "... code"]) -> Distribution:
@@ -83,7 +84,7 @@ class MixturePrior(Prior, kind="mixture"):
         """The logit, mean and log width of each Gaussian."""
         features: list[Tensor] = []
         for layer in self.hidden:
-            features.append(torch.tanh(layer(torch.cat([code, *features[-1:]], dim=-1))))
+            features.append(self.activation(layer(torch.cat([code, *features[-1:]], dim=-1))))
         parameters = in_float32(self.output, torch.cat(features, dim=-1))
         return parameters.unflatten(-1, (code.shape[-1], self.mixtures, 3))
 

@@ -1,6 +1,7 @@
 """Optional packages that only some commands need."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from acn_lightning.utils.errors import UsageError
@@ -28,3 +29,8 @@ def require_packages(what: str, extra: str, *names: str) -> list[Any]:
         raise UsageError(
             f"{what} needs {error.name}: pip install 'acn-lightning[{extra}]'."
         ) from error
+
+
+def importable(name: str) -> bool:
+    """Whether a package is installed."""
+    return find_spec(name) is not None

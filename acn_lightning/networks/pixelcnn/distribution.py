@@ -1,6 +1,6 @@
 """The autoregressive distribution over images that a gated PixelCNN defines."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,18 +37,34 @@ class AutoregressiveImages(Distribution):
         self.network, self.likelihood, self.features = network, likelihood, features
         super().__init__(torch.Size([batch]), torch.Size(event_shape), validate_args=False)
 
+    def describe(self, value: Tensor) -> Tensor:
+        """The parameters of each pixel's distribution given the pixels before it, (B, P, H, W), in
+        one pass over all pixels."""
+        parameters: Tensor = self.network(value, self.features)
+        return parameters
+
     def log_prob(self, value: Tensor) -> Tensor:
-        """log r(x|z) in nats, (B,), in one pass over all pixels."""
-        parameters = self.network(value, self.features)
-        log_prob: Tensor = self.likelihood(parameters).log_prob(value)
+        """log r(x|z) in nats, (B,)."""
+        log_prob: Tensor = self.likelihood(self.describe(value)).log_prob(value)
         return log_prob
 
-    @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Samples pixel by pixel, all images of the batch at once."""
         check_one_sample(sample_shape)
+        return self.fill(lambda parameters: self.likelihood(parameters).sample())
+
+    @torch.no_grad()
+    def fill(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """Images whose pixels are chosen one by one, in raster order, for all images of the batch
+        at once.
+
+        Args:
+            choose: maps a pixel's parameters (B, P, 1, 1) to its values (B, C, 1, 1).
+        """
         weight = self.network.output.weight
-        image = torch.zeros(*self.batch_shape, *self.event_shape, device=weight.device)
+        image = torch.zeros(
+            *self.batch_shape, *self.event_shape, device=weight.device, dtype=weight.dtype
+        )
         height, width = image.shape[2:]
         with torch.autocast(weight.device.type, enabled=False):
             pixels = IncrementalSampler(self.network, self.features, len(image), width)
@@ -56,6 +72,5 @@ class AutoregressiveImages(Distribution):
                 pixels.start_row(i, image[:, :, i - 1 : i] if i else None)
                 for j in range(width):
                     parameters = pixels.next(j, image[:, :, i, j - 1] if j else None)
-                    pixel = self.likelihood(parameters[:, :, None, None]).sample()
-                    image[:, :, i, j] = pixel[:, :, 0, 0]
+                    image[:, :, i, j] = choose(parameters[:, :, None, None])[:, :, 0, 0]
         return image

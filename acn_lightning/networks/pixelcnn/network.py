@@ -114,6 +114,7 @@ class GatedLayer(nn.Module):
         self.left = nn.Conv2d(inputs, 2 * channels, (1, seen), padding=(0, reach))
         self.down = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.mix = nn.Conv2d(channels, channels, 1)
+        self.gate = GatedActivation()
         self.condition = nn.Conv2d(features, 4 * channels, 1, bias=False) if features else None
 
     def vertical(self, v: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -124,20 +125,28 @@ class GatedLayer(nn.Module):
     def gate_rows(self, above: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
         """What `vertical` returns, from its convolution's output."""
         if self.condition is None or features is None:
-            return Gate.apply(above), self.down(above)
+            return self.gate(above), self.down(above)
         mine, other = self.condition(features).chunk(2, dim=1)
         above = above + mine
-        return Gate.apply(above), self.down(above) + other
+        return self.gate(above), self.down(above) + other
 
     def horizontal(self, h: Tensor, told: Tensor) -> Tensor:
         """The horizontal stack's next features."""
         left = self.left(h)[..., : h.shape[3]]
-        mixed: Tensor = self.mix(Gate.apply(left + told))
+        mixed: Tensor = self.mix(self.gate(left + told))
         return h + mixed if self.residual else mixed
 
 
+class GatedActivation(nn.Module):
+    """tanh(a) * sigmoid(b), where a and b are the two halves of the channels."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        gated: Tensor = Gate.apply(both)
+        return gated
+
+
 class Gate(torch.autograd.Function):
-    """tanh(a) * sigmoid(b), where a and b are the two halves of the channels.
+    """The gated activation and its gradient.
 
     Autograd would keep the input as well as both activations. On the CPU these element-wise passes
     over memory cost as much as the convolutions.

@@ -1,15 +1,15 @@
 """Samples a gated PixelCNN pixel by pixel and keeps the activations of earlier pixels. Each pixel
 costs only what it adds, so an image costs as much as one pass over all its pixels."""
 
-from typing import TYPE_CHECKING, cast
+import copy
+from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import conv2d
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from acn_lightning.networks.pixelcnn.network import GatedLayer, GatedPixelCNN
+from acn_lightning.networks.exact import ExactConv2d, ExactLinear
+from acn_lightning.networks.pixelcnn.network import GatedLayer, GatedPixelCNN
 
 
 class IncrementalSampler:
@@ -28,16 +28,16 @@ class IncrementalSampler:
     """
 
     def __init__(
-        self, network: "GatedPixelCNN", features: Tensor | None, batch: int, width: int
+        self, network: GatedPixelCNN, features: Tensor | None, batch: int, width: int
     ) -> None:
-        layers = [cast("GatedLayer", layer) for layer in network.layers]
+        layers = [cast(GatedLayer, layer) for layer in network.layers]
         self.vertical = [RowByRow(layer, batch, width) for layer in layers]
         self.horizontal = [AlongRow(layer, batch, width) for layer in layers]
+        self.output = nn.Sequential(
+            nn.ReLU(), linear(network.hidden[1]), nn.ReLU(), linear(network.output)
+        )
         weight = network.output.weight
         self.features = None if features is None else features.to(weight.dtype)
-        hidden = cast(torch.nn.Conv2d, network.hidden[1])
-        self.hidden, self.output = matrix(hidden), matrix(network.output)
-        self.biases = bias(hidden), bias(network.output)
 
     def start_row(self, i: int, above: Float[Tensor, "batch channel 1 width"] | None) -> None:
         """Advances to row i.
@@ -64,15 +64,17 @@ class IncrementalSampler:
         h = None if left is None else 2 * left - 1
         for along in self.horizontal:
             h = along.next(j, h)
-        hidden = torch.addmm(self.biases[0], torch.relu(cast(Tensor, h)), self.hidden)
-        return torch.addmm(self.biases[1], torch.relu(hidden), self.output)
+        parameters: Tensor = self.output(h)
+        return parameters
 
 
 class RowByRow:
     """A layer of the vertical stack: `GatedLayer.vertical`, one row at a time."""
 
-    def __init__(self, layer: "GatedLayer", batch: int, width: int) -> None:
+    def __init__(self, layer: GatedLayer, batch: int, width: int) -> None:
         self.layer = layer
+        self.above = copy.copy(layer.above)
+        self.above.padding = (0, layer.reach)  # `rows` are what one row sees
         weight = layer.above.weight
         # Zeros above the first row, like the padding of `GatedLayer`.
         self.rows = weight.new_zeros(batch, weight.shape[1], weight.shape[2], width)
@@ -85,28 +87,23 @@ class RowByRow:
         """
         if row is not None:
             self.rows = torch.cat([self.rows[:, :, 1:], row], dim=2)
-        above = self.layer.above
-        padding = (0, self.layer.reach)
-        return self.layer.gate_rows(
-            conv2d(self.rows, above.weight, above.bias, 1, padding), features
-        )
+        return self.layer.gate_rows(self.above(self.rows), features)
 
 
 class AlongRow:
     """A layer of the horizontal stack: `GatedLayer.horizontal`, one pixel at a time."""
 
-    def __init__(self, layer: "GatedLayer", batch: int, width: int) -> None:
+    def __init__(self, layer: GatedLayer, batch: int, width: int) -> None:
         self.inputs, self.reach = layer.left.weight.shape[1], layer.reach
         self.first, self.residual = not layer.residual, layer.residual
-        self.left, self.mix = matrix(layer.left), matrix(layer.mix)
-        self.biases = bias(layer.left), bias(layer.mix)
+        self.left, self.mix, self.gate = linear(layer.left), linear(layer.mix), layer.gate
         # Position by position, after `reach` empty ones: what a pixel sees is contiguous.
         self.row = layer.left.weight.new_zeros(batch, (self.reach + width) * self.inputs)
         self.told: Tensor = self.row
 
     def start(self, told: Float[Tensor, "batch channel 1 width"]) -> None:
         """Starts a new row, with the vertical stack's contribution to it."""
-        self.told = told[:, :, 0].permute(2, 0, 1) + self.biases[0]
+        self.told = told[:, :, 0].permute(2, 0, 1)
 
     def next(self, j: int, h: Tensor | None) -> Tensor:
         """Returns the layer's features at column j.
@@ -117,19 +114,16 @@ class AlongRow:
         if h is not None:
             at = (self.reach + j - self.first) * self.inputs
             self.row[:, at : at + self.inputs] = h
-        seen = self.row[:, j * self.inputs : j * self.inputs + len(self.left)]
-        a, b = torch.addmm(self.told[j], seen, self.left).chunk(2, dim=1)
-        gated = a.tanh_().mul_(b.sigmoid_())
-        mixed = torch.addmm(self.biases[1], gated, self.mix)
+        seen = self.row[:, j * self.inputs : j * self.inputs + self.left.in_features]
+        mixed: Tensor = self.mix(self.gate(self.left(seen) + self.told[j]))
         return mixed + h if self.residual and h is not None else mixed
 
 
-def matrix(layer: torch.nn.Conv2d) -> Float[Tensor, "seen out"]:
-    """Weights of a one-row convolution as a matrix: its concatenated inputs at a position, times
-    this matrix, give its outputs there."""
-    return layer.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1).contiguous()
-
-
-def bias(layer: torch.nn.Conv2d) -> Tensor:
-    """The layer's bias, which these layers always have."""
-    return cast(Tensor, layer.bias)
+def linear(layer: nn.Module) -> nn.Linear:
+    """A one-row convolution at one position: its concatenated inputs there to its outputs. In exact
+    arithmetic if the convolution is."""
+    assert isinstance(layer, nn.Conv2d)
+    seen = layer.weight[:, :, 0].permute(0, 2, 1).flatten(1).contiguous()
+    matrix = nn.Linear(seen.shape[1], len(seen), device="meta")
+    matrix.weight, matrix.bias = nn.Parameter(seen), layer.bias
+    return ExactLinear(matrix) if isinstance(layer, ExactConv2d) else matrix

@@ -1,0 +1,95 @@
+"""`acn decompress`."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def decompress(
+    file: str,
+    checkpoint: str,
+    overrides: list[str],
+    *,
+    out: str = "images",
+    images: str | None = None,
+) -> str:
+    """Decompress images that `acn compress` compressed, with the same checkpoint.
+
+    Args:
+        file: path of the .acn file.
+        checkpoint: path of the checkpoint.
+        overrides: changes to the checkpoint's config.
+        out: folder to write PNG files to.
+        images: numbers of the images to write, such as 3,17,40-60; null for all of them. Only their
+            blocks are decoded.
+
+    Returns:
+        How many images were written, and where.
+
+    Raises:
+        UsageError: the file is damaged or was made with another checkpoint, a number is out of
+            range, or the folder `out` exists; nothing has been written then.
+    """
+    from pathlib import Path
+
+    from acn_lightning.commands._inputs import trained
+    from acn_lightning.compression.container import from_bytes
+    from acn_lightning.compression.files import decompress_images
+    from acn_lightning.utils.errors import UsageError
+    from acn_lightning.utils.files import new_folder
+    from acn_lightning.utils.progress import progress_bar
+
+    if not Path(file).is_file():
+        raise UsageError(f"there is no file {file}.")
+    container = from_bytes(Path(file).read_bytes(), file)
+    numbers = list(range(container.count)) if images is None else parse_numbers(images, container.count)
+    acn, _ = trained(checkpoint, overrides, "model")
+    digits = len(str(container.count - 1))
+    with new_folder(Path(out)) as beside:
+        with progress_bar("decompressing", "image", total=len(numbers)) as shown:
+            found = decompress_images(acn, container, file, numbers, shown.update)
+        for number, image in zip(numbers, found, strict=True):
+            name = container.names[number] if container.names else f"{number:0{digits}}.png"
+            write_png(image, beside / as_png(name))
+    several = "" if len(numbers) == 1 else "s"
+    return f"{len(numbers):,} image{several} in {out}"
+
+
+def parse_numbers(words: str, count: int) -> list[int]:
+    """Numbers of images, from 0: `3,17,40-60`, both ends included.
+
+    Raises:
+        UsageError: these are no such numbers, or there is no such image.
+    """
+    from acn_lightning.utils.errors import UsageError
+
+    numbers: dict[int, None] = {}
+    for word in words.split(","):
+        first, _, last = word.partition("-")
+        ends = [first.strip(), (last if "-" in word else first).strip()]
+        if not all(end.isascii() and end.isdigit() and len(end) < 10 for end in ends):
+            raise UsageError(f"images: '{words}' is not like 3,17,40-60.")
+        low, high = map(int, ends)
+        if not low <= high < count:
+            raise UsageError(f"images: '{word}' is not within 0-{count - 1}, the images of the file.")
+        numbers |= dict.fromkeys(range(low, high + 1))
+    return list(numbers)
+
+
+def as_png(name: str) -> str:
+    """The name of the PNG file for a stored name; another suffix is kept before it."""
+    return name if name.lower().endswith(".png") else f"{name}.png"
+
+
+def write_png(image: "Tensor", path: "Path") -> None:
+    """Writes an image (C, H, W) to a new file."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = image.permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    with path.open("xb") as file:
+        picture.save(file, "PNG")

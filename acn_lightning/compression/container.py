@@ -1,0 +1,204 @@
+"""The `.acn` file: header, names, index of blocks, payload, digest. `docs/format.md` describes it."""
+
+import hashlib
+import json
+import struct
+import zlib
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from acn_lightning.compression.codec import ORDERS
+from acn_lightning.compression.model import ARITHMETICS
+from acn_lightning.compression.orders import MAX_IMAGES
+from acn_lightning.utils.errors import UsageError
+
+MAGIC = b"\x89ACN\r\n\x1a\n"
+"""Eight bytes that a transfer as text would change."""
+
+VERSION = 1
+
+FIXED = struct.Struct("<8sHBBQIHHHIIBHI32s8sI")
+ENTRY = struct.Struct("<I8s")
+DIGEST = 32
+
+MAX_NAMES = 1 << 28
+"""Most bytes of names, uncompressed."""
+
+
+class Block(NamedTuple):
+    """A block in the index.
+
+    Attributes:
+        content: its words, little-endian.
+        check: from `checksum` of its images.
+    """
+
+    content: bytes
+    check: bytes
+
+
+class Container(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        order: "keep", "free" or "tour".
+        arithmetic: "exact" or "float".
+        count: number of images.
+        image_shape: (C, H, W).
+        block: images in a block; the last one may hold fewer.
+        nearest: stored codes among which the unconditional prior's is chosen.
+        growth, lanes: of the `Schedule`.
+        fingerprint: of the model, 32 bytes.
+        probe: of the arithmetic, 8 bytes.
+        names: a file name for each image, or none.
+        blocks: the blocks.
+    """
+
+    order: str
+    arithmetic: str
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    image_shape: tuple[int, int, int]
+    block: int
+    nearest: int
+    growth: int
+    lanes: int
+    fingerprint: bytes
+    probe: bytes
+    names: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def payload(self) -> int:
+        """Bytes of the blocks."""
+        return sum(len(block.content) for block in self.blocks)
+
+    def sizes(self) -> list[int]:
+        """Images in each block."""
+        starts = range(0, self.count, self.block)
+        return [min(self.block, self.count - start) for start in starts]
+
+
+def to_bytes(found: Container) -> bytes:
+    """The file.
+
+    Raises:
+        UsageError: a name cannot be stored.
+    """
+    names = zlib.compress(json.dumps(found.names).encode(), 9) if found.names else b""
+    index = b"".join(ENTRY.pack(len(one.content), one.check) for one in found.blocks)
+    payload = b"".join(one.content for one in found.blocks)
+    length = FIXED.size + len(names) + len(index) + len(payload) + DIGEST
+    fixed = FIXED.pack(
+        MAGIC, VERSION, ORDERS.index(found.order), ARITHMETICS.index(found.arithmetic), length,
+        found.count, *found.image_shape, found.block, found.nearest, found.growth, found.lanes,
+        len(found.blocks), found.fingerprint, found.probe, len(names),
+    )  # fmt: skip
+    content = fixed + names + index + payload
+    return content + hashlib.sha256(content).digest()
+
+
+def from_bytes(content: bytes, path: str) -> Container:
+    """Reads a file. Everything that does not need the model is checked: the kind of file, its
+    version, length and digest, then that its parts make sense.
+
+    Raises:
+        UsageError: the file is of another kind or version, truncated or damaged.
+    """
+    if content[: len(MAGIC)] != MAGIC:
+        raise UsageError(f"{path} is not a file that acn compress wrote.")
+    if len(content) < FIXED.size + DIGEST:
+        raise UsageError(f"{path} is truncated: it has {len(content):,} bytes only.")
+    (
+        _, version, order, arithmetic, length, count, channels, height, width, block, nearest,
+        growth, lanes, blocks, fingerprint, probe, names,
+    ) = FIXED.unpack_from(content)  # fmt: skip
+    if version != VERSION:
+        raise UsageError(
+            f"{path} has version {version} of the format; this acn reads version {VERSION}."
+        )
+    if len(content) != length:
+        what = "truncated" if len(content) < length else "damaged"
+        raise UsageError(f"{path} is {what}: it has {len(content):,} of {length:,} bytes.")
+    if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
+        raise UsageError(f"{path} is damaged: its content does not match its digest.")
+    found = Container(
+        name_of(order, ORDERS, path), name_of(arithmetic, ARITHMETICS, path), count,
+        (channels, height, width), block, nearest, growth, lanes, fingerprint, probe,
+        *parts_of(content, names, blocks, path),
+    )  # fmt: skip
+    if (
+        not all((count, channels, height, width, block, nearest, growth, lanes))
+        or block > MAX_IMAGES
+        or len(found.blocks) != -(-count // block)
+        or len(found.names) not in (0, count)
+    ):
+        raise invalid(path)
+    return found
+
+
+def parts_of(
+    content: bytes, names: int, blocks: int, path: str
+) -> tuple[tuple[str, ...], tuple[Block, ...]]:
+    """The names and the blocks.
+
+    Raises:
+        UsageError: they are not where they should be.
+    """
+    start = FIXED.size + names
+    end = start + blocks * ENTRY.size
+    if end > len(content) - DIGEST:
+        raise invalid(path)
+    found = []
+    for size, check in ENTRY.iter_unpack(content[start:end]):
+        found.append(Block(content[end : end + size], check))
+        end += size
+        if size % 4:
+            raise invalid(path)
+    if end != len(content) - DIGEST:
+        raise invalid(path)
+    return read_names(content[FIXED.size : start], path), tuple(found)
+
+
+def read_names(packed: bytes, path: str) -> tuple[str, ...]:
+    """The names of the images, which stay within the folder that they are written to.
+
+    Raises:
+        UsageError: they are no list of such names.
+    """
+    if not packed:
+        return ()
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, MAX_NAMES)
+        names = json.loads(unpacked)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise invalid(path) from error
+    if not isinstance(names, list) or not all(map(is_safe, names)):
+        raise invalid(path)
+    if len(set(names)) != len(names):
+        raise invalid(path)
+    return tuple(names)
+
+
+def is_safe(name: object) -> bool:
+    """Whether a name stays within its folder on every system."""
+    if not isinstance(name, str) or not name or len(name) > 1024:
+        return False
+    parts = PurePosixPath(name).parts
+    plain = not any(one in name for one in '\\:*?"<>|') and name.isprintable()
+    return plain and not name.startswith("/") and not {"..", "."} & set(parts)
+
+
+def name_of(number: int, names: tuple[str, ...], path: str) -> str:
+    """The option with this number.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if number >= len(names):
+        raise invalid(path)
+    return names[number]
+
+
+def invalid(path: str) -> UsageError:
+    """The error for a file with the right digest that acn did not write."""
+    return UsageError(f"{path} is not valid: its parts do not fit together.")

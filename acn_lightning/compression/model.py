@@ -1,0 +1,161 @@
+"""Makes a `Codec` of a trained model, and identifies the model."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from acn_lightning.compression.codec import Codec, pixels_of
+from acn_lightning.compression.latents import FINE, ExactPrior
+from acn_lightning.compression.pixels import can_code
+from acn_lightning.module import ACN
+from acn_lightning.networks.base import Component
+from acn_lightning.networks.decoders import ConvDecoder, Decoder, PixelCNNDecoder
+from acn_lightning.networks.encoders import ConvEncoder
+from acn_lightning.networks.exact import LIMITS, exactly, mean_square, rounded, settle
+from acn_lightning.networks.layers import eval_mode
+from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
+from acn_lightning.networks.shapes import FreeShape, Shape, SphereShape, WhiteShape
+from acn_lightning.utils.errors import UsageError, check_choice
+
+ARITHMETICS = ("exact", "float")
+
+SHAPES = (FreeShape, SphereShape, WhiteShape)
+
+
+def codec_of(module: ACN, nearest: int, arithmetic: str = "exact") -> Codec:
+    """A trained model as a codec, on the CPU.
+
+    Args:
+        module: a trained module.
+        nearest: number of stored codes among which the unconditional prior's is chosen.
+        arithmetic: of the encoder: "exact", or "float" for an encoder that has no exact form. Such
+            files can be read only where PyTorch computes the same numbers. All else is exact.
+
+    Raises:
+        UsageError: a part of the model has no exact form.
+    """
+    check_choice("arithmetic", arithmetic, ARITHMETICS)
+    check_part(module.prior, "prior", (MixturePrior, StandardNormalPrior))
+    check_part(module.decoder, "decoder", (ConvDecoder, PixelCNNDecoder))
+    decoder = cast(Decoder, exactly(module.decoder))
+    if not can_code(decoder.likelihood):
+        refuse(decoder.likelihood, "likelihood")
+    mixes = isinstance(module.prior, MixturePrior)
+    prior = cast(MixturePrior, exactly(module.prior)) if mixes else None
+    codes = settle(module.bank.codes[module.bank.rows].detach().cpu().double())
+    limit = 64.0
+    return Codec(
+        encoder_of(module, arithmetic), ExactPrior(prior, codes.clamp(-limit, limit), nearest), decoder
+    )
+
+
+def check_part(part: Component, name: str, known: tuple[type, ...]) -> None:
+    """Checks that a part is of a built-in kind. A kind of one's own may compute anything.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if type(part) not in known:
+        refuse(part, name)
+
+
+def refuse(part: object, name: str) -> None:
+    """Refuses a part.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(
+        f"model.{name}.kind: {type(part).__name__} cannot be used to compress. Files need parts that "
+        "compute the same numbers on every machine; the built-in ones do."
+    )
+
+
+# ---------------------------------------------------------------- encoder
+
+
+def encoder_of(module: ACN, arithmetic: str) -> Callable[[Tensor], Tensor]:
+    """The function from images to settled codes."""
+    if arithmetic == "float":
+
+        def encode_float(images: UInt8[Tensor, "n channel height width"]) -> Tensor:
+            with eval_mode(module):  # one by one, as results may depend on the batch
+                codes = [module(image[None].float() / 255).mean for image in images]
+            return settle(torch.cat(codes).double())
+
+        return encode_float
+    if type(module.encoder) is not ConvEncoder or type(module.shape) not in SHAPES:
+        raise UsageError(
+            f"model.encoder.kind: {type(module.encoder).__name__} with {type(module.shape).__name__} "
+            "has no exact form. With arithmetic=float, a file can be read only in an environment "
+            "like this one."
+        )
+    encoder, shape = exactly(module.encoder), exact_shape(module.shape)
+
+    @torch.no_grad()
+    def encode(images: UInt8[Tensor, "n channel height width"]) -> Float[Tensor, "n code"]:
+        means = [encoder(pixels_of(some)).mean for some in images.split(256)]
+        return shape(torch.cat(means))
+
+    return encode
+
+
+def exact_shape(shape: Shape) -> Callable[[Tensor], Tensor]:
+    """A shape's function from means to codes, in exact arithmetic."""
+    if isinstance(shape, WhiteShape):
+        centre = rounded(shape.mean, 16)
+        factor = shape.scale / torch.sqrt(shape.variance.double() + 1e-12)
+        return lambda mean: settle((mean - centre.cpu()) * factor.cpu())
+    if isinstance(shape, SphereShape):
+        radius = shape.radius
+
+        def on_sphere(mean: Tensor) -> Tensor:
+            inside = mean.clamp(-LIMITS[0], LIMITS[0])
+            norm = torch.sqrt(mean_square(inside) * mean.shape[1]).clamp(min=1e-12)
+            return settle(radius * (inside / norm))
+
+        return on_sphere
+    return settle
+
+
+# ---------------------------------------------------------------- identity
+
+
+def fingerprint(module: ACN, config: dict[str, Any], image_shape: tuple[int, ...]) -> bytes:
+    """32 bytes that identify the networks, their weights and the stored codes."""
+    parts = ("code_size", "encoder", "shape", "prior", "decoder", "likelihood")
+    described = {name: config["model"].get(name) for name in parts} | {"images": image_shape}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    tensors = {
+        f"{name}.{key}": tensor
+        for name in ("encoder", "shape", "prior", "decoder")
+        for key, tensor in getattr(module, name).state_dict().items()
+    }
+    tensors["codes"] = module.bank.codes[module.bank.rows]
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().float().contiguous().numpy()
+        digest.update(f"{name} {list(tensor.shape)}\n".encode() + values.astype("<f4").tobytes())
+    return digest.digest()
+
+
+def probe(codec: Codec, image_shape: tuple[int, ...]) -> bytes:
+    """8 bytes of what this environment computes for two fixed images."""
+    count = 2 * image_shape[0] * image_shape[1] * image_shape[2]
+    noise = hashlib.shake_128(b"acn").digest(count)
+    images = torch.frombuffer(bytearray(noise), dtype=torch.uint8).view(2, *image_shape)
+    if codec.scale == 255:
+        images = images // 128 * 255
+    codes = codec.encode(images)
+    z = FINE.value(FINE.nearest(codes))
+    with torch.no_grad():
+        parameters = codec.decoder.describe(z, pixels_of(images))
+        numbers = [codes, parameters, *codec.prior.given(codes)]
+    digest = hashlib.sha256()
+    for one in numbers:
+        digest.update(one.contiguous().numpy().astype("<f8").tobytes())
+    return digest.digest()[:8]
