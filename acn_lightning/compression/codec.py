@@ -32,6 +32,9 @@ ORDERS = ("keep", "free", "tour")
 IMAGES = 256
 """Images that the sender's decoder sees at once."""
 
+TOUR = 40
+"""Images of a lane of a tour. Shorter lanes are faster, and cost more."""
+
 PIXELS = 1 << 14
 """Pixels whose probabilities the sender computes at once."""
 
@@ -108,6 +111,8 @@ class Codec:
         needed = codes.shape[1] * (0.5 * math.log(2 * math.pi * math.e) - math.log(FINE.step))
         needed += math.log(self.prior.nearest) if self.prior.has_rows and order != "tour" else 0
         needed += math.log(len(images)) if order == "free" else 0
+        if order == "tour":  # each lane begins with an image that is given none like it
+            lanes = min(lanes, max(1, len(images) // TOUR))
         return schedule_for(cost, needed, lanes)
 
     # ------------------------------------------------------------ blocks

@@ -185,7 +185,7 @@ def is_safe(name: object) -> bool:
         return False
     parts = PurePosixPath(name).parts
     plain = not any(one in name for one in '\\:*?"<>|') and name.isprintable()
-    return plain and not name.startswith("/") and not {"..", "."} & set(parts)
+    return plain and "/".join(parts) == name and ".." not in parts and not name.startswith("/")
 
 
 def name_of(number: int, names: tuple[str, ...], path: str) -> str:

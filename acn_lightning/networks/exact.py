@@ -290,6 +290,9 @@ def exactly(network: nn.Module) -> nn.Module:
             continue
         if type(layer) not in REPLACED:
             raise UsageError(f"arithmetic=exact: the layer {type(layer).__name__} has no such form.")
+        replacement = REPLACED[type(layer)](layer)
+        if not path:
+            return replacement
         parent, _, name = path.rpartition(".")
-        setattr(twin.get_submodule(parent), name, REPLACED[type(layer)](layer))
+        setattr(twin.get_submodule(parent), name, replacement)
     return twin
