@@ -166,9 +166,10 @@ def test_a_model_without_codes_and_another_kind_of_model_say_so(acn):
     words = [word for word in words if not word.startswith(("model.encoder", "model.prior"))]
     status, _, err = acn(*words, "run=bare", "pictures.samples=0", "pictures.points=0")
     assert status == 0, err
-    status, _, err = acn("explore", "runs/digits+pixelcnn/bare/checkpoints/best.ckpt")
-    assert status == 2
-    assert "this model has no codes (model.encoder.kind=none)." in err
+    for command, images in (("explore", []), ("compress", ["digits"])):
+        status, _, err = acn(command, "runs/digits+pixelcnn/bare/checkpoints/best.ckpt", *images)
+        assert status == 2
+        assert "this model has no codes (model.encoder.kind=none)." in err
     torch.save({"state_dict": {}}, "other.ckpt")
     status, _, err = acn("export", "other.ckpt")
     assert status == 2

@@ -123,7 +123,9 @@ def test_a_network_is_the_same_in_every_batch_and_with_all_threads(network, call
     twin = exactly(network)
     with torch.no_grad():
         found = call(twin, x)
-        torch.testing.assert_close(found, call(copy.deepcopy(network).double(), x), atol=5e-3, rtol=0)
+        torch.testing.assert_close(
+            found, call(copy.deepcopy(network).double(), x), atol=5e-3, rtol=0
+        )
         one_by_one = torch.cat([call(twin, image) for image in x.split(1)])
         threads = torch.get_num_threads()
         torch.set_num_threads(3)

@@ -1,5 +1,6 @@
 """`acn compress`."""
 
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def compress(
         times.append(time.perf_counter())
         size = beside.write_bytes(to_bytes(container))
         lines = report(acn, found, container, size, options if compare else None)
-    seconds = [f"{after - before:.1f} s" for before, after in zip(times, times[1:], strict=False)]
+    seconds = [f"{after - before:.1f} s" for before, after in itertools.pairwise(times)]
     return "\n".join(
         [*lines, f"Compressed in {seconds[0]}; all images came back from it in {seconds[1]}.", out]
     )
@@ -138,7 +139,7 @@ def report(
         lines.append("The images are stored as a set: their order is not kept.")
     if found.jpegs:
         lines.append(
-            f"{found.jpegs:,} images are JPEG files. What was compressed is their pixels, of which "
-            "such a file stores only a part: compare with the files themselves."
+            f"JPEG files among the images: {found.jpegs:,}. What was compressed is their decoded "
+            "pixels: compare with the files themselves."
         )
     return lines

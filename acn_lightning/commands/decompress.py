@@ -45,7 +45,9 @@ def decompress(
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}.")
     container = from_bytes(Path(file).read_bytes(), file)
-    numbers = list(range(container.count)) if images is None else parse_numbers(images, container.count)
+    numbers = (
+        list(range(container.count)) if images is None else parse_numbers(images, container.count)
+    )
     acn, _ = trained(checkpoint, overrides, "model")
     digits = len(str(container.count - 1))
     with new_folder(Path(out)) as beside:
@@ -74,7 +76,9 @@ def parse_numbers(words: str, count: int) -> list[int]:
             raise UsageError(f"images: '{words}' is not like 3,17,40-60.")
         low, high = map(int, ends)
         if not low <= high < count:
-            raise UsageError(f"images: '{word}' is not within 0-{count - 1}, the images of the file.")
+            raise UsageError(
+                f"images: '{word}' is not within 0-{count - 1}, the images of the file."
+            )
         numbers |= dict.fromkeys(range(low, high + 1))
     return list(numbers)
 

@@ -19,9 +19,7 @@ DRAWS = 16
 """Most draws of z for each image: few images need many for a precise mean."""
 
 
-def bound(
-    module: ACN, images: UInt8[Tensor, "n channel height width"], options: Options
-) -> float:
+def bound(module: ACN, images: UInt8[Tensor, "n channel height width"], options: Options) -> float:
     """The bound on the images' cost in nats per image, as `evaluation.costs.bounds` defines it:
     `unordered` if their order is kept, `set` if it is free, `ordered` for a tour.
 

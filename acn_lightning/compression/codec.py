@@ -21,7 +21,6 @@ from acn_lightning.compression.symbols import (
     Interval,
     pop_numbers,
     push,
-    push_intervals,
     push_numbers,
 )
 from acn_lightning.networks.decoders import Decoder
@@ -202,9 +201,7 @@ class Codec:
         given[:, at_positions(sizes, order)] = together
         return given
 
-    def _pop_step(
-        self, stacks: Stacks, step: Step, before: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _pop_step(self, stacks: Stacks, step: Step, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """The images of a step, and their codes."""
         grid, count, drawn = step.grid, step.size * len(stacks.each), None
         if before is None and self.prior.has_rows:

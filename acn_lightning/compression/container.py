@@ -1,4 +1,4 @@
-"""The `.acn` file: header, names, index of blocks, payload, digest. `docs/format.md` describes it."""
+"""The `.acn` file: header, names, index of blocks, payload, digest. See `docs/format.md`."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ class Container(NamedTuple):
     order: str
     arithmetic: str
     count: int  # type: ignore[assignment]  # hides tuple.count
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     block: int
     nearest: int
     growth: int

@@ -85,7 +85,9 @@ def compress_images(
     options.check(len(images))
     for name in names:
         if not is_safe(name):
-            raise UsageError(f"{name!r}: this name cannot be stored. Rename it, or give names=false.")
+            raise UsageError(
+                f"{name!r}: this name cannot be stored. Rename it, or give names=false."
+            )
     codec = codec_of(acn.module, options.nearest, options.arithmetic)
     order = order_of(codec, images, options.order)
     images, block = images[order], options.block_of(len(images))
@@ -99,7 +101,8 @@ def compress_images(
     coded = zip(stacks, blocks, strict=True)
     return Container(
         options.order, options.arithmetic, len(images), acn.image_shape, block, codec.prior.nearest,
-        *schedule, fingerprint(acn.module, acn.config, acn.image_shape), probe(codec, acn.image_shape),
+        *schedule, fingerprint(acn.module, acn.config, acn.image_shape),
+        probe(codec, acn.image_shape),
         tuple(names[row] for row in order.tolist()) if names else (),
         tuple(Block(to_words(stack.words), checksum(some)) for stack, some in coded),
     )  # fmt: skip
@@ -168,7 +171,9 @@ def decompress_images(
         blocks = [needed[place] for place in group]
         stacks = Stacks([Stack(from_words(container.blocks[one].content)) for one in blocks])
         try:
-            images = codec.pop_blocks(stacks, schedule.sizes(sizes[blocks[0]]), container.order, done)
+            images = codec.pop_blocks(
+                stacks, schedule.sizes(sizes[blocks[0]]), container.order, done
+            )
         except DamagedError as error:
             raise UsageError(f"{path} is damaged: {error}") from error
         for number, block in zip(blocks, images, strict=True):

@@ -228,5 +228,3 @@ class ExactPrior:
             raise IndexError("A stored code is not near enough.")
         stages = Weighted(self.posterior(z, rows)).intervals(found.int().argmax(1))
         push_intervals(stacks, stages)
-
-

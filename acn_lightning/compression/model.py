@@ -50,7 +50,9 @@ def codec_of(module: ACN, nearest: int, arithmetic: str = "exact") -> Codec:
     codes = settle(module.bank.codes[module.bank.rows].detach().cpu().double())
     limit = 64.0
     return Codec(
-        encoder_of(module, arithmetic), ExactPrior(prior, codes.clamp(-limit, limit), nearest), decoder
+        encoder_of(module, arithmetic),
+        ExactPrior(prior, codes.clamp(-limit, limit), nearest),
+        decoder,
     )
 
 
@@ -71,8 +73,8 @@ def refuse(part: object, name: str) -> None:
         UsageError: always.
     """
     raise UsageError(
-        f"model.{name}.kind: {type(part).__name__} cannot be used to compress. Files need parts that "
-        "compute the same numbers on every machine; the built-in ones do."
+        f"model.{name}.kind: {type(part).__name__} cannot be used to compress. Files need parts "
+        "that compute the same numbers on every machine; the built-in ones do."
     )
 
 
@@ -91,9 +93,9 @@ def encoder_of(module: ACN, arithmetic: str) -> Callable[[Tensor], Tensor]:
         return encode_float
     if type(module.encoder) is not ConvEncoder or type(module.shape) not in SHAPES:
         raise UsageError(
-            f"model.encoder.kind: {type(module.encoder).__name__} with {type(module.shape).__name__} "
-            "has no exact form. With arithmetic=float, a file can be read only in an environment "
-            "like this one."
+            f"model.encoder.kind: {type(module.encoder).__name__} with "
+            f"{type(module.shape).__name__} has no exact form. With arithmetic=float, a file can "
+            "be read only in an environment like this one."
         )
     encoder, shape = exactly(module.encoder), exact_shape(module.shape)
 

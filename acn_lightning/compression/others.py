@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 from torch import Tensor
 
-from acn_lightning.utils.optional import importable
+from acn_lightning.utils.optional import package_if_installed
 from acn_lightning.utils.progress import progress_bar
 
 SAMPLE = 1000
@@ -64,9 +64,7 @@ def streams() -> dict[str, Callable[[bytes], bytes]]:
         "xz": lambda raw: lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME),
         "bzip2": lambda raw: bz2.compress(raw, 9),
     }
-    if importable("zstandard"):
-        import zstandard
-
+    if zstandard := package_if_installed("zstandard"):
         found["zstd"] = lambda raw: zstandard.ZstdCompressor(level=22).compress(raw)
     return found
 
@@ -77,14 +75,12 @@ def pictures(binary: bool) -> dict[str, Callable[[Image.Image], bytes]]:
     def png(image: Image.Image) -> bytes:
         return saved(image.convert("1") if binary else image, "PNG", optimize=True)
 
-    found = {"PNG": png}
+    found: dict[str, Callable[[Image.Image], bytes]] = {"PNG": png}
     if features.check("webp"):
         found["WebP lossless"] = lambda image: saved(
             image.convert("RGB"), "WEBP", lossless=True, quality=100, method=6
         )
-    if importable("pillow_jxl"):
-        import pillow_jxl  # noqa: F401  # registers the format
-
+    if package_if_installed("pillow_jxl"):  # it registers the format
         found["JPEG XL lossless"] = lambda image: saved(image, "JXL", lossless=True, effort=9)
     return found
 

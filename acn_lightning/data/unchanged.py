@@ -37,9 +37,7 @@ class Unchanged(NamedTuple):
     jpegs: int = 0
 
 
-def read_unchanged(
-    paths: Sequence[str], image_shape: tuple[int, ...], binary: bool
-) -> Unchanged:
+def read_unchanged(paths: Sequence[str], image_shape: tuple[int, ...], binary: bool) -> Unchanged:
     """Reads files and folders of images, or one .npz file. Nothing is converted: an image that a
     model would have to change is refused.
 
@@ -184,6 +182,7 @@ def check_array(
     Raises:
         UsageError: it has another form.
     """
+    given = f"{array.dtype} {array.shape}"
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1:] != image_shape:
@@ -191,8 +190,8 @@ def check_array(
     if array.dtype != np.uint8 or array.shape[1:] != image_shape or not len(array):
         shape = " x ".join(map(str, image_shape))
         raise UsageError(
-            f"{name}: images are {array.dtype} {array.shape}; the model takes uint8 images of {shape} "
-            "(channels x height x width). acn compress changes nothing."
+            f"{name}: images are {given}; the model takes uint8 images of {shape} (channels x "
+            "height x width). acn compress changes nothing."
         )
     if binary:
         check_binary(array, name)

@@ -156,45 +156,40 @@ def cumulative(table: Table, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 # ---------------------------------------------------------------- layers
 
 
-class _Linear:
-    """What `ExactLinear` and `ExactConv2d` share."""
+def freeze(twin: nn.Linear | nn.Conv2d, layer: nn.Linear | nn.Conv2d) -> float:
+    """Gives a layer's weights, rounded, to its twin. Returns to what inputs have to be clamped.
 
-    limit: float
-
-    def freeze(self, layer: nn.Linear | nn.Conv2d) -> None:
-        """Takes another layer's weights, rounded, and finds to what inputs have to be clamped.
-
-        Raises:
-            UsageError: the weights are not finite, or so large that sums would not be exact.
-        """
-        weight = rounded(layer.weight, WEIGHT_BITS)
-        bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias
-        bias = rounded(bias, WEIGHT_BITS)
-        room = 2.0 ** (53 - BITS - WEIGHT_BITS) - bias.abs()
-        sums = weight.abs().flatten(1).sum(1)
-        limit = next((one for one in LIMITS if bool((sums * one < room).all())), None)
-        if limit is None:  # also if a weight is NaN
-            raise UsageError(
-                "arithmetic=exact: weights of this model are too large for it, or not finite: "
-                f"their absolute values add up to {float(sums.max()):.4g} for one output."
-            )
-        self.limit = limit
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = nn.Parameter(bias, requires_grad=False)
+    Raises:
+        UsageError: the weights are not finite, or so large that sums would not be exact.
+    """
+    weight = rounded(layer.weight, WEIGHT_BITS)
+    bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias
+    bias = rounded(bias, WEIGHT_BITS)
+    room = 2.0 ** (53 - BITS - WEIGHT_BITS) - bias.abs()
+    sums = weight.abs().flatten(1).sum(1)
+    limit = next((one for one in LIMITS if bool((sums * one < room).all())), None)
+    if limit is None:  # also if a weight is NaN
+        raise UsageError(
+            "arithmetic=exact: weights of this model are too large for it, or not finite: their "
+            f"absolute values add up to {float(sums.max()):.4g} for one output."
+        )
+    twin.weight = nn.Parameter(weight, requires_grad=False)
+    twin.bias = nn.Parameter(bias, requires_grad=False)
+    return limit
 
 
-class ExactLinear(_Linear, nn.Linear):
+class ExactLinear(nn.Linear):
     """A linear layer whose sums are exact."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.in_features, layer.out_features, device="meta")
-        self.freeze(layer)
+        self.limit = freeze(self, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return settle(super().forward(x.clamp(-self.limit, self.limit)))
 
 
-class ExactConv2d(_Linear, nn.Conv2d):
+class ExactConv2d(nn.Conv2d):
     """A convolution whose sums are exact. In float64 on the CPU, PyTorch computes convolutions as
     matrix products."""
 
@@ -207,7 +202,7 @@ class ExactConv2d(_Linear, nn.Conv2d):
             padding=cast(tuple[int, int], layer.padding),
             device="meta",
         )
-        self.freeze(layer)
+        self.limit = freeze(self, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return settle(super().forward(x.clamp(-self.limit, self.limit)))
@@ -289,7 +284,9 @@ def exactly(network: nn.Module) -> nn.Module:
         if list(layer.children()) or isinstance(layer, KEPT):
             continue
         if type(layer) not in REPLACED:
-            raise UsageError(f"arithmetic=exact: the layer {type(layer).__name__} has no such form.")
+            raise UsageError(
+                f"arithmetic=exact: the layer {type(layer).__name__} has no such form."
+            )
         replacement = REPLACED[type(layer)](layer)
         if not path:
             return replacement

@@ -31,6 +31,6 @@ def require_packages(what: str, extra: str, *names: str) -> list[Any]:
         ) from error
 
 
-def importable(name: str) -> bool:
-    """Whether a package is installed."""
-    return find_spec(name) is not None
+def package_if_installed(name: str) -> Any | None:
+    """Imports and returns a package; None if it is not installed."""
+    return import_module(name) if find_spec(name) else None

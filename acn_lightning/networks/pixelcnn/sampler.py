@@ -125,5 +125,5 @@ def linear(layer: nn.Module) -> nn.Linear:
     assert isinstance(layer, nn.Conv2d)
     seen = layer.weight[:, :, 0].permute(0, 2, 1).flatten(1).contiguous()
     matrix = nn.Linear(seen.shape[1], len(seen), device="meta")
-    matrix.weight, matrix.bias = nn.Parameter(seen), layer.bias
+    matrix.weight, matrix.bias = nn.Parameter(seen), cast(nn.Parameter, layer.bias)
     return ExactLinear(matrix) if isinstance(layer, ExactConv2d) else matrix
