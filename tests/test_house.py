@@ -18,6 +18,7 @@ FLOORS = (
     ("evaluation",),
     ("module",),
     ("inference",),
+    ("compression",),
     ("callbacks",),
     ("config",),
     ("experiment",),
