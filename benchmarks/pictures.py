@@ -3,7 +3,8 @@
     python -m benchmarks.pictures clothes OUT FASHION_MNIST_ROOT
     python -m benchmarks.pictures icons OUT THEME_FOLDER ...
 
-`clothes` writes 5,000 training images of Fashion-MNIST to OUT/train and another 5,000 to OUT/test.
+`clothes` writes 5,000 training images of Fashion-MNIST to OUT/train, and 5,000 test images to
+OUT/test.
 `icons` writes all PNG files of 32 x 32 pixels below the folders, on white and each only once: three
 quarters to OUT/train and the others to OUT/test, chosen by a hash of their pixels.
 """
@@ -23,11 +24,11 @@ SIDE = 32
 
 def clothes(out: Path, root: str) -> None:
     """Writes images of Fashion-MNIST."""
-    images = read_idx(Path(root)).train.images
-    for part, start in (("train", 0), ("test", COUNT)):
+    splits = read_idx(Path(root))
+    for part in ("train", "test"):
         (out / part).mkdir(parents=True)
-        for row in range(start, start + COUNT):
-            Image.fromarray(images[row, 0].numpy()).save(out / part / f"{row:05}.png")
+        for row, image in enumerate(getattr(splits, part).images[:COUNT]):
+            Image.fromarray(image[0].numpy()).save(out / part / f"{row:05}.png")
 
 
 def icons(out: Path, *themes: str) -> None:

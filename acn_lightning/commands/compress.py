@@ -111,7 +111,7 @@ def report(
 
     def row(name: str, nats: float, taken: int | None = None) -> str:
         bits = f"{nats:14.2f}{bits_per_dim(nats, dims):12.4f}"
-        return f"  {name:<32}{taken:>12,}{bits}" if taken is not None else f"  {name:<44}{bits}"
+        return f"  {name:<42}{taken:>12,}{bits}" if taken is not None else f"  {name:<54}{bits}"
 
     def of_size(name: str, taken: int) -> str:
         return row(name, nats_per_image(taken, count), taken)
@@ -120,7 +120,7 @@ def report(
     shape = " x ".join(map(str, acn.image_shape))
     lines = [
         f"{count:,} images of {shape}, order={container.order}, {blocks}",
-        f"  {'':<32}{'bytes':>12}{'nats/image':>14}{'bits/dim':>12}",
+        f"  {'':<42}{'bytes':>12}{'nats/image':>14}{'bits/dim':>12}",
         of_size("payload", container.payload),
         of_size("with header, names and index", size),
     ]

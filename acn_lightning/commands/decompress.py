@@ -45,9 +45,7 @@ def decompress(
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}.")
     container = from_bytes(Path(file).read_bytes(), file)
-    numbers = (
-        list(range(container.count)) if images is None else parse_numbers(images, container.count)
-    )
+    numbers = parse_numbers(images or f"0-{container.count - 1}", container.count)
     acn, _ = trained(checkpoint, overrides, "model")
     digits = len(str(container.count - 1))
     with new_folder(Path(out)) as beside:

@@ -93,12 +93,13 @@ class Codec:
         self.scale = 255 // (levels_of(self.likelihood) - 1)
 
     def schedule(
-        self, images: UInt8[Tensor, "n channel height width"], order: str, lanes: int
+        self, images: UInt8[Tensor, "n channel height width"], block: int, order: str, lanes: int
     ) -> Schedule:
         """A schedule that suits what these images cost, judged by some of them.
 
         Args:
             images: what to code.
+            block: images in a block.
             order: "keep", "free" or "tour".
             lanes: most images in a step.
         """
@@ -109,9 +110,9 @@ class Codec:
         cost = float((PRECISION * math.log(2) - frequencies.log()).sum()) / len(some)
         needed = codes.shape[1] * (0.5 * math.log(2 * math.pi * math.e) - math.log(FINE.step))
         needed += math.log(self.prior.nearest) if self.prior.has_rows and order != "tour" else 0
-        needed += math.log(len(images)) if order == "free" else 0
+        needed += math.log(block) if order == "free" else 0
         if order == "tour":  # each lane begins with an image that is given none like it
-            lanes = min(lanes, max(1, len(images) // TOUR))
+            lanes = min(lanes, max(1, block // TOUR))
         return schedule_for(cost, needed, lanes)
 
     # ------------------------------------------------------------ blocks

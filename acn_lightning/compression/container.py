@@ -21,6 +21,9 @@ FIXED = struct.Struct("<8sHBBQIHHHIIBHI32s8sI")
 ENTRY = struct.Struct("<I8s")
 DIGEST = 32
 
+MOST = 64
+"""Most images for each byte of a file. A file that claims more would take for ever."""
+
 MAX_NAMES = 1 << 28
 """Most bytes of names, uncompressed."""
 
@@ -130,6 +133,7 @@ def from_bytes(content: bytes, path: str) -> Container:
         not all((count, channels, height, width, block, nearest, growth, lanes))
         or block > MAX_IMAGES
         or len(found.blocks) != -(-count // block)
+        or count > MOST * length
         or len(found.names) not in (0, count)
     ):
         raise invalid(path)

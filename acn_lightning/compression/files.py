@@ -1,6 +1,7 @@
 """Compresses images to a file's content, and back."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ from acn_lightning.utils.errors import UsageError, check_choice
 LANES = 1024
 """Most images of a block that are coded at once."""
 
-TOGETHER = 2048
-"""The same for all blocks together, which bounds memory."""
+VALUES = 1 << 21
+"""The same for their values, C x H x W each, which bounds memory."""
 
 KEPT_BLOCK = 256
 """Images in a block if their order is kept and nothing else was asked for."""
@@ -91,10 +92,11 @@ def compress_images(
     codec = codec_of(acn.module, options.nearest, options.arithmetic)
     order = order_of(codec, images, options.order)
     images, block = images[order], options.block_of(len(images))
-    schedule = codec.schedule(images, options.order, LANES)
+    lanes = max(1, min(LANES, VALUES // images[0].numel()))
+    schedule = codec.schedule(images, block, options.order, lanes)
     blocks = images.split(block)
     stacks: list[Stack] = []
-    for group in groups(list(map(len, blocks)), schedule):
+    for group in groups(list(map(len, blocks)), schedule, images[0].numel()):
         some = [blocks[number] for number in group]
         sizes = schedule.sizes(len(some[0]))
         stacks += codec.push_blocks(some, sizes, options.order, done).each
@@ -118,9 +120,15 @@ def order_of(codec: Codec, images: Tensor, order: str) -> Int[Tensor, " n"]:
     return torch.arange(len(images))
 
 
-def groups(sizes: list[int], schedule: Schedule) -> list[list[int]]:
-    """The numbers of blocks that are coded together: equally many images, and not too many."""
-    together = max(1, TOGETHER // max(schedule.sizes(sizes[0])))
+def groups(sizes: list[int], schedule: Schedule, values: int) -> list[list[int]]:
+    """The numbers of blocks that are coded together: of equal size, and not too many.
+
+    Args:
+        sizes: images in each block.
+        schedule: of the file.
+        values: of an image.
+    """
+    together = max(1, VALUES // values // max(schedule.sizes(sizes[0])))
     found: list[list[int]] = []
     for number, size in enumerate(sizes):
         last = found[-1] if found else []
@@ -152,7 +160,7 @@ def decompress_images(
         UsageError: the file was made with another model or in another environment, or is damaged.
     """
     own = fingerprint(acn.module, acn.config, acn.image_shape)
-    if own != container.fingerprint:
+    if own != container.fingerprint or acn.image_shape != container.image_shape:
         raise UsageError(
             f"{path} was made with another checkpoint: its model is "
             f"{container.fingerprint.hex()[:12]}, this checkpoint's {own.hex()[:12]}."
@@ -167,7 +175,8 @@ def decompress_images(
     numbers = range(container.count) if wanted is None else wanted
     needed = sorted({number // container.block for number in numbers})
     found: dict[int, Tensor] = {}
-    for group in groups([sizes[number] for number in needed], schedule):
+    values = math.prod(acn.image_shape)
+    for group in groups([sizes[number] for number in needed], schedule, values):
         blocks = [needed[place] for place in group]
         stacks = Stacks([Stack(from_words(container.blocks[one].content)) for one in blocks])
         try:

@@ -49,6 +49,13 @@ REACH = 48
 """Steps of the fine grid to which the posterior extends on both sides: six standard deviations."""
 
 
+DISTANCES = 1 << 22
+"""Distances that are in memory at once."""
+
+CACHED = 1 << 28
+"""Most numbers of each part of the priors of all stored codes that are kept in memory."""
+
+
 class Mixture(NamedTuple):
     """A mixture of Gaussians for each of n numbers, in exact arithmetic: each part (n, M)."""
 
@@ -143,7 +150,12 @@ class ExactPrior:
         return weights, means.clamp(-256, 256), prior_scale()(log_widths).double()
 
     def _of_rows(self, rows: Int[Tensor, " n"]) -> list[Float[Tensor, "n code mixture"]]:
-        """The parts of stored codes, each computed once. float32 holds them without loss."""
+        """The parts of stored codes, each computed once if they fit. float32 holds them without
+        loss."""
+        if self.prior is not None and self.codes.numel() * self.prior.mixtures > CACHED:
+            rows, places = rows.unique(return_inverse=True)
+            each = zip(*(self._parts(self.codes[some]) for some in rows.split(2048)), strict=True)
+            return [torch.cat(parts).float()[places] for parts in each]
         anew = rows[~self.known[rows]].unique()
         for some in anew.split(2048):
             parts = [part.float() for part in self._parts(self.codes[some])]
@@ -167,7 +179,7 @@ class ExactPrior:
         """Rows of the stored codes nearest to z, in ascending order; of several as near as the last
         one, the first."""
         found = []
-        for some in z.split(64):
+        for some in z.split(max(1, DISTANCES // len(self.codes))):
             far = self.squares - 2 * some @ self.keys.T  # exact, up to what all have in common
             limit = far.topk(self.nearest, largest=False).values[:, -1:]
             chosen = far <= limit

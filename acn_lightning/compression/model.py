@@ -40,6 +40,7 @@ def codec_of(module: ACN, nearest: int, arithmetic: str = "exact") -> Codec:
         UsageError: a part of the model has no exact form.
     """
     check_choice("arithmetic", arithmetic, ARITHMETICS)
+    check_finite(module)
     check_part(module.prior, "prior", (MixturePrior, StandardNormalPrior))
     check_part(module.decoder, "decoder", (ConvDecoder, PixelCNNDecoder))
     decoder = cast(Decoder, exactly(module.decoder))
@@ -48,12 +49,22 @@ def codec_of(module: ACN, nearest: int, arithmetic: str = "exact") -> Codec:
     mixes = isinstance(module.prior, MixturePrior)
     prior = cast(MixturePrior, exactly(module.prior)) if mixes else None
     codes = settle(module.bank.codes[module.bank.rows].detach().cpu().double())
-    limit = 64.0
-    return Codec(
-        encoder_of(module, arithmetic),
-        ExactPrior(prior, codes.clamp(-limit, limit), nearest),
-        decoder,
-    )
+    # Farther codes, which no shape makes, would make distances inexact.
+    found = ExactPrior(prior, codes.clamp(-64, 64), nearest)
+    return Codec(encoder_of(module, arithmetic), found, decoder)
+
+
+def check_finite(module: ACN) -> None:
+    """Checks that the model's numbers are finite.
+
+    Raises:
+        UsageError: some are not.
+    """
+    tensors = [*module.state_dict().items(), ("codes", module.bank.codes)]
+    for name, tensor in tensors:
+        metric = name.startswith("means.") or name.startswith("knn_accuracy.")
+        if not metric and not bool(tensor.isfinite().all()):
+            raise UsageError(f"The checkpoint's {name} holds numbers that are not finite.")
 
 
 def check_part(part: Component, name: str, known: tuple[type, ...]) -> None:
@@ -111,7 +122,7 @@ def exact_shape(shape: Shape) -> Callable[[Tensor], Tensor]:
     """A shape's function from means to codes, in exact arithmetic."""
     if isinstance(shape, WhiteShape):
         centre = rounded(shape.mean, 16)
-        factor = shape.scale / torch.sqrt(shape.variance.double() + 1e-12)
+        factor = shape.scale / torch.sqrt(shape.variance.double().clamp(min=0) + 1e-12)
         return lambda mean: settle((mean - centre.cpu()) * factor.cpu())
     if isinstance(shape, SphereShape):
         radius = shape.radius
