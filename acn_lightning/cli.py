@@ -7,10 +7,14 @@ import argparse
 import inspect
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from acn_lightning.commands import all_commands
@@ -45,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, unknown = make_parser().parse_known_args(arguments)
     words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
-        print_result(call(parsed.command, words))
+        with stopping():
+            print_result(call(parsed.command, words))
         return 0
     except (UsageError, TrainingError) as error:
         return complain(str(error))
@@ -62,6 +67,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nacn: interrupted.", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Ends a command at SIGTERM and SIGHUP as at Ctrl-C, so that it removes what it has half
+    written. Signals that the caller ignores stay ignored, as under nohup."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can handle signals
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise InterruptionError(None, 128 + number)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [one for one, handler in before.items() if handler == signal.SIG_DFL]
+    for one in heard:
+        signal.signal(one, leave)
+    try:
+        yield
+    finally:
+        for one in heard:
+            signal.signal(one, before[one])
 
 
 def complain(error: str) -> int:

@@ -91,7 +91,7 @@ def disturbed(words: list[str], kills: int, draw: random.Random) -> list[dict[st
                 time.sleep(draw.uniform(0, 1))
                 if moment == "write":
                     # The file has been started, but is incomplete or not yet renamed.
-                    wait(process, 10, (folder / ".new.ckpt.partial").is_file)
+                    wait(process, 10, lambda: any(folder.glob(".acn-*.partial")))
                     time.sleep(draw.uniform(0, 0.01))
             assert process.poll() is None, f"it ended by itself: {ROOT}/killed.log"
         finally:

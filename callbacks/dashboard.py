@@ -15,6 +15,7 @@ from acn_lightning.checkpoint import KEY, LAST
 from acn_lightning.data.subsets import stratified
 from acn_lightning.inference.collection import of_data
 from acn_lightning.inference.embedding import embed
+from acn_lightning.utils.files import replacing
 
 BEST = {
     "train/total": "min",
@@ -110,7 +111,8 @@ class Dashboard(Callback):
         embedding = embed(module, some, min(8, len(some.images) - 1))
         text = page(some, embedding, f"{name}: test images of {run.name}", len(whole.images), 48)
         path = self.folder / "explorer.html"
-        path.write_text(text, "utf-8")
+        with replacing(path) as beside:
+            beside.write_text(text, "utf-8")
         step = {"trainer/global_step": trainer.global_step}
         run.log({"explorer": wandb.Html(path.open()), **step})
 

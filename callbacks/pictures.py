@@ -23,6 +23,7 @@ from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.exact import distances_to
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.files import replacing
 
 VIEWS = 8
 """Number of transformed copies drawn of an image."""
@@ -136,8 +137,8 @@ class DrawPictures(Callback):
         return scatter(project(codes, how), labels[chosen].tolist(), data.classes)
 
     def _publish(self, trainer: Trainer, name: str, picture: Image.Image) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        picture.save(self.folder / f"{name}.png")
+        with replacing(self.folder / f"{name}.png") as beside:
+            picture.save(beside, "PNG")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(f"images/{name}", [picture], step=trainer.global_step)

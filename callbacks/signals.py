@@ -15,9 +15,9 @@ from acn_lightning.callbacks.checkpoints import LastCheckpoint
 from acn_lightning.utils.distributed import single_process
 from acn_lightning.utils.errors import InterruptionError
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""A scheduler's stop, its warning before the time limit (with `sbatch --signal=USR1@300`), and
-Ctrl-C."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+"""A scheduler's stop, its warning before the time limit (with `sbatch --signal=USR1@300`), Ctrl-C,
+and a terminal that closes."""
 
 
 class StopOnSignal(Callback):
@@ -50,7 +50,8 @@ class StopOnSignal(Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handles signals here while the body of the `with` statement runs."""
-        before = {one: signal.signal(one, self._hear) for one in SIGNALS}
+        heard = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]  # by nohup
+        before = {one: signal.signal(one, self._hear) for one in heard}
         try:
             yield
         finally:

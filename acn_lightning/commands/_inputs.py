@@ -181,5 +181,5 @@ def out_folder(out: str | None, config: Plain) -> Iterator[tuple[Path, Path]]:
     """
     folder = Path(out) if out else run_folder(config)
     with new_folder(folder) as beside:
-        (beside / "config.yaml").write_text(to_yaml(config))
+        (beside / "config.yaml").write_text(to_yaml(config), "utf-8")
         yield folder, beside

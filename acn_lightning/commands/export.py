@@ -62,7 +62,7 @@ def export(
         save_index(embedding.searched.index, beside / "index.faiss")
         known_of = {"checkpoint": str(checkpoint)} | about(collection, embedding)
         text = json.dumps(known_of | {"projection": projection}, indent=2)
-        (beside / "about.json").write_text(text + "\n")
+        (beside / "about.json").write_text(text + "\n", "utf-8")
     return sorted(folder.glob("*"))
 
 

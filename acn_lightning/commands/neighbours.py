@@ -75,7 +75,7 @@ def write_csv(
     path: Path, files: list[Path], rows: "Tensor", distances: "Tensor", data: "ImageData"
 ) -> None:
     """Writes a line for each query and neighbour, nearest first."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "rank", "row", "file", "label", "distance"])
         for query, own, far in zip(files, rows.tolist(), distances.tolist(), strict=True):

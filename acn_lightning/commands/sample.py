@@ -25,6 +25,7 @@ def sample(checkpoint: str, overrides: list[str]) -> Path:
     from acn_lightning.experiment.trainer import device_of
     from acn_lightning.inference.figures import grid
     from acn_lightning.inference.sampling import draw
+    from acn_lightning.utils.files import replacing
 
     overrides = in_section("sampling", draw, overrides)
     config, data, module = from_checkpoint(checkpoint, overrides, bank=True)
@@ -37,6 +38,6 @@ def sample(checkpoint: str, overrides: list[str]) -> Path:
     kind = config["sampling"]["kind"]
     picture = folder / "images" / f"{kind}.png"
     with writing(folder, config):
-        picture.parent.mkdir()
-        grid(images, apart=None if kind == "unconditional" else 1).save(picture)
+        with replacing(picture) as beside:
+            grid(images, apart=None if kind == "unconditional" else 1).save(beside, "PNG")
     return picture

@@ -103,7 +103,8 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
                 raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
             raise
     except UsageError:
-        if made and not last.is_file() and is_rank_zero():
+        # Only by who holds the lock: another run may have created it in the meantime.
+        if made and lock.is_locked and not last.is_file() and is_rank_zero():
             shutil.rmtree(folder, ignore_errors=True)
             for parent in made[1:]:
                 with suppress(OSError):  # another run is using it by now
@@ -131,7 +132,7 @@ def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> None:
         with suppress(NotImplementedError):  # the file system has no locks
             lock.acquire()
         with replacing(folder / "config.yaml") as beside:
-            beside.write_text(to_yaml(config))
+            beside.write_text(to_yaml(config), "utf-8")
     except Timeout as error:
         raise UsageError(
             f"run: another process is writing to {folder}. Wait until it ends, or choose another "

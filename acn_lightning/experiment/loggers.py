@@ -55,12 +55,13 @@ def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> Non
     source = path if path.is_file() else beside  # left by an attempt that was killed in between
     if not source.is_file():
         return
-    with source.open(newline="") as file:
+    with source.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = [row for row in reader if row["epoch"] and int(row["epoch"]) < epoch]
         names = list(reader.fieldnames or [])
     if source == path:
-        with beside.open("w", newline="") as file:
+        beside.unlink(missing_ok=True)  # perhaps a link
+        with beside.open("x", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=names)
             writer.writeheader()
             writer.writerows(rows)

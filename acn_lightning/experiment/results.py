@@ -89,6 +89,6 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     if is_rank_zero():
         with replacing(folder / "results.json") as beside:
-            beside.write_text(text)
+            beside.write_text(text, "utf-8")
     names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
     return [path for name in names for path in sorted(folder.glob(name))]

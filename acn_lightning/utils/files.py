@@ -1,39 +1,194 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import os
+import re
+import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from acn_lightning.utils.errors import UsageError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk that is full, or of a user who may not take more of it."""
+
+RECENT = 3600
+"""Seconds for which a file counts as recent."""
+
+PARTIAL = re.compile(r"\.acn-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{16}\.partial")
+
+
+# ---------------------------------------------------------------- files
+
 
 @contextmanager
 def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yields a temporary file beside `path` to write to. Once it is written, it replaces `path`. On
-    an error it is deleted, and the old file is unchanged.
+    """Yields a new temporary file beside `path` to write to. Once it is written, it replaces `path`.
+    On an error it is deleted, and the old file is unchanged.
 
     Args:
         path: the file to write; its folder is created.
         durable: whether the file must survive a power loss.
+
+    Raises:
+        OSError: the file cannot be written. If the disk is full, the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = beside_of(path)
-    try:
+    with naming(path), partial_file(path) as beside:
         yield beside
         if durable:
             sync(beside)
         beside.replace(path)
         if durable:
             sync(path.parent)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for an output that the user requested: it never replaces a file.
+
+    Raises:
+        UsageError: the path exists already, now or when the file is written, or it cannot be
+            written.
+    """
+    refuse_existing(path)
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        with naming(path), made_parents(path), partial_file(path) as beside:
+            yield beside
+            rename_new(beside, path)
+    finally:
+        remove_empty(made)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Like `new_file`, for a folder.
+
+    Raises:
+        UsageError: the path exists already, now or when the folder is written, or it cannot be
+            written.
+    """
+    refuse_existing(folder)
+    made = [parent for parent in folder.parents if not parent.exists()]
+    beside = partial_name(folder)
+    try:
+        with naming(folder), made_parents(folder):
+            remove_leftovers(folder.parent)
+            beside.mkdir()
+            yield beside
+            rename_new(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        remove_empty(made)
+
+
+# ---------------------------------------------------------------- steps
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """Creates a file of a new name beside `path`, and deletes it at the end if it is still there.
+    First deletes what killed processes left."""
+    remove_leftovers(path.parent)
+    beside = partial_name(path)
+    # Exclusive: never an existing file, and never through a link.
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield beside
     finally:
         beside.unlink(missing_ok=True)
 
 
-def beside_of(path: Path) -> Path:
-    """The temporary path. Each folder has one writer, which reuses what a killed one left."""
-    return path.with_name(f".{path.name}.partial")
+def partial_name(path: Path) -> Path:
+    """A temporary name beside `path`, which nobody else has or can guess."""
+    return path.with_name(f".acn-{host()}-{os.getpid()}-{secrets.token_hex(8)}.partial")
+
+
+def host() -> str:
+    """This machine's name, as part of a file name."""
+    return re.sub(r"[^\w.]", "_", socket.gethostname())[:64] or "host"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes temporary files and folders that processes of this machine left when they were
+    killed. Recent ones stay: a container may have this machine's name and other processes."""
+    for path in folder.glob(".acn-*.partial"):
+        found = PARTIAL.fullmatch(path.name)
+        if not found or found["host"] != host() or is_running(int(found["process"])):
+            continue
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime < RECENT:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names `path` in the error of a full disk, which names nothing itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(error.errno, f"no space left to write {path}") from error
+        raise
+
+
+@contextmanager
+def made_parents(path: Path) -> Iterator[None]:
+    """Creates the folders above an output, and converts the errors of a path that cannot be
+    written.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+    except OSError as error:
+        raise UsageError(f"out: cannot write {path} ({error}).") from error
+    yield
+
+
+def rename_new(beside: Path, path: Path) -> None:
+    """Renames a temporary file or folder to `path`, unless something has appeared there.
+
+    Raises:
+        UsageError: something has.
+    """
+    try:
+        if beside.is_dir():
+            path.mkdir()  # fails if there is one; a rename would replace an empty one
+            beside.rename(path)
+            return
+        try:
+            os.link(beside, path, follow_symlinks=False)  # fails if there is one
+        except FileExistsError:
+            raise
+        except OSError:  # the file system has no hard links
+            refuse_existing(path)
+            beside.rename(path)
+    except FileExistsError as error:
+        raise exists(path) from error
 
 
 def sync(path: Path) -> None:
@@ -45,65 +200,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Like `replacing`, for an output that the user requested: it never replaces a file.
-
-    Raises:
-        UsageError: the path exists already, or cannot be written.
-    """
-    refuse_existing(path)
-    made = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside_of(path).touch()
-    except OSError as error:
-        remove_empty(made)
-        raise cannot_write(path, error) from error
-    try:
-        with replacing(path) as beside:
-            yield beside
-    finally:
-        remove_empty(made)
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Like `new_file`, for a folder.
-
-    Raises:
-        UsageError: the path exists already, or cannot be created.
-    """
-    refuse_existing(folder)
-    beside = beside_of(folder)
-    made = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        shutil.rmtree(beside, ignore_errors=True)  # left by a killed run
-        beside.mkdir(parents=True)
-    except OSError as error:
-        remove_empty(made)
-        raise cannot_write(folder, error) from error
-    try:
-        yield beside
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        remove_empty(made)
-
-
 def refuse_existing(path: Path) -> None:
-    """Checks that the path does not exist.
+    """Checks that nothing has this path, not even a link that leads nowhere.
 
     Raises:
-        UsageError: it exists.
+        UsageError: something has.
     """
-    if path.exists():
-        raise UsageError(f"out: {path} already exists. Remove it, or choose another name.")
+    if path.exists() or path.is_symlink():
+        raise exists(path)
 
 
-def cannot_write(path: Path, error: OSError) -> UsageError:
-    """The error for a path that cannot be written."""
-    return UsageError(f"out: cannot write {path} ({error}).")
+def exists(path: Path) -> UsageError:
+    """The error for an output that exists."""
+    return UsageError(f"out: {path} already exists. Remove it, or choose another name.")
 
 
 def remove_empty(folders: list[Path]) -> None:
