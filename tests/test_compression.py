@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+import zlib
 from itertools import product
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from acn_lightning.compression.ans import TOTAL, Stack, Stacks, from_words, to_words
 from acn_lightning.compression.bound import bound, nats_per_image
 from acn_lightning.compression.codec import key_of
-from acn_lightning.compression.container import from_bytes, to_bytes
+from acn_lightning.compression.container import from_bytes, read_names, to_bytes
 from acn_lightning.compression.files import Options, compress_images, decompress_images
 from acn_lightning.compression.latents import COARSE, FINE, ExactPrior, Mixture, Posterior
 from acn_lightning.compression.model import fingerprint
@@ -445,7 +446,8 @@ def test_a_wrong_payload_with_a_right_digest_is_refused_too(compressed):
     "change",
     [
         {"count": 0}, {"count": 25}, {"block": 0}, {"block": 10}, {"block": 1 << 21}, {"growth": 0},
-        {"lanes": 0}, {"image_shape": (0, 4, 3)}, {"names": ("a.png",)}, {"nearest": 0},
+        {"lanes": 0}, {"lanes": 2000}, {"image_shape": (0, 4, 3)}, {"names": ("a.png",)},
+        {"nearest": 0},
     ],
 )  # fmt: skip
 def test_a_header_that_makes_no_sense_is_refused(compressed, change):
@@ -466,9 +468,44 @@ def test_names_stay_within_the_folder(compressed, name):
         from_bytes(to_bytes(container._replace(names=names)), "x")
     with pytest.raises(UsageError, match="this name cannot be stored"):
         compress_images(acn, images, Options(), names)
-    twice = container._replace(names=("a.png", "a.png", *container.names[2:]))
+
+
+@pytest.mark.parametrize("twice", [("a.png", "a.png"), ("a.jpg", "a.jpg.png")])
+def test_two_images_do_not_become_one_file(compressed, twice):
+    acn, images, content = compressed
+    container = from_bytes(content, "x")
+    names = (*twice, *container.names[2:])
     with pytest.raises(UsageError, match="x is not valid"):
-        from_bytes(to_bytes(twice), "x")
+        from_bytes(to_bytes(container._replace(names=names)), "x")
+    with pytest.raises(UsageError, match="Two images would have the same name"):
+        compress_images(acn, images, Options(), names)
+
+
+def test_names_of_all_scripts_come_back(compressed):
+    acn, images, content = compressed
+    some = ("Bild\u202f1.png", "絵\u3000二.png", "é/ß.JPG")
+    names = (*some, *from_bytes(content, "x").names[3:])
+    assert from_bytes(to_bytes(compress_images(acn, images, Options(), names)), "x").names == names
+
+
+def test_a_file_that_claims_too_much_is_refused_at_once(compressed):
+    container = from_bytes(compressed[2], "x")
+    many = container._replace(
+        count=1 << 30, block=1 << 20, names=(), blocks=container.blocks[:1] * 1024
+    )
+    with pytest.raises(UsageError, match="x is not valid"):
+        from_bytes(to_bytes(many), "x")
+    bomb = zlib.compress(b"a\n" * (1 << 27), 9)
+    with pytest.raises(UsageError, match="x is not valid"):
+        read_names(bomb, 100, "x")
+
+
+def test_numbers_that_are_not_finite_are_named():
+    acn = model("digits", *BERNOULLI)
+    acn.module.bank.codes[3, 1] = float("nan")
+    images = some_images(2, acn.image_shape, binary=True)
+    with pytest.raises(UsageError, match="codes holds numbers that are not finite"):
+        compress_images(acn, images, Options())
 
 
 def test_another_model_and_another_environment_are_named(compressed):
@@ -477,9 +514,7 @@ def test_another_model_and_another_environment_are_named(compressed):
     other = model("digits", *BERNOULLI)
     with torch.no_grad():
         other.module.decoder.output.bias += 1e-3
-    own, theirs = (
-        fingerprint(one.module, one.config, one.image_shape).hex() for one in (acn, other)
-    )
+    own, theirs = (fingerprint(one.module, one.image_shape).hex() for one in (acn, other))
     with pytest.raises(
         UsageError, match=f"another checkpoint: its model is {own[:12]}, .*{theirs[:12]}"
     ):
@@ -517,6 +552,8 @@ def test_a_part_of_ones_own_cannot_compress_but_an_encoder_can(monkeypatch):
         (Options(arithmetic="half"), "arithmetic: 'half' is not one of exact, float"),
         (Options(block=0), "block: 0 is not from 1 to"),
         (Options(block=1 << 21), "block: 2097152 is not from 1 to"),
+        (Options(nearest=0), "evaluation.unconditional_codes: 0 is not from 1 to 65,536"),
+        (Options(nearest=1 << 20), "unconditional_codes: 1048576 is not from 1 to 65,536"),
     ],
 )
 def test_wrong_options(compressed, options, message):

@@ -2,6 +2,7 @@
 order of sums, the number of threads, or the path through the pixels."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -67,6 +68,12 @@ def test_settling_rounds_to_the_grid():
     x = torch.tensor([0.0, 2**-17, 3 * 2**-17, -(2**-17), 1 + 2**-16, 300.3, -(2.0**34) + 0.1])
     x = x.double()
     assert torch.equal(settle(x), (x * 2**16).round() / 2**16)
+
+
+def test_a_root_is_rounded_as_ieee_754_says():
+    """torch.sqrt is not, on the CPU."""
+    x = torch.rand(100_000, dtype=torch.float64) * 4
+    assert exact.root(x).tolist() == [math.sqrt(one) for one in x.tolist()]
 
 
 def test_a_mean_of_squares_does_not_depend_on_the_order():
@@ -160,12 +167,12 @@ def test_pixel_by_pixel_is_the_same_as_in_one_pass(channels, conditioning):
 
 
 def test_what_has_no_exact_form_is_refused():
-    with pytest.raises(UsageError, match="layer Softmax has no such form"):
+    with pytest.raises(UsageError, match="layer Softmax has no form in exact arithmetic"):
         exactly(nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)))
     for weight in (float("nan"), float("inf"), 1e6):
         layer = nn.Linear(4, 4)
         nn.init.constant_(layer.weight, weight)
-        with pytest.raises(UsageError, match="too large for it, or not finite"):
+        with pytest.raises(UsageError, match="too large for exact arithmetic, or not finite"):
             exactly(layer)
 
 

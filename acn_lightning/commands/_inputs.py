@@ -19,7 +19,7 @@ from acn_lightning.experiment.trainer import device_of
 from acn_lightning.inference.collection import Collection, of_data, of_files, part_of_folder
 from acn_lightning.inference.embedding import encode
 from acn_lightning.inference.trained_model import TrainedACN
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, nearest
 from acn_lightning.utils.files import new_folder
 
 # ---------------------------------------------------------------- the model
@@ -158,6 +158,10 @@ def originals(
     if len(words) > 1 or Path(first).is_dir() or not named:
         if overrides:
             raise UsageError(f"{overrides[0]}: only an experiment has keys under data.")
+        if len(words) == 1 and not Path(first).exists():
+            raise UsageError(
+                f"there is no image, folder or experiment {first}.{nearest(first, experiments())}"
+            )
         return read_unchanged(words, acn.image_shape, binary)
     data = read_data(compose(first, overrides))
     images = (data.test_set if part == "test" else data.fixed_set).images

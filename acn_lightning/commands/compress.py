@@ -1,6 +1,5 @@
 """`acn compress`."""
 
-import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,10 +50,11 @@ def compress(
             `out` exists; nothing has been written then.
     """
     import time
+    from itertools import pairwise
     from pathlib import Path
 
     from acn_lightning.commands._inputs import originals, trained
-    from acn_lightning.compression.container import to_bytes
+    from acn_lightning.compression.container import from_bytes, to_bytes
     from acn_lightning.compression.files import Options, compress_images, decompress_images
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import new_file
@@ -66,19 +66,22 @@ def compress(
     options = Options(order, block, arithmetic, nearest)
     with new_file(Path(out)) as beside:
         found = originals(acn, images, theirs, part)
+        if names and not found.names:
+            raise UsageError("names: these images have none. Leave it out.")
         stored = found.names if (names if names is not None else order == "keep") else ()
         times = [time.perf_counter()]
         with progress_bar("compressing", "image", total=len(found.images)) as shown:
             container = compress_images(acn, found.images, options, stored, shown.update)
+        beside.write_bytes(to_bytes(container))
         times.append(time.perf_counter())
         with progress_bar("checking", "image", total=len(found.images)) as shown:
-            again = decompress_images(acn, container, out, None, shown.update)
+            written = from_bytes(beside.read_bytes(), out)
+            again = decompress_images(acn, written, out, None, shown.update)
         if not are_same(again, found.images, order):
             raise UsageError(f"{out}: the images did not come back, so nothing was written.")
         times.append(time.perf_counter())
-        size = beside.write_bytes(to_bytes(container))
-        lines = report(acn, found, container, size, options if compare else None)
-    seconds = [f"{after - before:.1f} s" for before, after in itertools.pairwise(times)]
+    lines = report(acn, found, container, Path(out).stat().st_size, options if compare else None)
+    seconds = [f"{after - before:.1f} s" for before, after in pairwise(times)]
     return "\n".join(
         [*lines, f"Compressed in {seconds[0]}; all images came back from it in {seconds[1]}.", out]
     )

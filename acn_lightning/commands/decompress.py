@@ -15,6 +15,7 @@ def decompress(
     *,
     out: str = "images",
     images: str | None = None,
+    names: bool = True,
 ) -> str:
     """Decompress images that `acn compress` compressed, with the same checkpoint.
 
@@ -25,6 +26,7 @@ def decompress(
         out: folder to write PNG files to.
         images: numbers of the images to write, such as 3,17,40-60; null for all of them. Only their
             blocks are decoded.
+        names: whether to use the stored file names, if there are any; else images are numbered.
 
     Returns:
         How many images were written, and where.
@@ -36,7 +38,7 @@ def decompress(
     from pathlib import Path
 
     from acn_lightning.commands._inputs import trained
-    from acn_lightning.compression.container import from_bytes
+    from acn_lightning.compression.container import as_png, from_bytes
     from acn_lightning.compression.files import decompress_images
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import new_folder
@@ -45,14 +47,15 @@ def decompress(
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}.")
     container = from_bytes(Path(file).read_bytes(), file)
-    numbers = parse_numbers(images or f"0-{container.count - 1}", container.count)
+    every = range(container.count)
+    numbers = every if images is None else parse_numbers(images, len(every))
     acn, _ = trained(checkpoint, overrides, "model")
-    digits = len(str(container.count - 1))
+    stored, digits = container.names if names else (), len(str(len(every) - 1))
     with new_folder(Path(out)) as beside:
         with progress_bar("decompressing", "image", total=len(numbers)) as shown:
             found = decompress_images(acn, container, file, numbers, shown.update)
         for number, image in zip(numbers, found, strict=True):
-            name = container.names[number] if container.names else f"{number:0{digits}}.png"
+            name = stored[number] if stored else f"{number:0{digits}}"
             write_png(image, beside / as_png(name))
     several = "" if len(numbers) == 1 else "s"
     return f"{len(numbers):,} image{several} in {out}"
@@ -79,11 +82,6 @@ def parse_numbers(words: str, count: int) -> list[int]:
             )
         numbers |= dict.fromkeys(range(low, high + 1))
     return list(numbers)
-
-
-def as_png(name: str) -> str:
-    """The name of the PNG file for a stored name; another suffix is kept before it."""
-    return name if name.lower().endswith(".png") else f"{name}.png"
 
 
 def write_png(image: "Tensor", path: "Path") -> None:

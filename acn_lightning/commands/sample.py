@@ -37,7 +37,6 @@ def sample(checkpoint: str, overrides: list[str]) -> Path:
     images = draw(module, data, **config["sampling"])
     kind = config["sampling"]["kind"]
     picture = folder / "images" / f"{kind}.png"
-    with writing(folder, config):
-        with replacing(picture) as beside:
-            grid(images, apart=None if kind == "unconditional" else 1).save(beside, "PNG")
+    with writing(folder, config), replacing(picture) as beside:
+        grid(images, apart=None if kind == "unconditional" else 1).save(beside, "PNG")
     return picture

@@ -55,7 +55,7 @@ def distortion(module: ACN, images: Tensor, z: Tensor) -> float:
     for some, codes in zip(images.split(256), z.split(256), strict=True):
         pixels = some.to(module.device).float() / 255
         costs = objective.distortion(module.decoder(codes.to(module.device)), pixels)
-        total += float(costs.double().sum())
+        total += float(costs.cpu().double().sum())
     return total / len(images)
 
 

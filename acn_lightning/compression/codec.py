@@ -28,8 +28,11 @@ from acn_lightning.networks.decoders import Decoder
 ORDERS = ("keep", "free", "tour")
 """Orders of the images: as they are given; none, a set; one in which each is like the last."""
 
-IMAGES = 256
-"""Images that the sender's decoder sees at once."""
+NUMBERS = 1 << 24
+"""About the numbers of one layer that are in memory at once."""
+
+LANES = 4
+"""Batches that are coded at once: most of the time goes into calls, not into numbers."""
 
 TOUR = 40
 """Images of a lane of a tour. Shorter lanes are faster, and cost more."""
@@ -91,9 +94,10 @@ class Codec:
         self.posterior = Posterior()
         self.likelihood = decoder.likelihood
         self.scale = 255 // (levels_of(self.likelihood) - 1)
+        self.batch = batch_of(decoder)
 
     def schedule(
-        self, images: UInt8[Tensor, "n channel height width"], block: int, order: str, lanes: int
+        self, images: UInt8[Tensor, "n channel height width"], block: int, order: str
     ) -> Schedule:
         """A schedule that suits what these images cost, judged by some of them.
 
@@ -101,9 +105,9 @@ class Codec:
             images: what to code.
             block: images in a block.
             order: "keep", "free" or "tour".
-            lanes: most images in a step.
         """
-        some = images[:: max(1, len(images) // 64)][:64]
+        count = min(64, self.batch)
+        some = images[:: max(1, len(images) // count)][:count]
         codes = self.encode(some)
         z = FINE.value(FINE.nearest(codes))
         frequencies = self._intervals_of(some, z)[1].double()
@@ -111,6 +115,7 @@ class Codec:
         needed = codes.shape[1] * (0.5 * math.log(2 * math.pi * math.e) - math.log(FINE.step))
         needed += math.log(self.prior.nearest) if self.prior.has_rows and order != "tour" else 0
         needed += math.log(block) if order == "free" else 0
+        lanes = LANES * self.batch
         if order == "tour":  # each lane begins with an image that is given none like it
             lanes = min(lanes, max(1, block // TOUR))
         return schedule_for(cost, needed, lanes)
@@ -224,7 +229,7 @@ class Codec:
 
     def _push_images(self, stacks: Stacks, images: Tensor, z: Tensor) -> None:
         """Pushes images given their codes."""
-        some = zip(images.split(IMAGES), z.split(IMAGES), strict=True)
+        some = zip(images.split(self.batch), z.split(self.batch), strict=True)
         pieces = [self._intervals_of(*one) for one in some]
         count = len(stacks.each)
         # Of each stack: pixel by pixel, as the receiver pops them, then channels, stages, images.
@@ -268,6 +273,13 @@ class Codec:
 
         channels = self.decoder.image_shape[0]
         return (self.decoder.fill(z, choose) * 255).round().byte()
+
+
+def batch_of(decoder: Decoder) -> int:
+    """Images that a network sees at once, so that they fit into memory."""
+    channels, height, width = decoder.image_shape
+    wide = max(decoder.likelihood.per_pixel, 64 * channels)
+    return max(1, min(256, NUMBERS // (height * width * wide)))
 
 
 def pixels_of(images: Int[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -1,9 +1,10 @@
 """The `.acn` file: header, names, index of blocks, payload, digest. See `docs/format.md`."""
 
 import hashlib
-import json
 import struct
+import unicodedata
 import zlib
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -21,10 +22,22 @@ FIXED = struct.Struct("<8sHBBQIHHHIIBHI32s8sI")
 ENTRY = struct.Struct("<I8s")
 DIGEST = 32
 
-MOST = 64
+MOST = 8
 """Most images for each byte of a file. A file that claims more would take for ever."""
 
-MAX_NAMES = 1 << 28
+MAX_LANES = 1024
+"""Most images in a step."""
+
+MAX_NEAREST = 1 << 16
+"""Most stored codes among which the unconditional prior's is chosen."""
+
+MAX_NAME = 250
+"""Most bytes of each part of a name, beside which a suffix still fits."""
+
+UNPRINTABLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
+"""Categories of Unicode that no name may have."""
+
+MAX_NAMES = 1 << 26
 """Most bytes of names, uncompressed."""
 
 
@@ -87,7 +100,7 @@ def to_bytes(found: Container) -> bytes:
     Raises:
         UsageError: a name cannot be stored.
     """
-    names = zlib.compress(json.dumps(found.names).encode(), 9) if found.names else b""
+    names = zlib.compress("\n".join(found.names).encode(), 9) if found.names else b""
     index = b"".join(ENTRY.pack(len(one.content), one.check) for one in found.blocks)
     payload = b"".join(one.content for one in found.blocks)
     length = FIXED.size + len(names) + len(index) + len(payload) + DIGEST
@@ -127,21 +140,22 @@ def from_bytes(content: bytes, path: str) -> Container:
     found = Container(
         name_of(order, ORDERS, path), name_of(arithmetic, ARITHMETICS, path), count,
         (channels, height, width), block, nearest, growth, lanes, fingerprint, probe,
-        *parts_of(content, names, blocks, path),
+        *parts_of(content, names, count, blocks, path),
     )  # fmt: skip
     if (
         not all((count, channels, height, width, block, nearest, growth, lanes))
         or block > MAX_IMAGES
         or len(found.blocks) != -(-count // block)
         or count > MOST * length
-        or len(found.names) not in (0, count)
+        or lanes > MAX_LANES
+        or nearest > MAX_NEAREST
     ):
         raise invalid(path)
     return found
 
 
 def parts_of(
-    content: bytes, names: int, blocks: int, path: str
+    content: bytes, names: int, count: int, blocks: int, path: str
 ) -> tuple[tuple[str, ...], tuple[Block, ...]]:
     """The names and the blocks.
 
@@ -160,10 +174,10 @@ def parts_of(
             raise invalid(path)
     if end != len(content) - DIGEST:
         raise invalid(path)
-    return read_names(content[FIXED.size : start], path), tuple(found)
+    return read_names(content[FIXED.size : start], count, path), tuple(found)
 
 
-def read_names(packed: bytes, path: str) -> tuple[str, ...]:
+def read_names(packed: bytes, count: int, path: str) -> tuple[str, ...]:
     """The names of the images, which stay within the folder that they are written to.
 
     Raises:
@@ -172,24 +186,44 @@ def read_names(packed: bytes, path: str) -> tuple[str, ...]:
     if not packed:
         return ()
     try:
-        unpacked = zlib.decompressobj().decompress(packed, MAX_NAMES)
-        names = json.loads(unpacked)
-    except (zlib.error, ValueError, RecursionError) as error:
+        text = zlib.decompressobj().decompress(packed, MAX_NAMES)
+        if text.count(b"\n") + 1 != count:
+            raise invalid(path)
+        names = text.decode().split("\n")
+        check_names(names)
+    except (zlib.error, ValueError) as error:  # a UsageError is one
         raise invalid(path) from error
-    if not isinstance(names, list) or not all(map(is_safe, names)):
-        raise invalid(path)
-    if len(set(names)) != len(names):
-        raise invalid(path)
     return tuple(names)
 
 
-def is_safe(name: object) -> bool:
+def check_names(names: Sequence[str]) -> None:
+    """Checks that names can be stored, and written elsewhere.
+
+    Raises:
+        UsageError: one cannot, or two would be written to the same file.
+    """
+    for name in names:
+        if not is_safe(name):
+            raise UsageError(
+                f"{name!r}: this name cannot be stored, as other systems do not take its "
+                "characters or its length. Rename it, or give names=false."
+            )
+    if len(set(map(as_png, names))) != len(names):
+        raise UsageError("Two images would have the same name. Rename one, or give names=false.")
+
+
+def is_safe(name: str) -> bool:
     """Whether a name stays within its folder on every system."""
-    if not isinstance(name, str) or not name or len(name) > 1024:
-        return False
     parts = PurePosixPath(name).parts
-    plain = not any(one in name for one in '\\:*?"<>|') and name.isprintable()
-    return plain and "/".join(parts) == name and ".." not in parts and not name.startswith("/")
+    odd = any(one in '\\:*?"<>|' or unicodedata.category(one) in UNPRINTABLE for one in name)
+    long = any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in parts)
+    inside = "/".join(parts) == name and ".." not in parts and not name.startswith("/")
+    return bool(name) and inside and not odd and not long
+
+
+def as_png(name: str) -> str:
+    """The PNG file that an image is written to. Another suffix stays before the new one."""
+    return name if name.lower().endswith(".png") else f"{name}.png"
 
 
 def name_of(number: int, names: tuple[str, ...], path: str) -> str:

@@ -1,7 +1,6 @@
 """Compresses images to a file's content, and back."""
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,19 +9,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from acn_lightning.compression.ans import Stack, Stacks, from_words, to_words
-from acn_lightning.compression.codec import ORDERS, Codec, DamagedError, key_of
-from acn_lightning.compression.container import Block, Container, is_safe
+from acn_lightning.compression.codec import LANES, ORDERS, Codec, DamagedError, key_of
+from acn_lightning.compression.container import MAX_NEAREST, Block, Container, check_names, invalid
 from acn_lightning.compression.model import ARITHMETICS, codec_of, fingerprint, probe
 from acn_lightning.compression.orders import MAX_IMAGES, Schedule
 from acn_lightning.evaluation.tours import greedy_tour
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.utils.errors import UsageError, check_choice
-
-LANES = 1024
-"""Most images of a block that are coded at once."""
-
-VALUES = 1 << 21
-"""The same for their values, C x H x W each, which bounds memory."""
 
 KEPT_BLOCK = 256
 """Images in a block if their order is kept and nothing else was asked for."""
@@ -58,6 +51,11 @@ class Options(NamedTuple):
         check_choice("arithmetic", self.arithmetic, ARITHMETICS)
         if self.block is not None and not 1 <= self.block <= MAX_IMAGES:
             raise UsageError(f"block: {self.block} is not from 1 to {MAX_IMAGES:,}.")
+        if not 1 <= self.nearest <= MAX_NEAREST:
+            raise UsageError(
+                f"evaluation.unconditional_codes: {self.nearest} is not from 1 to {MAX_NEAREST:,}, "
+                "which files allow."
+            )
         if self.block_of(count) > MAX_IMAGES:
             raise UsageError(f"block: {count:,} images need several: block={MAX_IMAGES}.")
 
@@ -84,26 +82,21 @@ def compress_images(
             to compress.
     """
     options.check(len(images))
-    for name in names:
-        if not is_safe(name):
-            raise UsageError(
-                f"{name!r}: this name cannot be stored. Rename it, or give names=false."
-            )
+    check_names(names)
     codec = codec_of(acn.module, options.nearest, options.arithmetic)
     order = order_of(codec, images, options.order)
     images, block = images[order], options.block_of(len(images))
-    lanes = max(1, min(LANES, VALUES // images[0].numel()))
-    schedule = codec.schedule(images, block, options.order, lanes)
+    schedule = codec.schedule(images, block, options.order)
     blocks = images.split(block)
     stacks: list[Stack] = []
-    for group in groups(list(map(len, blocks)), schedule, images[0].numel()):
+    for group in groups(list(map(len, blocks)), schedule, codec.batch):
         some = [blocks[number] for number in group]
         sizes = schedule.sizes(len(some[0]))
         stacks += codec.push_blocks(some, sizes, options.order, done).each
     coded = zip(stacks, blocks, strict=True)
     return Container(
         options.order, options.arithmetic, len(images), acn.image_shape, block, codec.prior.nearest,
-        *schedule, fingerprint(acn.module, acn.config, acn.image_shape),
+        *schedule, fingerprint(acn.module, acn.image_shape),
         probe(codec, acn.image_shape),
         tuple(names[row] for row in order.tolist()) if names else (),
         tuple(Block(to_words(stack.words), checksum(some)) for stack, some in coded),
@@ -120,15 +113,15 @@ def order_of(codec: Codec, images: Tensor, order: str) -> Int[Tensor, " n"]:
     return torch.arange(len(images))
 
 
-def groups(sizes: list[int], schedule: Schedule, values: int) -> list[list[int]]:
+def groups(sizes: list[int], schedule: Schedule, batch: int) -> list[list[int]]:
     """The numbers of blocks that are coded together: of equal size, and not too many.
 
     Args:
         sizes: images in each block.
         schedule: of the file.
-        values: of an image.
+        batch: images that a network sees at once.
     """
-    together = max(1, VALUES // values // max(schedule.sizes(sizes[0])))
+    together = max(1, 2 * LANES * batch // max(schedule.sizes(sizes[0])))
     found: list[list[int]] = []
     for number, size in enumerate(sizes):
         last = found[-1] if found else []
@@ -159,12 +152,14 @@ def decompress_images(
     Raises:
         UsageError: the file was made with another model or in another environment, or is damaged.
     """
-    own = fingerprint(acn.module, acn.config, acn.image_shape)
-    if own != container.fingerprint or acn.image_shape != container.image_shape:
+    own = fingerprint(acn.module, acn.image_shape)
+    if own != container.fingerprint:
         raise UsageError(
             f"{path} was made with another checkpoint: its model is "
             f"{container.fingerprint.hex()[:12]}, this checkpoint's {own.hex()[:12]}."
         )
+    if acn.image_shape != container.image_shape:
+        raise invalid(path)
     codec = codec_of(acn.module, container.nearest, container.arithmetic)
     if probe(codec, acn.image_shape) != container.probe:
         raise UsageError(
@@ -175,8 +170,7 @@ def decompress_images(
     numbers = range(container.count) if wanted is None else wanted
     needed = sorted({number // container.block for number in numbers})
     found: dict[int, Tensor] = {}
-    values = math.prod(acn.image_shape)
-    for group in groups([sizes[number] for number in needed], schedule, values):
+    for group in groups([sizes[number] for number in needed], schedule, codec.batch):
         blocks = [needed[place] for place in group]
         stacks = Stacks([Stack(from_words(container.blocks[one].content)) for one in blocks])
         try:
@@ -184,7 +178,7 @@ def decompress_images(
                 stacks, schedule.sizes(sizes[blocks[0]]), container.order, done
             )
         except DamagedError as error:
-            raise UsageError(f"{path} is damaged: {error}") from error
+            raise UsageError(f"{path} is damaged: block {blocks[0]} cannot be decoded.") from error
         for number, block in zip(blocks, images, strict=True):
             block = block[order_of(codec, block, "free")] if container.order == "free" else block
             if checksum(block) != container.blocks[number].check:

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from acn_lightning.compression.codec import Codec, pixels_of
+from acn_lightning.compression.codec import Codec, batch_of, pixels_of
 from acn_lightning.compression.latents import FINE, ExactPrior
 from acn_lightning.compression.pixels import can_code
 from acn_lightning.module import ACN
 from acn_lightning.networks.base import Component
 from acn_lightning.networks.decoders import ConvDecoder, Decoder, PixelCNNDecoder
 from acn_lightning.networks.encoders import ConvEncoder
-from acn_lightning.networks.exact import LIMITS, exactly, mean_square, rounded, settle
+from acn_lightning.networks.exact import LIMITS, TABLES, exactly, mean_square, root, rounded, settle
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
 from acn_lightning.networks.shapes import FreeShape, Shape, SphereShape, WhiteShape
@@ -98,8 +98,9 @@ def encoder_of(module: ACN, arithmetic: str) -> Callable[[Tensor], Tensor]:
 
         def encode_float(images: UInt8[Tensor, "n channel height width"]) -> Tensor:
             with eval_mode(module):  # one by one, as results may depend on the batch
-                codes = [module(image[None].float() / 255).mean for image in images]
-            return settle(torch.cat(codes).double())
+                each = images.to(module.device).split(1)
+                codes = torch.cat([module(image.float() / 255).mean for image in each])
+            return settle(codes.cpu().double())
 
         return encode_float
     if type(module.encoder) is not ConvEncoder or type(module.shape) not in SHAPES:
@@ -109,10 +110,11 @@ def encoder_of(module: ACN, arithmetic: str) -> Callable[[Tensor], Tensor]:
             "be read only in an environment like this one."
         )
     encoder, shape = exactly(module.encoder), exact_shape(module.shape)
+    batch = batch_of(module.decoder)
 
     @torch.no_grad()
     def encode(images: UInt8[Tensor, "n channel height width"]) -> Float[Tensor, "n code"]:
-        means = [encoder(pixels_of(some)).mean for some in images.split(256)]
+        means = [encoder(pixels_of(some)).mean for some in images.split(batch)]
         return shape(torch.cat(means))
 
     return encode
@@ -122,14 +124,15 @@ def exact_shape(shape: Shape) -> Callable[[Tensor], Tensor]:
     """A shape's function from means to codes, in exact arithmetic."""
     if isinstance(shape, WhiteShape):
         centre = rounded(shape.mean, 16)
-        factor = shape.scale / torch.sqrt(shape.variance.double().clamp(min=0) + 1e-12)
-        return lambda mean: settle((mean - centre.cpu()) * factor.cpu())
+        deviation = root(shape.variance.cpu().double().clamp(min=0) + 1e-12)
+        factor = torch.full_like(deviation, shape.scale) / deviation
+        return lambda mean: settle((mean - centre) * factor)
     if isinstance(shape, SphereShape):
         radius = shape.radius
 
         def on_sphere(mean: Tensor) -> Tensor:
             inside = mean.clamp(-LIMITS[0], LIMITS[0])
-            norm = torch.sqrt(mean_square(inside) * mean.shape[1]).clamp(min=1e-12)
+            norm = root(mean_square(inside) * mean.shape[1]).clamp(min=1e-12)
             return settle(radius * (inside / norm))
 
         return on_sphere
@@ -139,11 +142,14 @@ def exact_shape(shape: Shape) -> Callable[[Tensor], Tensor]:
 # ---------------------------------------------------------------- identity
 
 
-def fingerprint(module: ACN, config: dict[str, Any], image_shape: tuple[int, ...]) -> bytes:
-    """32 bytes that identify the networks, their weights and the stored codes."""
-    parts = ("code_size", "encoder", "shape", "prior", "decoder", "likelihood")
-    described = {name: config["model"].get(name) for name in parts} | {"images": image_shape}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+def fingerprint(module: ACN, image_shape: tuple[int, ...]) -> bytes:
+    """32 bytes that identify what a file depends on: the kinds of the networks, their weights and
+    the stored codes. Options that matter otherwise show in the names or shapes of weights."""
+    shape, decoder = module.shape, module.decoder
+    parts = (module.encoder, shape, module.prior, decoder, decoder.likelihood)
+    described: list[Any] = [type(part).__name__ for part in parts]
+    described += [getattr(shape, "scale", None), getattr(shape, "radius", None), *image_shape]
+    digest = hashlib.sha256(json.dumps(described).encode())
     tensors = {
         f"{name}.{key}": tensor
         for name in ("encoder", "shape", "prior", "decoder")
@@ -168,6 +174,8 @@ def probe(codec: Codec, image_shape: tuple[int, ...]) -> bytes:
     with torch.no_grad():
         parameters = codec.decoder.describe(z, pixels_of(images))
         numbers = [codes, parameters, *codec.prior.given(codes)]
+    numbers += [table().values.double() for table in TABLES]
+    numbers.append(torch.tensor(codec.posterior.table).double())
     digest = hashlib.sha256()
     for one in numbers:
         digest.update(one.contiguous().numpy().astype("<f8").tobytes())

@@ -76,7 +76,7 @@ def list_files(paths: Sequence[str]) -> dict[str, Path]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if is_visible(one, path))
-            odd = [one for one in inside if one.suffix.lower() not in SUFFIXES]
+            odd = [one for one in inside if one.is_dir() or one.suffix.lower() not in SUFFIXES]
             if odd or not inside:
                 what = f"{odd[0]}, which is not one" if odd else "none"
                 raise UsageError(
@@ -95,9 +95,10 @@ def list_files(paths: Sequence[str]) -> dict[str, Path]:
 
 
 def is_visible(path: Path, root: Path) -> bool:
-    """Whether a path within a folder is a file and not hidden."""
+    """Whether a path within a folder is not hidden, and a file or a link to a folder, whose files
+    would not be found."""
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return not hidden and not path.is_dir()
+    return not hidden and (path.is_symlink() or not path.is_dir())
 
 
 def read_pixels(

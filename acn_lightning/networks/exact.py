@@ -49,7 +49,13 @@ def settle(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def rounded(x: Float[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:
     """Numbers as float64, rounded to multiples of 2^-bits."""
-    return (x.detach().double() * 2.0**bits).round() / 2.0**bits
+    return (x.detach().cpu().double() * 2.0**bits).round() / 2.0**bits
+
+
+def root(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The square root as IEEE 754 defines it. PyTorch's float64 root on the CPU is a library's,
+    which is now and then one unit off."""
+    return torch.from_numpy(np.sqrt(x.numpy()))
 
 
 def mean_square(x: Float[Tensor, "... n"]) -> Float[Tensor, "... 1"]:
@@ -146,6 +152,9 @@ def prior_scale() -> Table:
     return Table(lambda x: np.sqrt(1 + np.exp(2 * x)), -9, 10, None)
 
 
+TABLES = (tanh, gate, sigmoid, normal, bell, exponential, prior_scale)
+
+
 def cumulative(table: Table, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """A symmetric distribution's cumulative function at any settled number, from its table for
     arguments up to 0."""
@@ -170,8 +179,8 @@ def freeze(twin: nn.Linear | nn.Conv2d, layer: nn.Linear | nn.Conv2d) -> float:
     limit = next((one for one in LIMITS if bool((sums * one < room).all())), None)
     if limit is None:  # also if a weight is NaN
         raise UsageError(
-            "arithmetic=exact: weights of this model are too large for it, or not finite: their "
-            f"absolute values add up to {float(sums.max()):.4g} for one output."
+            "The model's weights are too large for exact arithmetic, or not finite: for one output "
+            f"their absolute values add up to {float(sums.max()):.4g}."
         )
     twin.weight = nn.Parameter(weight, requires_grad=False)
     twin.bias = nn.Parameter(bias, requires_grad=False)
@@ -220,7 +229,8 @@ class ExactGroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         grouped = x.clamp(-LIMITS[0], LIMITS[0]).unflatten(1, (self.groups, -1)).flatten(2)
         apart = grouped - settle(grouped.sum(2, keepdim=True) / grouped.shape[2])
-        inverse = 1 / torch.sqrt(mean_square(apart) + self.eps)
+        deviation = root(mean_square(apart) + self.eps)
+        inverse = torch.ones_like(deviation) / deviation
         return settle(settle(apart * inverse).view_as(x) * self.scale) + self.bias
 
 
@@ -284,9 +294,7 @@ def exactly(network: nn.Module) -> nn.Module:
         if list(layer.children()) or isinstance(layer, KEPT):
             continue
         if type(layer) not in REPLACED:
-            raise UsageError(
-                f"arithmetic=exact: the layer {type(layer).__name__} has no such form."
-            )
+            raise UsageError(f"The layer {type(layer).__name__} has no form in exact arithmetic.")
         replacement = REPLACED[type(layer)](layer)
         if not path:
             return replacement

@@ -72,7 +72,7 @@ class SphereShape(Shape, kind="sphere"):
     def __init__(self, code_size: int, *, radius: float = 0.8) -> None:
         super().__init__()
         check_positive("radius", radius)
-        self.radius = radius * code_size**0.5
+        self.radius = radius * math.sqrt(code_size)
 
     def forward(self, mean: Float[Tensor, "batch code"]) -> Float[Tensor, "batch code"]:
         return self.radius * normalize(mean, dim=1)

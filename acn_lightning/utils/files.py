@@ -27,8 +27,8 @@ PARTIAL = re.compile(r"\.acn-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{16}\.partial
 
 @contextmanager
 def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yields a new temporary file beside `path` to write to. Once it is written, it replaces `path`.
-    On an error it is deleted, and the old file is unchanged.
+    """Yields a new temporary file beside `path` to write to. Once it is written, it replaces
+    `path`. On an error it is deleted, and the old file is unchanged.
 
     Args:
         path: the file to write; its folder is created.
