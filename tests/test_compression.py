@@ -27,7 +27,7 @@ from acn_lightning.compression.symbols import (
     push,
     push_numbers,
 )
-from acn_lightning.config.compose import compose
+from acn_lightning.config.compose import compose, experiments
 from acn_lightning.evaluation.costs import order_nats
 from acn_lightning.experiment.build import DataSpec, build_module
 from acn_lightning.inference.trained_model import TrainedACN
@@ -331,6 +331,18 @@ def test_colour_images_come_back(order):
     images = some_images(9, acn.image_shape, binary=False)
     container = compress_images(acn, images, Options(order))
     assert in_order(decompress_images(acn, container, "x"), order) == in_order(images, order)
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_images_of_every_experiment_come_back(name):
+    config = compose(name)
+    small = ["model.decoder.layers=2", "model.decoder.map_channels=8"]
+    pixelcnn = config["model"]["decoder"]["kind"] == "pixelcnn"
+    channels = 1 if name in ("digits", "mnist", "fashion_mnist") else 3
+    acn = model(name, *small[: 2 * pixelcnn], image_shape=(channels, 3, 4))
+    images = some_images(3, acn.image_shape, acn.module.decoder.likelihood.binary)
+    container = compress_images(acn, images, Options())
+    assert torch.equal(decompress_images(acn, container, "x"), images)
 
 
 def test_more_images_than_stored_codes_and_one_stored_code():
