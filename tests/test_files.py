@@ -155,15 +155,21 @@ def test_a_path_that_cannot_be_written_is_named():
     assert left() == ["file"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP])
+def number(request):
+    """A signal that nobody handles or ignores, though nohup may have started the tests."""
+    before = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_signal_leaves_nothing_half_written(number):
-    before = signal.getsignal(number)
     with pytest.raises(InterruptionError) as raised, stopping(), new_folder(Path("out")) as beside:
         write(beside)
         os.kill(os.getpid(), number)
     assert raised.value.status == 128 + number
     assert left() == []
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored():
