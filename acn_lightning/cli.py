@@ -7,11 +7,8 @@ import argparse
 import inspect
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -19,6 +16,7 @@ from typing import Any
 
 from acn_lightning.commands import all_commands
 from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
+from acn_lightning.utils.signals import handling
 
 DESCRIPTION = """\
 Associative Compression Networks: representations from a generative model.
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, unknown = make_parser().parse_known_args(arguments)
     words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
-        with stopping():
+        with handling(("SIGTERM", "SIGHUP"), leave):
             print_result(call(parsed.command, words))
         return 0
     except (UsageError, TrainingError) as error:
@@ -69,26 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Ends a command at SIGTERM and SIGHUP as at Ctrl-C, so that it removes what it has half
-    written. Signals that the caller ignores stay ignored, as under nohup."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can handle signals
-        return
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends a command at a signal as at Ctrl-C, so that it removes what it has half written.
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise InterruptionError(None, 128 + number)
-
-    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
-    heard = [one for one, handler in before.items() if handler == signal.SIG_DFL]
-    for one in heard:
-        signal.signal(one, leave)
-    try:
-        yield
-    finally:
-        for one in heard:
-            signal.signal(one, before[one])
+    Raises:
+        InterruptionError: always.
+    """
+    raise InterruptionError(None, 128 + number)
 
 
 def complain(error: str) -> int:

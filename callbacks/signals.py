@@ -14,8 +14,9 @@ from torch import Tensor
 from acn_lightning.callbacks.checkpoints import LastCheckpoint
 from acn_lightning.utils.distributed import single_process
 from acn_lightning.utils.errors import InterruptionError
+from acn_lightning.utils.signals import handling
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP")
 """A scheduler's stop, its warning before the time limit (with `sbatch --signal=USR1@300`), Ctrl-C,
 and a terminal that closes."""
 
@@ -50,13 +51,8 @@ class StopOnSignal(Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handles signals here while the body of the `with` statement runs."""
-        heard = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]  # by nohup
-        before = {one: signal.signal(one, self._hear) for one in heard}
-        try:
+        with handling(SIGNALS, self._hear):
             yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010

@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from acn_lightning.cli import stopping
+from acn_lightning.cli import leave
 from acn_lightning.utils import files
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from acn_lightning.utils.files import new_file, new_folder, partial_name, replacing
+from acn_lightning.utils.signals import handling
+
+
+def listening():
+    return handling(("SIGTERM", "SIGHUP"), leave)
+
 
 WRITERS = (replacing, new_file, new_folder)
 
@@ -164,7 +170,7 @@ def number(request):
 
 
 def test_a_signal_leaves_nothing_half_written(number):
-    with pytest.raises(InterruptionError) as raised, stopping(), new_folder(Path("out")) as beside:
+    with pytest.raises(InterruptionError) as raised, listening(), new_folder(Path("out")) as beside:
         write(beside)
         os.kill(os.getpid(), number)
     assert raised.value.status == 128 + number
@@ -176,7 +182,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored():
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stopping():
+        with listening():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

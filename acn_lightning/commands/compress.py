@@ -53,15 +53,14 @@ def compress(
     from itertools import pairwise
     from pathlib import Path
 
-    from acn_lightning.commands._inputs import originals, trained
+    from acn_lightning.commands._inputs import originals, trained_for
     from acn_lightning.compression.container import from_bytes, to_bytes
     from acn_lightning.compression.files import Options, compress_images, decompress_images
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import new_file
     from acn_lightning.utils.progress import progress_bar
 
-    theirs = [word for word in overrides if word.startswith("data.")]
-    acn, _ = trained(checkpoint, [word for word in overrides if word not in theirs], "model")
+    acn, _, theirs = trained_for(checkpoint, images[0], overrides)
     nearest = acn.config["evaluation"]["unconditional_codes"]
     options = Options(order, block, arithmetic, nearest)
     with new_file(Path(out)) as beside:

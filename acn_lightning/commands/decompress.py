@@ -86,10 +86,8 @@ def parse_numbers(words: str, count: int) -> list[int]:
 
 def write_png(image: "Tensor", path: "Path") -> None:
     """Writes an image (C, H, W) to a new file."""
-    from PIL import Image
+    from acn_lightning.inference.figures import as_picture
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    array = image.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
     with path.open("xb") as file:
-        picture.save(file, "PNG")
+        as_picture(image.permute(1, 2, 0).numpy()).save(file, "PNG")

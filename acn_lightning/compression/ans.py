@@ -68,11 +68,6 @@ class Stack:
         return self.head & MASK
 
     @property
-    def bits(self) -> int:
-        """Bits on the stack."""
-        return 32 * len(self.bulk) + self.head.bit_length()
-
-    @property
     def words(self) -> list[int]:
         """The content, as words of 32 bits."""
         head = [self.head & 0xFFFFFFFF, self.head >> 32]

@@ -26,7 +26,7 @@ class Options(NamedTuple):
 
     Attributes:
         order: "keep", "free" or "tour".
-        block: images in a block; None for `default_block`.
+        block: images in a block; None for the usual number, see `block_of`.
         arithmetic: of the encoder, "exact" or "float".
         nearest: stored codes, those nearest to z, among which the unconditional prior's is chosen.
     """

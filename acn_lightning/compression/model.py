@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acn_lightning.compression.codec import Codec, batch_of, pixels_of
 from acn_lightning.compression.latents import FINE, ExactPrior
-from acn_lightning.compression.pixels import can_code
+from acn_lightning.compression.pixels import CODED
 from acn_lightning.module import ACN
 from acn_lightning.networks.base import Component
 from acn_lightning.networks.decoders import ConvDecoder, Decoder, PixelCNNDecoder
@@ -43,9 +43,8 @@ def codec_of(module: ACN, nearest: int, arithmetic: str = "exact") -> Codec:
     check_finite(module)
     check_part(module.prior, "prior", (MixturePrior, StandardNormalPrior))
     check_part(module.decoder, "decoder", (ConvDecoder, PixelCNNDecoder))
+    check_part(module.decoder.likelihood, "likelihood", CODED)
     decoder = cast(Decoder, exactly(module.decoder))
-    if not can_code(decoder.likelihood):
-        refuse(decoder.likelihood, "likelihood")
     mixes = isinstance(module.prior, MixturePrior)
     prior = cast(MixturePrior, exactly(module.prior)) if mixes else None
     codes = settle(module.bank.codes[module.bank.rows].detach().cpu().double())
@@ -67,26 +66,17 @@ def check_finite(module: ACN) -> None:
             raise UsageError(f"The checkpoint's {name} holds numbers that are not finite.")
 
 
-def check_part(part: Component, name: str, known: tuple[type, ...]) -> None:
-    """Checks that a part is of a built-in kind. A kind of one's own may compute anything.
+def check_part(part: Component, name: str, known: Collection[type]) -> None:
+    """Checks that a part is of a built-in kind. A subclass may compute anything.
 
     Raises:
         UsageError: it is not.
     """
     if type(part) not in known:
-        refuse(part, name)
-
-
-def refuse(part: object, name: str) -> None:
-    """Refuses a part.
-
-    Raises:
-        UsageError: always.
-    """
-    raise UsageError(
-        f"model.{name}.kind: {type(part).__name__} cannot be used to compress. Files need parts "
-        "that compute the same numbers on every machine; the built-in ones do."
-    )
+        raise UsageError(
+            f"model.{name}.kind: {type(part).__name__} cannot be used to compress. Files need "
+            "parts that compute the same numbers on every machine; the built-in ones do."
+        )
 
 
 # ---------------------------------------------------------------- encoder

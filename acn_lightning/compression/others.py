@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 from torch import Tensor
 
+from acn_lightning.inference.figures import as_picture
 from acn_lightning.utils.optional import package_if_installed
 from acn_lightning.utils.progress import progress_bar
 
@@ -90,11 +91,6 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def as_picture(array: np.ndarray) -> Image.Image:
-    """An array (H, W, C) as a picture."""
-    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def mosaics(arrays: np.ndarray) -> Iterator[Image.Image]:

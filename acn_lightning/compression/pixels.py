@@ -9,15 +9,14 @@ from torch import Tensor
 from acn_lightning.compression.symbols import Binary, TwoStage, Variables
 from acn_lightning.networks.distributions import LEVELS, channel_pairs
 from acn_lightning.networks.exact import (
-    BITS,
     cumulative,
     exponential,
-    rounded,
     settle,
     sigmoid,
     tanh,
 )
 from acn_lightning.networks.likelihoods import (
+    LOG_SCALES,
     BernoulliLikelihood,
     CategoricalLikelihood,
     Likelihood,
@@ -38,15 +37,10 @@ def channels_of(likelihood: Likelihood, parameters: Float[Tensor, "n parameter"]
     """The channels of n pixels as variables.
 
     Args:
-        likelihood: one that `can_code` accepts.
+        likelihood: in exact arithmetic, of a kind in `CODED`.
         parameters: of each pixel, settled.
     """
     return CODED[type(likelihood)](likelihood, parameters)
-
-
-def can_code(likelihood: object) -> bool:
-    """Whether a likelihood's pixels can be coded: no subclass can, as it may change anything."""
-    return type(likelihood) in CODED
 
 
 def levels_of(likelihood: Likelihood) -> int:
@@ -66,10 +60,7 @@ def bernoulli(likelihood: BernoulliLikelihood, parameters: Tensor) -> Channel:
 def categorical(likelihood: CategoricalLikelihood, parameters: Tensor) -> Channel:
     """Channels with a free probability for each value, given the earlier channels."""
     logits = parameters.unflatten(1, (likelihood.channels, LEVELS))
-    pairs = channel_pairs(likelihood.channels)
-    tables = {
-        pair: rounded(table, BITS) for pair, table in zip(pairs, likelihood.tables, strict=True)
-    }
+    tables = dict(zip(channel_pairs(likelihood.channels), likelihood.tables, strict=True))
 
     def channel(number: int, earlier: Sequence[Tensor]) -> Variables:
         own = logits[:, number]
@@ -100,7 +91,7 @@ def logistic_mixture(likelihood: LogisticMixtureLikelihood, parameters: Tensor) 
     parts = parameters.unflatten(1, (likelihood.mixtures, sum(likelihood.parts)))
     logits, means, log_scales, slopes = parts.split(likelihood.parts, dim=2)
     weights = softmax(logits[..., 0])
-    inverse = exponential()(-log_scales.clamp(-7, 10)).double()
+    inverse = exponential()(-log_scales.clamp(*LOG_SCALES)).double()
     slopes = tanh()(slopes)
     pairs = channel_pairs(means.shape[2])
 
@@ -144,7 +135,7 @@ def on_scale(levels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     return settle((2.0 * levels.double() - (LEVELS - 1)) / (LEVELS - 1))
 
 
-CODED: dict[type, Callable[..., Channel]] = {
+CODED: dict[type, Callable[..., Channel]] = {  # not their subclasses, which may change anything
     BernoulliLikelihood: bernoulli,
     CategoricalLikelihood: categorical,
     LogisticMixtureLikelihood: logistic_mixture,

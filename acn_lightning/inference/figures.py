@@ -95,5 +95,9 @@ def grid(
             top = pad + i * (tall + pad)
             left = pad + j * (wide + pad) + (gap if apart and j >= apart else 0)
             canvas[:, top : top + tall, left : left + wide] = image
-    array = canvas.permute(1, 2, 0).numpy()
-    return Image.fromarray(array.squeeze(2) if channels == 1 else array)
+    return as_picture(canvas.permute(1, 2, 0).numpy())
+
+
+def as_picture(array: np.ndarray) -> Image.Image:
+    """An array (H, W, C) of bytes, C = 1 or 3, as a picture."""
+    return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)

@@ -42,7 +42,7 @@ FINE_BITS = 26
 def settle(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Rounds float64 numbers below 2^35 to multiples of 2^-16, half to even.
 
-    In float64, numbers from 2^36 to 2^37 are 2^-16 apart, so that adding one rounds.
+    In float64, numbers from 2^36 to 2^37 are 2^-16 apart, so adding such a number rounds.
     """
     return (x + 1.5 * 2.0 ** (52 - BITS)).sub_(1.5 * 2.0 ** (52 - BITS))
 
@@ -91,8 +91,7 @@ class Table:
         bits: int | None,
         step: int = BITS,
     ) -> None:
-        self.function, self.low, self.high = function, low, high
-        self.bits, self.step = bits, step
+        self.low, self.high, self.bits, self.step = low, high, bits, step
         values = function(self.arguments())
         if bits is None:
             values = values.astype(np.float32)
@@ -284,13 +283,15 @@ def exactly(network: nn.Module) -> nn.Module:
     numbers.
 
     Only for networks whose own code does nothing but call layers, join tensors, and add and
-    multiply: those whose class says so by `exact`.
+    multiply. `compression/model.py` lists them.
 
     Raises:
         UsageError: a layer has no exact form, or weights are too large or not finite.
     """
     twin = copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
     for path, layer in [*twin.named_modules()]:
+        for table in layer if isinstance(layer, nn.ParameterList) else ():
+            table.data = rounded(table, BITS)
         if list(layer.children()) or isinstance(layer, KEPT):
             continue
         if type(layer) not in REPLACED:

@@ -14,6 +14,9 @@ from acn_lightning.networks.distributions import (
 )
 from acn_lightning.utils.errors import UsageError
 
+LOG_SCALES = (-7, 10)
+"""Bounds of a logistic's log scale."""
+
 
 class Likelihood(Component, key="model.likelihood.kind"):
     """Maps a decoder's output (B, P, H, W) to a distribution over images: batch shape (B,), event
@@ -85,5 +88,5 @@ class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
         # The bounds keep a logistic from becoming so narrow that a bin's edges are steps, or so
         # wide that a bin's share of it rounds to 0.
         return LogisticMixturePixels(
-            logits.squeeze(2), means, log_scales.clamp(-7, 10), torch.tanh(slopes)
+            logits.squeeze(2), means, log_scales.clamp(*LOG_SCALES), torch.tanh(slopes)
         )
