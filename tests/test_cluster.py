@@ -61,7 +61,7 @@ def test_slurm_warns_with_a_signal_that_a_run_listens_to():
 
     asked = dict(re.findall(r"#SBATCH --(signal|requeue|open-mode)=?(\w*)",
                             (FOLDER / "slurm.sbatch").read_text()))  # fmt: skip
-    assert f"SIG{asked['signal']}" in [one.name for one in SIGNALS]
+    assert f"SIG{asked['signal']}" in SIGNALS
     assert {"requeue", "open-mode"} <= asked.keys()
 
 
