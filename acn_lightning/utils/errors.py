@@ -1,12 +1,28 @@
 """Errors that a user can fix: one line that names what is wrong and the way out."""
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+
+MACHINE = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EIO", "EREMOTEIO", "ENOSPC", "EDQUOT", "EROFS",
+        "ESTALE", "ETIMEDOUT", "EHOSTDOWN",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Errors of the machine or its disks, not of a file's content: the next file would fail too."""
 
 
 class UsageError(ValueError):
     """An input is wrong. The `acn` command prints this one line and exits with status 2."""
+
+
+class UnreadableError(UsageError):
+    """A file's content is wrong. The other files may be fine, so a caller may leave it out."""
 
 
 class TrainingError(RuntimeError):
@@ -24,6 +40,39 @@ class InterruptionError(Exception):
     def __init__(self, checkpoint: Path | None, status: int) -> None:
         super().__init__(checkpoint, status)
         self.checkpoint, self.status = checkpoint, status
+
+
+@contextmanager
+def foreign(complaint: str, name: object) -> Iterator[None]:
+    """A boundary to code of other packages that parses an input: whatever that code raises there
+    becomes one line that names the input.
+
+    Args:
+        complaint: what the error begins with, such as "data.root: a.png cannot be read".
+        name: the file, for errors of the machine.
+
+    Raises:
+        UnreadableError: the code rejected the input.
+        UsageError: the input needs more memory than there is.
+        OSError: the machine failed (disk, memory, file handles), which is not the input's fault.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except MemoryError as error:
+        raise UsageError(f"{complaint}: it needs more memory than there is.") from error
+    except OSError as error:
+        if error.errno in MACHINE:
+            raise OSError(error.errno, error.strerror or "", str(name)) from error
+        raise UnreadableError(f"{complaint} ({one_line(error)}).") from error
+    except Exception as error:
+        raise UnreadableError(f"{complaint} ({one_line(error)}).") from error
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An error's message on one line, or its type if it has none."""
+    return " ".join(str(error).split()).rstrip(".")[:limit] or type(error).__name__
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

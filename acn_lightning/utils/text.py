@@ -1,0 +1,38 @@
+"""Text from outside, made fit for where it goes: a terminal, a text file, a spreadsheet."""
+
+import os
+
+
+def printable(text: object) -> str:
+    """Text on one line for a terminal. Control characters, which could move the cursor or hide
+    other text, and bytes that are not UTF-8 are shown as escapes.
+
+    Example:
+        >>> printable("a\\nb\\x1b[2J")
+        'a\\\\nb\\\\x1b[2J'
+    """
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text)
+    )
+
+
+def as_text(path: str | os.PathLike[str]) -> str:
+    """A file's name as Unicode, for files and pages. A name may be any bytes: those that are not
+    UTF-8, which Python keeps as lone surrogates, become escapes.
+
+    Example:
+        >>> as_text(b"caf\\xe9.png".decode("utf-8", "surrogateescape"))
+        'caf\\\\udce9.png'
+    """
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a CSV file. A spreadsheet would run one that begins like a formula, so it
+    gets an apostrophe in front (OWASP, "CSV Injection").
+
+    Example:
+        >>> cell("=1+1.png")
+        "'=1+1.png"
+    """
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
