@@ -27,7 +27,7 @@ from acn_lightning.optimization import ConstantSchedule, OptimizerFactory, Sched
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.distributed import gather, of_this_rank, world_size
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
 
 COSTS = ("rate", "distortion", "total")
 """Costs averaged over the images of an epoch, a validation and a test."""
@@ -92,13 +92,9 @@ class ACN(LightningModule):
         free_nats: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value in [
-            ("rate_weight", rate_weight),
-            ("warmup_epochs", warmup_epochs),
-            ("free_nats", free_nats),
-        ]:
-            if not 0 <= value < math.inf:
-                raise UsageError(f"model.{name}: must be finite and at least 0, not {value}.")
+        check_range("model.rate_weight", rate_weight, 0, 1e9)
+        check_range("model.warmup_epochs", warmup_epochs, 0, 1e9)
+        check_range("model.free_nats", free_nats, 0, 1e9)
         self.encoder, self.shape = encoder, shape
         self.prior, self.decoder = prior, decoder
         self.bank, self.index = bank, index

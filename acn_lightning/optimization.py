@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, check_range
 from acn_lightning.utils.registry import Registered, foreign_options, import_object, is_path
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -79,14 +79,13 @@ class Schedule(Registered, key="schedule.kind"):
         needs_end: whether the schedule depends on the number of steps in the run.
 
     Raises:
-        UsageError: `warmup_steps` is below 0.
+        UsageError: `warmup_steps` is out of range.
     """
 
     needs_end = False
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
-        if warmup_steps < 0:
-            raise UsageError(f"schedule.warmup_steps: {warmup_steps} is below 0.")
+        check_range("schedule.warmup_steps", warmup_steps, 0, 10**9)
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: int, steps: float) -> float:

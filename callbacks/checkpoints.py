@@ -7,9 +7,11 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from acn_lightning.checkpoint import LAST, NEW, rotate
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
+from acn_lightning.utils.files import replacing
 
 
 class LastCheckpoint(Checkpoint):
@@ -28,10 +30,8 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: Path, *, keep: int = 2, every_n_steps: int = 0) -> None:
-        if keep < 1:
-            raise UsageError(f"checkpoints.keep: {keep} is below 1.")
-        if every_n_steps < 0:
-            raise UsageError(f"checkpoints.every_n_steps: {every_n_steps} is below 0.")
+        check_range("checkpoints.keep", keep, 1, 1000)
+        check_range("checkpoints.every_n_steps", every_n_steps, 0, 10**9)
         self.folder, self.keep, self.every_n_steps = folder, keep, every_n_steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -76,32 +76,47 @@ class BestCheckpoint(ModelCheckpoint):
 
     A resumed run inherits the best checkpoint of the run before, and copies its file. So it
     remembers the best cost, and its own folder is complete.
+
+    Args:
+        folder: folder to save to.
+        monitor: name of the cost.
+        inherited: the best checkpoint of the run that this one resumes; None if there is none. The
+            path that the run's state names is not followed: a checkpoint may be a stranger's.
     """
 
-    def __init__(self, folder: Path, monitor: str) -> None:
+    def __init__(self, folder: Path, monitor: str, inherited: Path | None = None) -> None:
         super().__init__(
             folder, "best", monitor=monitor, mode="min", save_on_train_epoch_end=True,
             enable_version_counter=False,
         )  # fmt: skip
+        self.inherited = inherited
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_last_batch:  # the costs of an epoch that was cut short cover other images
             super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        inherited = Path(state_dict["best_model_path"])
-        if not inherited.is_file():  # there was no best yet, or its file is gone: start over
+        score = state_dict.get("best_model_score")
+        if self.inherited is None or score is None:  # there was no best yet: start over
             return
-        own = Path(str(self.dirpath)) / inherited.name
-        if own != inherited:
-            rank_zero_only(own.parent.mkdir)(parents=True, exist_ok=True)
-            rank_zero_only(shutil.copy2)(inherited, own)
+        if not isinstance(score, Tensor) or score.ndim or not score.isfinite():
+            raise UsageError("The checkpoint's best cost is not a number.")
+        own = Path(str(self.dirpath)) / self.inherited.name
+        if own != self.inherited:
+            rank_zero_only(copy)(self.inherited, own)
         super().load_state_dict(
-            state_dict
-            | {
+            {
                 "dirpath": str(self.dirpath),
                 "best_model_path": str(own),
+                "best_model_score": score,
                 "kth_best_model_path": str(own),
-                "best_k_models": {str(own): state_dict["best_model_score"]},
+                "kth_value": score,
+                "best_k_models": {str(own): score},
             }
         )
+
+
+def copy(file: Path, to: Path) -> None:
+    """Copies a file; the copy appears whole."""
+    with replacing(to, durable=True) as beside:
+        shutil.copyfile(file, beside)

@@ -15,6 +15,7 @@ from acn_lightning.checkpoint import KEY, LAST
 from acn_lightning.data.subsets import stratified
 from acn_lightning.inference.collection import of_data
 from acn_lightning.inference.embedding import embed
+from acn_lightning.utils.errors import check_range
 from acn_lightning.utils.files import replacing
 
 BEST = {
@@ -51,6 +52,7 @@ class Dashboard(Callback):
     """
 
     def __init__(self, folder: Path, *, checkpoints: bool = True, explorer: int = 2000) -> None:
+        check_range("dashboard.explorer", explorer, 0, 100_000)
         self.folder, self.checkpoints, self.explorer = folder, checkpoints, explorer
 
     @rank_zero_only
@@ -114,7 +116,7 @@ class Dashboard(Callback):
         with replacing(path) as beside:
             beside.write_text(text, "utf-8")
         step = {"trainer/global_step": trainer.global_step}
-        run.log({"explorer": wandb.Html(path.open()), **step})
+        run.log({"explorer": wandb.Html(path.open(encoding="utf-8")), **step})
 
 
 def runs(loggers: list[Logger], kind: str) -> list[Any]:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from acn_lightning.callbacks.typed import acn_of
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
 
 PRETRAINED, FROZEN = "pretrained", "frozen"
 """Names of the optimiser's parameter groups. The remaining parameters are the first group."""
@@ -52,8 +52,8 @@ class Finetune(BackboneFinetuning):
         super().__init__(sys.maxsize if unfreeze_epoch is None else unfreeze_epoch)
         if not 0 < rate <= 1e3:
             raise UsageError(f"finetune.rate: {rate} is not above 0 and at most 1000.")
-        if unfreeze_epoch is not None and unfreeze_epoch < 1:
-            raise UsageError(f"finetune.unfreeze_epoch: {unfreeze_epoch} is below 1.")
+        if unfreeze_epoch is not None:
+            check_range("finetune.unfreeze_epoch", unfreeze_epoch, 1, 10**9)
         if unfreeze_epoch is not None and not freeze:
             raise UsageError("finetune.unfreeze_epoch: nothing is frozen. Set freeze=[...] too.")
         self.freeze_parts, self.unfreeze_epoch, self.rate = list(freeze), unfreeze_epoch, rate

@@ -19,7 +19,7 @@ from acn_lightning.evaluation.costs import Encoded, bits_per_dim, bounds, order_
 from acn_lightning.evaluation.tours import greedy_tour, import_solver, shortened_tour
 from acn_lightning.module import ACN
 from acn_lightning.utils.distributed import gather
-from acn_lightning.utils.errors import TrainingError, UsageError, check_choice
+from acn_lightning.utils.errors import TrainingError, check_choice, check_range
 
 
 class MeasureTest(Callback):
@@ -58,13 +58,9 @@ class MeasureTest(Callback):
         tour_seconds: float = 0.0,
         linear: str = "all",
     ) -> None:
-        for name, value, least in [
-            ("posterior_samples", posterior_samples, 1),
-            ("unconditional_codes", unconditional_codes, 1),
-            ("tour_seconds", tour_seconds, 0),
-        ]:
-            if not least <= value < 1e9:
-                raise UsageError(f"evaluation.{name}: {value} is not from {least} to 1e9.")
+        check_range("evaluation.posterior_samples", posterior_samples, 1, 10_000)
+        check_range("evaluation.unconditional_codes", unconditional_codes, 1, 10**9)
+        check_range("evaluation.tour_seconds", tour_seconds, 0, 10**9)
         check_choice("evaluation.linear", linear, ("all", "codes", "none"))
         if tour_seconds:
             import_solver()  # fail now, not after a day of training

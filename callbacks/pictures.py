@@ -22,7 +22,7 @@ from acn_lightning.inference.projection import project
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.exact import distances_to
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import check_range
 from acn_lightning.utils.files import replacing
 
 VIEWS = 8
@@ -63,13 +63,10 @@ class DrawPictures(Callback):
         samples: int = 32,
         points: int = 2000,
     ) -> None:
-        if every_n_epochs < 0:
-            raise UsageError(f"pictures.every_n_epochs: {every_n_epochs} is below 0.")
-        if images < 1:
-            raise UsageError(f"pictures.images: {images} is below 1.")
-        for name, value in [("samples", samples), ("points", points)]:
-            if value < 0:
-                raise UsageError(f"pictures.{name}: {value} is below 0.")
+        check_range("pictures.every_n_epochs", every_n_epochs, 0, 10**9)
+        check_range("pictures.images", images, 1, 1000)
+        check_range("pictures.samples", samples, 0, 10_000)
+        check_range("pictures.points", points, 0, 100_000)
         self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
         self.samples, self.points = samples, points
 

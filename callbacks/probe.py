@@ -9,7 +9,7 @@ from acn_lightning.data.subsets import stratified
 from acn_lightning.evaluation.diagnostics import probe
 from acn_lightning.inference.embedding import encode
 from acn_lightning.module import ACN
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import check_range
 
 
 class ProbeCodes(Callback):
@@ -35,10 +35,8 @@ class ProbeCodes(Callback):
     def __init__(
         self, *, every_n_epochs: int = 5, images: int = 10_000, linear: bool = True
     ) -> None:
-        if every_n_epochs < 0:
-            raise UsageError(f"probe.every_n_epochs: {every_n_epochs} is below 0.")
-        if images < 10:
-            raise UsageError(f"probe.images: {images} is below 10.")
+        check_range("probe.every_n_epochs", every_n_epochs, 0, 10**9)
+        check_range("probe.images", images, 10, 10_000_000)
         self.every_n_epochs, self.images, self.linear = every_n_epochs, images, linear
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,7 +9,7 @@ import torch
 from acn_lightning.config.compose import complete, compose
 from acn_lightning.data import ImageData, Source, Split, Splits
 from acn_lightning.experiment.build import build, make_callbacks
-from acn_lightning.experiment.restore import imports_of
+from acn_lightning.experiment.carried import imports_of
 from acn_lightning.networks.priors import MixturePrior
 from acn_lightning.optimization import CosineSchedule, OptimizerFactory
 from acn_lightning.utils.errors import UsageError

@@ -18,7 +18,7 @@ from acn_lightning.data.dataset import Batch, IndexedImages
 from acn_lightning.data.loader import ResumableLoader, ResumableSampler, keep_whole
 from acn_lightning.data.sources.base import Source, Splits
 from acn_lightning.data.subsets import held_out_rows, some_rows
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, check_range
 from acn_lightning.utils.registry import find_class, make, whose
 from acn_lightning.utils.registry import options as keyword_options
 
@@ -78,8 +78,7 @@ class ImageData(LightningDataModule):
         self.reader = source if isinstance(source, Source) else make_source(source, options)
         self.source = source if isinstance(source, str) else type(source).__name__
         check_choice("data.binarisation", binarisation, BINARISATIONS)
-        if batch_size < 1:
-            raise UsageError(f"data.batch_size: {batch_size} is below 1.")
+        check_range("data.batch_size", batch_size, 1, 10_000_000)
         if validation < 0 or (validation >= 1 and isinstance(validation, float)):
             raise UsageError(
                 f"data.validation: {validation} is neither a fraction below 1 nor a whole number."

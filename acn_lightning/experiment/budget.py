@@ -14,7 +14,7 @@ from acn_lightning.config.compose import Plain
 from acn_lightning.config.sections import Budget
 from acn_lightning.data import ImageData
 from acn_lightning.experiment.build import build_for, read_data
-from acn_lightning.experiment.restore import config_of
+from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError

@@ -26,7 +26,7 @@ from acn_lightning.networks.shapes import Shape
 from acn_lightning.optimization import OptimizerFactory, Schedule
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.index import NeighbourIndex
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.registry import find_class, make
 
 
@@ -109,8 +109,7 @@ def build_module(config: Plain, about: DataSpec) -> ACN:
     """
     model = {key: value for key, value in config["model"].items() if key not in PARTS}
     code_size = model.pop("code_size")
-    if code_size < 1:
-        raise UsageError(f"model.code_size: {code_size} is below 1.")
+    check_range("model.code_size", code_size, 1, 65_536)
     index = make_index(config, code_size, len(about.rows))
     module = ACN(
         **make_networks(config["model"], code_size, about),

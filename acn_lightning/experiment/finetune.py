@@ -10,7 +10,7 @@ from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import Plain, compose
 from acn_lightning.config.schema import options
-from acn_lightning.experiment.restore import carried_config
+from acn_lightning.experiment.carried import carried_config
 from acn_lightning.experiment.resume import Resumed
 from acn_lightning.module import ACN
 from acn_lightning.networks.weights import describe_report, load_matching

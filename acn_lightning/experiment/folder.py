@@ -16,8 +16,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain, to_yaml
-from acn_lightning.experiment.trainer import in_one_line, raised_by_lightning
-from acn_lightning.utils.errors import InterruptionError, UsageError
+from acn_lightning.experiment.trainer import raised_by_lightning
+from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
 from acn_lightning.utils.files import replacing
 
 AUTO = "auto"
@@ -96,11 +96,11 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         except (MisconfigurationException, ValueError, ZeroDivisionError) as error:
             # Lightning checks some arguments only now. Errors in our own code are not wrong input.
             if raised_by_lightning(error):
-                raise UsageError(f"trainer: {in_one_line(error)}") from error
+                raise UsageError(f"trainer: {one_line(error)}") from error
             raise
         except Exception as error:
             if (wandb := sys.modules.get("wandb")) and isinstance(error, wandb.Error):
-                raise UsageError(f"logger=wandb: {in_one_line(error)}") from error
+                raise UsageError(f"logger=wandb: {one_line(error)}") from error
             raise
     except UsageError:
         # Only by who holds the lock: another run may have created it in the meantime.

@@ -1,22 +1,25 @@
 """What a run resumes from, and what it may change when it resumes."""
 
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from acn_lightning.checkpoint import newest_checkpoint
-from acn_lightning.config.compose import Plain, complete, compose
+from acn_lightning.checkpoint import newest_checkpoint, read_checkpoint
+from acn_lightning.config.compose import Plain, complete, compose, flatten
 from acn_lightning.experiment.budget import with_sizes_of
-from acn_lightning.experiment.folder import AUTO
-from acn_lightning.experiment.restore import (
+from acn_lightning.experiment.carried import (
     carried_config,
     config_of,
+    divide,
     imports_of,
+    merged,
     refuse_changes,
     refuse_imports,
     refuse_other_networks,
 )
+from acn_lightning.experiment.folder import AUTO
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.registry import is_path
 
 
 class Resumed(NamedTuple):
@@ -75,36 +78,32 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
 
 
 def own_config(resumed: Resumed, config: Plain) -> Plain:
-    """The config that a checkpoint carries, for a command with a complete config of its own.
+    """The config that a checkpoint carries, for a command with a complete config of its own, which
+    decides the rest.
 
     Raises:
         UsageError: it would import code that the command's config does not.
     """
-    # A run may change its callbacks when it resumes, so the checkpoint's are not imported.
-    kept = config_of(resumed.content) | {"callbacks": config["callbacks"]}
-    named = imports_of(config)
-    refuse_imports(kept, named)
-    before = {key: path for key, path in imports_of(kept).items() if key in named}
+    kept, _ = divide(config_of(resumed.content))
+    _, rest = divide(config)
+    named = dict(flatten(config))
+    before = {key: path for key, path in imports_of(kept).items() if is_path(named.get(key))}
     refuse_changes(before, {key: named[key] for key in before}, lambda key: True)
-    return complete(kept)
+    refuse_imports(kept, named)
+    if kept["data"].get("source") != config["data"]["source"]:
+        rest.pop("data", None)
+    return complete(merged(rest, kept))
 
 
-def check_processes(checkpoint: Mapping[str, Any], processes: int) -> None:
-    """Checks that a checkpoint saved mid-epoch resumes with the same world size.
-
-    Raises:
-        UsageError: the world size differs.
-    """
-    then = len(checkpoint.get("epoch_costs", [])) or processes
-    if then != processes:
-        raise UsageError(
-            f"trainer.devices: the checkpoint was saved mid-epoch by {then} processes, each with "
-            f"its own share of the images; this run has {processes}. Use {then}, or a checkpoint "
-            "from the end of an epoch, such as the last-1.ckpt beside it."
-        )
-
-
-def epochs_of(checkpoint: dict[str, Any]) -> int:
-    """The number of the epoch to resume with, which is how many are complete."""
-    progress: int = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return progress
+def best_beside(resumed: Resumed) -> Path | None:
+    """The best checkpoint of the run that another resumes, which lies beside its own; None if there
+    is none, or if it cannot be read."""
+    best = resumed.path.with_name("best.ckpt")
+    if not best.is_file():
+        return None
+    try:
+        read_checkpoint(best)
+    except UsageError as error:
+        warnings.warn(f"{error} The run will find a new best checkpoint.", stacklevel=2)
+        return None
+    return best

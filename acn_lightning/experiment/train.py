@@ -18,15 +18,16 @@ from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
 from acn_lightning.experiment.restore import load_state
 from acn_lightning.experiment.results import Outcome, codes_hint, evaluate, write_results
-from acn_lightning.experiment.resume import (
-    Resumed,
-    check_processes,
-    epochs_of,
-    own_checkpoint,
+from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
+from acn_lightning.experiment.trainer import (
+    check_limits,
+    ending_together,
+    make_trainer,
+    raised_by_restoring,
 )
-from acn_lightning.experiment.trainer import check_limits, ending_together, make_trainer
+from acn_lightning.experiment.training_state import check_processes, check_progress, epochs_of
 from acn_lightning.module import ACN
-from acn_lightning.utils.errors import TrainingError
+from acn_lightning.utils.errors import TrainingError, UsageError, one_line
 
 
 class Parts(NamedTuple):
@@ -67,11 +68,12 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
     data, module = build(config)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
-    parts, callbacks = make_parts(config, data, folder)
+    parts, callbacks = make_parts(config, data, folder, resumed)
     trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
     check_limits(trainer, data)
     if resumed:
         check_processes(resumed.content, trainer.world_size)
+        check_progress(resumed.content, trainer, module)
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
@@ -109,8 +111,11 @@ def load_weights(
     return load_pretrained(module, source, resumed) if source else None
 
 
-def make_parts(config: Plain, data: ImageData, folder: Path) -> tuple[Parts, list[Callback]]:
+def make_parts(
+    config: Plain, data: ImageData, folder: Path, resumed: Resumed | None
+) -> tuple[Parts, list[Callback]]:
     """(the callbacks that `run` needs, all callbacks in calling order)."""
+    monitor = "val/total" if data.validation_set else "train/total"
     checkpoints = folder / "checkpoints"
     last = cb.LastCheckpoint(checkpoints, **config["checkpoints"])
     keep = config["trainer"].get("enable_checkpointing") is not False
@@ -119,7 +124,7 @@ def make_parts(config: Plain, data: ImageData, folder: Path) -> tuple[Parts, lis
         refresh=cb.RefreshNeighbours(**config["refresh"]),
         measure=cb.MeasureTest(**config["evaluation"]),
         stop=cb.StopOnSignal(last if keep else None),
-        best=cb.BestCheckpoint(checkpoints, "val/total" if data.validation_set else "train/total"),
+        best=cb.BestCheckpoint(checkpoints, monitor, best_beside(resumed) if resumed else None),
         last=last,
     )
     callbacks = [
@@ -144,6 +149,7 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
 
     Raises:
         TrainingError: the loss is no longer finite; the message names the last good checkpoint.
+        UsageError: the checkpoint's state of the Trainer, an optimiser or a callback does not fit.
     """
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -151,6 +157,10 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
         last = folder / "checkpoints" / LAST
         left = f" The last good checkpoint is {last}." if last.is_file() else ""
         raise TrainingError(f"{error}{left}") from error
+    except Exception as error:
+        if raised_by_restoring(error) and not isinstance(error, UsageError):
+            raise UsageError(f"{resume} does not fit this run: {one_line(error)}.") from error
+        raise
 
 
 def time_hint(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> str:

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from acn_lightning.callbacks import PrintEpochs
 from acn_lightning.checkpoint import DurableCheckpointIO
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range, one_line
 
 
 def make_trainer(
@@ -35,6 +34,7 @@ def make_trainer(
     if "enable_progress_bar" not in arguments and not sys.stdout.isatty():
         arguments["enable_progress_bar"] = False
         callbacks = [*callbacks, PrintEpochs()]
+    check_ranges(arguments)
     strategy = str(arguments.get("strategy", "auto"))
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise UsageError(
@@ -46,14 +46,40 @@ def make_trainer(
         trainer = Trainer(
             callbacks=callbacks, logger=loggers, plugins=[DurableCheckpointIO()], **arguments
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(f"trainer: {in_one_line(error)}") from error
+    except Exception as error:  # some arguments fail in the packages that they ask for
+        raise UsageError(f"trainer: {one_line(error)}.") from error
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
         raise UsageError(
             f"trainer.precision: with {trainer.precision} the codes would not be float32, which "
             "the search needs. Use 32-true, bf16-mixed or 16-mixed."
         )
     return trainer
+
+
+RANGES = {
+    "accumulate_grad_batches": (1, 10**6),
+    "check_val_every_n_epoch": (1, 10**9),
+    "gradient_clip_val": (0, 1e9),
+    "log_every_n_steps": (0, 10**9),
+    "max_epochs": (-1, 10**9),
+    "max_steps": (-1, 10**15),
+    "num_nodes": (1, 10**5),
+    "num_sanity_val_steps": (-1, 10**9),
+}
+"""Arguments of the Trainer that Lightning does not check, or only when it uses them."""
+
+
+def check_ranges(arguments: Plain) -> None:
+    """Checks numbers among the Trainer's arguments.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+    for name, (least, most) in RANGES.items():
+        if isinstance(value := arguments.get(name), int | float):
+            check_range(f"trainer.{name}", value, least, most)
+    if arguments.get("val_check_interval", 1) == 0:
+        raise UsageError("trainer.val_check_interval: 0 is no interval. Use 1.0 for each epoch.")
 
 
 def device_of(config: Plain) -> torch.device:
@@ -96,11 +122,19 @@ def quickest_precision(accelerator: str) -> str:
 
 
 def check_limits(trainer: Trainer, data: ImageData) -> None:
-    """Checks that there is something to train on and something to test.
+    """Checks that there is something to train on and something to test, for each process.
 
     Raises:
-        UsageError: a limit leaves no batch.
+        UsageError: a limit leaves no batch, or there are more processes than images.
     """
+    world = trainer.world_size
+    for name, images in [("train", data.train_set), ("validation", data.validation_set),
+                         ("test", data.test_set)]:  # fmt: skip
+        if 0 < len(images) < world:
+            raise UsageError(
+                f"trainer.devices: {world} processes cannot share {len(images)} {name} images. Use "
+                "fewer processes or more images."
+            )
     for part, loader in [("train", data.train_dataloader()), ("test", data.test_dataloader())]:
         limit = getattr(trainer, f"limit_{part}_batches")
         if (int(limit * len(loader)) if isinstance(limit, float) else limit) < 1:
@@ -115,9 +149,13 @@ def raised_by_lightning(error: Exception) -> bool:
     return str(frame.f_globals.get("__name__")).startswith("lightning.")
 
 
-def in_one_line(error: Exception) -> str:
-    """The error's message on one line."""
-    return " ".join(str(error).split())
+def raised_by_restoring(error: Exception) -> bool:
+    """Whether the error was raised while Lightning restored a checkpoint."""
+    return any(
+        str(frame.f_globals.get("__name__")).endswith("checkpoint_connector")
+        and frame.f_code.co_name.lstrip("_").startswith(("restore", "resume"))
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 @contextmanager

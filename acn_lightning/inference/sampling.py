@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from acn_lightning.data import ImageData
 from acn_lightning.module import ACN
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, check_range
 
 Images = Float[Tensor, "batch channel height width"]
 Columns = list[Float[Tensor, "rows channel height width"]]
@@ -40,11 +40,8 @@ def draw(
         UsageError: an option is out of range, or there are too few test images.
     """
     check_choice("kind", kind, KINDS)
-    least = 3 if kind == "interpolation" else 2
-    if rows < 1 or columns < least:
-        raise UsageError(
-            f"rows, columns: {rows} x {columns} is too small for {kind}. Use at least 1 x {least}."
-        )
+    check_range("rows", rows, 1, 256)
+    check_range("columns", columns, 3 if kind == "interpolation" else 2, 256)
     needed = rows * (2 if kind == "interpolation" else 1)
     if needed > len(data.test_set):
         raise UsageError(

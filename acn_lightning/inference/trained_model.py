@@ -15,7 +15,7 @@ from acn_lightning.module import ACN
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.exact import distances_to
 from acn_lightning.retrieval.index import NeighbourIndex
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -135,10 +135,9 @@ class TrainedACN:
             uint8, (count, H, W) if images are grey, else (count, H, W, 3).
 
         Raises:
-            UsageError: `count` is below 1.
+            UsageError: `count` is out of range.
         """
-        if count < 1:
-            raise UsageError(f"count: {count} is below 1.")
+        check_range("count", count, 1, 1_000_000)
         images = draw_images(self.module, count).mul(255).round().byte().cpu()
         array: np.ndarray = images.permute(0, 2, 3, 1).numpy()
         return array[..., 0] if array.shape[3] == 1 else array

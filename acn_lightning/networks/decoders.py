@@ -18,7 +18,7 @@ from acn_lightning.networks.layers import check_channels, in_float32, upsampling
 from acn_lightning.networks.likelihoods import Likelihood
 from acn_lightning.networks.pixelcnn.distribution import AutoregressiveImages
 from acn_lightning.networks.pixelcnn.network import GatedPixelCNN
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, check_range
 
 CONDITIONINGS = ("map", "vector", "none")
 
@@ -142,12 +142,11 @@ class PixelCNNDecoder(Decoder, kind="pixelcnn"):
         channels = check_channels("model.decoder.channels", channels)
         check_channels("model.decoder.map_channels", map_channels)
         check_choice("model.decoder.conditioning", conditioning, CONDITIONINGS)
-        if layers < 1:
-            raise UsageError(f"model.decoder.layers: {layers} is below 1.")
+        check_range("model.decoder.layers", layers, 1, 1000)
         for name, side in [("kernel", kernel), ("first_kernel", first_kernel)]:
-            if side < 3 or side % 2 == 0:
+            if not 3 <= side <= 255 or side % 2 == 0:
                 raise UsageError(
-                    f"model.decoder.{name}: must be an odd number of at least 3, not {side}."
+                    f"model.decoder.{name}: {side} is not an odd number from 3 to 255."
                 )
         self.image_shape, self.likelihood = image_shape, likelihood
         self.condition: nn.Module | None = None

@@ -33,17 +33,22 @@ def in_float32(layer: nn.Module, inputs: Tensor) -> Tensor:
 GROUP = 8
 """Channels per group in group normalisation."""
 
+MOST_CHANNELS = 16_384
+"""Far more than any network here has."""
+
 
 def check_channels(name: str, channels: int | None) -> int:
     """Checks a number of channels and returns it.
 
     Raises:
-        UsageError: it is None, or not a positive multiple of `GROUP`.
+        UsageError: it is None, or not a multiple of `GROUP` in range.
     """
     if channels is None:
         raise UsageError(f"{name}: null works only with acn fit, which chooses. Set it: {name}=16.")
-    if channels < GROUP or channels % GROUP:
-        raise UsageError(f"{name}: {channels} is not a positive multiple of {GROUP}.")
+    if not GROUP <= channels <= MOST_CHANNELS or channels % GROUP:
+        raise UsageError(
+            f"{name}: {channels} is not a multiple of {GROUP} from {GROUP} to {MOST_CHANNELS:,}."
+        )
     return channels
 
 

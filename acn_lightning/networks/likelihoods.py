@@ -12,7 +12,7 @@ from acn_lightning.networks.distributions import (
     LogisticMixturePixels,
     channel_pairs,
 )
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import check_range
 
 LOG_SCALES = (-7, 10)
 """Bounds of a logistic's log scale."""
@@ -72,13 +72,12 @@ class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
         mixtures: number of logistics per pixel, M.
 
     Raises:
-        UsageError: `mixtures` is below 1.
+        UsageError: `mixtures` is out of range.
     """
 
     def __init__(self, channels: int, *, mixtures: int = 10) -> None:
         super().__init__()
-        if mixtures < 1:
-            raise UsageError(f"model.likelihood.mixtures: {mixtures} is below 1.")
+        check_range("model.likelihood.mixtures", mixtures, 1, 256)
         self.parts = [1, channels, channels, len(channel_pairs(channels))]
         self.mixtures, self.per_pixel = mixtures, mixtures * sum(self.parts)
 

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from acn_lightning.networks.base import Component
 from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.layers import in_float32
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import check_range
 
 
 class Prior(Component, key="model.prior.kind"):
@@ -60,16 +60,16 @@ class MixturePrior(Prior, kind="mixture"):
         depth: number of hidden layers.
 
     Raises:
-        UsageError: an option is below 1.
+        UsageError: an option is out of range.
     """
 
     def __init__(
         self, code_size: int, *, mixtures: int = 8, width: int = 512, depth: int = 3
     ) -> None:
         super().__init__()
-        for name, value in [("mixtures", mixtures), ("width", width), ("depth", depth)]:
-            if value < 1:
-                raise UsageError(f"model.prior.{name}: {value} is below 1.")
+        check_range("model.prior.mixtures", mixtures, 1, 1024)
+        check_range("model.prior.width", width, 1, 65_536)
+        check_range("model.prior.depth", depth, 1, 256)
         self.mixtures = mixtures
         self.hidden = nn.ModuleList(
             nn.Linear(code_size + (width if layer else 0), width) for layer in range(depth)

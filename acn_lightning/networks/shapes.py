@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from acn_lightning.networks.base import Component
 from acn_lightning.utils.distributed import sum_over_ranks, world_size
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
 
 MOMENTUM = 0.05
 """Weight of a batch in the running statistics, which cover about the last 20 batches."""
@@ -103,10 +103,7 @@ class WhiteShape(Shape, kind="white"):
     def __init__(self, code_size: int, *, scale: float = 1.5, decorrelation: float = 16.0) -> None:
         super().__init__()
         check_positive("scale", scale)
-        if not 0 <= decorrelation < math.inf:
-            raise UsageError(
-                f"model.shape.decorrelation: must be finite and at least 0, not {decorrelation}."
-            )
+        check_range("model.shape.decorrelation", decorrelation, 0, 1e9)
         self.scale, self.decorrelation = scale, decorrelation
         self.mean: Tensor
         self.variance: Tensor

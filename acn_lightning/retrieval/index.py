@@ -19,7 +19,7 @@ from acn_lightning.retrieval.faiss_backend import (
     import_faiss,
     inverted_lists,
 )
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, check_range
 from acn_lightning.utils.progress import progress_bar
 
 FLAT_UP_TO = {"cpu": 20_000, "gpu": 1_000_000}
@@ -88,8 +88,8 @@ class NeighbourIndex:
         device: str = "auto",
     ) -> None:
         for name, value in [("k", k), ("effort", effort), ("memory_mb", memory_mb)]:
-            if value is not None and value < 1:
-                raise UsageError(f"neighbours.{name}: {value} is below 1.")
+            if value is not None:
+                check_range(f"neighbours.{name}", value, 1, 1_000_000)
         if not 0 < recall <= 1:
             raise UsageError(f"neighbours.recall: {recall} is not above 0 and at most 1.")
         if float16 and factory != "auto":

@@ -86,6 +86,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
+def check_range(name: str, value: int | float, least: int | float, most: int | float) -> None:
+    """Checks that a config key's number lies in a range, both ends included. An upper end keeps a
+    slip of the keyboard from filling the memory.
+
+    Raises:
+        UsageError: it does not; NaN never does.
+    """
+    if not least <= value <= most:
+        raise UsageError(f"{name}: {value} is not from {least:,} to {most:,}.")
+
+
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Checks that a config key's value is one of the known ones.
 

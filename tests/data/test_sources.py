@@ -55,7 +55,7 @@ def spoil(folder, name, change):
     [
         ("train-images", lambda content: content[:-40], "truncated or damaged"),
         ("t10k-images", lambda content: content[:-1], "promises 600 bytes of data and has 599"),
-        ("t10k-images", lambda content: content + b"x", "promises 600 bytes of data and has 601"),
+        ("t10k-images", lambda content: content + b"x", "promises 600 bytes of data and has more"),
         ("t10k-images", lambda _: b"PK\x03\x04 not this", "not an IDX file of 3-dimensional bytes"),
         ("t10k-labels", lambda _: b"", "not an IDX file of 1-dimensional bytes"),
         ("train-labels", lambda content: gzip.compress(b"\x00\x00\x08"), "not an IDX file"),

@@ -3,7 +3,7 @@
 import io
 import pickle
 import tarfile
-import zlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +19,7 @@ from acn_lightning.data.sources.base import (
     folder_of,
     require_folder,
 )
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, foreign, one_line
 
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = "test_batch"
@@ -30,6 +30,11 @@ FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
 ARCHIVES = {"cifar-10-binary.tar.gz": BINARY, "cifar-10-python.tar.gz": PYTHON}
 PLANES = 3 * 32 * 32
 """Bytes per image: the rows of red, then of green, then of blue."""
+
+LARGEST = 64 * 2**20
+"""Bytes above which a file is none of CIFAR-10's, whose largest has 31 million."""
+
+MOST_CLASSES = 1000
 
 
 class Cifar10Source(Source, kind="cifar10"):
@@ -99,18 +104,12 @@ def find_version(root: Path) -> tuple[Path, str]:
 def read_files(place: Path, version: str) -> dict[str, bytes]:
     """Reads every file of the version, by name."""
     names = [*(name + version for name in (*TRAIN, TEST)), META[version]]
-    try:
-        if place.is_dir():
-            files = {n: (place / n).read_bytes() for n in names if (place / n).is_file()}
-        else:
-            with tarfile.open(place) as archive:
-                files = {
-                    PurePosixPath(member.name).name: file.read()
-                    for member in archive
-                    if (file := archive.extractfile(member))
-                }
-    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
-        raise UsageError(f"data.root: {place} is truncated or damaged ({error}).") from error
+    with foreign(f"data.root: {place} is truncated or damaged", place):
+        files = (
+            {name: read_part(place / name) for name in names if (place / name).is_file()}
+            if place.is_dir()
+            else unpack(place, names)
+        )
     for name in names:
         if name not in files:
             raise UsageError(
@@ -119,10 +118,44 @@ def read_files(place: Path, version: str) -> dict[str, bytes]:
     return files
 
 
+def read_part(path: Path) -> bytes:
+    """Reads a file that is no larger than those of CIFAR-10.
+
+    Raises:
+        UsageError: it is.
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UsageError(f"data.root: {path} is too large to be of CIFAR-10.")
+    return content
+
+
+def unpack(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """Reads files from an archive by their names, wherever they lie in it. Links are not followed,
+    and reading stops where CIFAR-10 would have ended: a small archive can unpack to any size.
+
+    Raises:
+        UsageError: it is too large to be CIFAR-10.
+    """
+    files = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if member.offset_data + member.size > 8 * LARGEST:
+                raise UsageError(f"data.root: {path} is too large to be CIFAR-10.")
+            name = PurePosixPath(member.name).name
+            file = archive.extractfile(member) if member.isreg() and name in names else None
+            if file:
+                files[name] = file.read()
+    return files
+
+
 def read_classes(content: bytes, version: str, path: Path) -> tuple[str, ...]:
     """Reads the class names from the meta file, in the order of their numbers."""
     try:
         names = content.split(b"\n") if version == BINARY else load(content, path)[b"label_names"]
+        if len(names) > MOST_CLASSES or not all(isinstance(name, bytes) for name in names):
+            raise TypeError("not a list of names")
         classes = tuple(text for name in names if (text := name.decode("ascii").strip()))
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise UsageError(f"data.root: {path} has no class names.") from error
@@ -167,9 +200,15 @@ def python_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         _, shape, _, by_columns, raw = batch[b"data"].state
         planes = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_columns else "C")
-        return planes, np.array(batch[b"labels"], np.int64)
+        labels = batch[b"labels"]
+        # A list may hold one list many times over, in many levels, which NumPy would unfold.
+        if type(labels) is not list or not all(type(label) is int for label in labels):
+            raise TypeError("its labels are not a list of numbers")
+        return planes, np.array(labels, np.int64)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise UsageError(f"data.root: {path} is not a batch of CIFAR-10 ({error}).") from error
+        raise UsageError(
+            f"data.root: {path} is not a batch of CIFAR-10 ({one_line(error)})."
+        ) from error
 
 
 class Inert:
@@ -218,5 +257,5 @@ def load(content: bytes, path: Path) -> Any:
     except Exception as error:  # a damaged pickle raises anything
         raise UsageError(
             f"data.root: {path} is refused: it is damaged or not a pickle of plain data and "
-            f"NumPy arrays ({type(error).__name__}: {error})."
+            f"NumPy arrays ({type(error).__name__}: {one_line(error)})."
         ) from error

@@ -2,7 +2,7 @@
 
 import gzip
 import math
-import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from acn_lightning.data.sources.base import (
     require_folder,
     size_words,
 )
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, foreign
+from acn_lightning.utils.memory import check_memory
 
 
 class IdxSource(Source, kind="idx"):
@@ -140,21 +141,33 @@ def read_idx_file(path: Path, dimensions: int) -> Tensor:
     Raises:
         UsageError: it is truncated, damaged, empty or another kind of file.
     """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"data.root: {path} is truncated or damaged ({error}).") from error
-    header = 4 + 4 * dimensions
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:
+    with foreign(f"data.root: {path} is truncated or damaged", path), path.open("rb") as file:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        with gzip.open(file) if packed else file as plain:
+            return read_idx_stream(plain, path, dimensions)
+
+
+def read_idx_stream(file: BufferedIOBase, path: Path, dimensions: int) -> Tensor:
+    """Reads an IDX file, and no more of it than its header promises: a small file can unpack to
+    any size.
+
+    Raises:
+        UsageError: as for `read_idx_file`.
+    """
+    size = 4 + 4 * dimensions
+    header = file.read(size)
+    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < size:
         raise UsageError(f"data.root: {path} is not an IDX file of {dimensions}-dimensional bytes.")
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
-    if len(content) - header != math.prod(shape):
-        raise UsageError(
-            f"data.root: {path} is truncated or damaged: it promises {math.prod(shape):,} bytes of "
-            f"data and has {len(content) - header:,}."
-        )
-    if not shape[0]:
+    shape = np.frombuffer(header, ">u4", dimensions, offset=4).tolist()
+    if not math.prod(shape):
         raise UsageError(f"data.root: {path} is empty.")
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())
+    promised = math.prod(shape)
+    check_memory(f"data.root: {path}", promised)
+    content = file.read(promised + 1)
+    if len(content) != promised:
+        has = "more" if len(content) > promised else f"{len(content):,}"
+        raise UsageError(
+            f"data.root: {path} is truncated or damaged: it promises {promised:,} bytes of data "
+            f"and has {has}."
+        )
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)

@@ -1,7 +1,7 @@
 """NumPy arrays in one file."""
 
+import math
 import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from acn_lightning.data.sources.base import (
     size_words,
     split_off_test,
 )
-from acn_lightning.utils.errors import UsageError, nearest
+from acn_lightning.utils.errors import UsageError, foreign, nearest
+from acn_lightning.utils.memory import check_memory
 
 
 class NpzSource(Source, kind="npz"):
@@ -74,19 +75,42 @@ def load_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
             f"{path} is a folder, not an .npz file" if path.is_dir() else f"there is no file {path}"
         )
         raise UsageError(f"data.root: {what}.")
-    try:
+    with foreign(f"data.root: {path} is not a readable .npz file", path):
+        with zipfile.ZipFile(path) as archive:
+            wanted = [one for one in archive.infolist() if is_array(one, names)]
+            for one in wanted:
+                check_size(archive, one, path)
         with np.load(path, allow_pickle=False) as arrays:
-            return {n: arrays[n] for n in arrays.files if names is None or n in names}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise UsageError(f"data.root: {path} is not a readable .npz file ({error}).") from error
+            return {name: arrays[name] for name in (one.filename[:-4] for one in wanted)}
+
+
+def is_array(member: zipfile.ZipInfo, names: Collection[str] | None) -> bool:
+    """Whether a file of the archive is one of the arrays."""
+    stem, dot, kind = member.filename.rpartition(".")
+    return f"{dot}{kind}" == ".npy" and (names is None or stem in names)
+
+
+def check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    """Checks that an array is as large as its header says, and fits into memory. NumPy allocates
+    what the header says.
+
+    Raises:
+        UsageError: it is not, or does not.
+    """
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, _, kind = read(file)
+        promised, has = math.prod(shape) * kind.itemsize, member.file_size - file.tell()
+    check_memory(f"data.root: {member.filename} in {path}", max(promised, member.file_size))
+    if promised != has and not kind.hasobject:
+        raise UsageError(
+            f"data.root: {path} is truncated or damaged: {member.filename} promises {promised:,} "
+            f"bytes and has {has:,}."
+        )
 
 
 def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Split:

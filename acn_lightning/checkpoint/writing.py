@@ -1,0 +1,52 @@
+"""Checkpoints are written whole or not at all."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from acn_lightning.utils.errors import TrainingError
+from acn_lightning.utils.files import replacing, sync
+
+LAST, NEW = "last.ckpt", "new.ckpt"
+"""A run's newest checkpoint, and its name until `rotate` has moved the older ones."""
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary file, flushes it to disk, and only then renames it. If the
+    process is killed or the disk is full, the previous checkpoint is unchanged.
+
+    Raises:
+        TrainingError: the checkpoint cannot be written.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        try:
+            with replacing(path, durable=True) as beside, beside.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            raise TrainingError(
+                f"{path} cannot be written: {deepest(error)}. Earlier checkpoints are unchanged."
+            ) from error
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Renames `new.ckpt` to `last.ckpt`, that to `last-1.ckpt`, and so on; keeps `keep` in all."""
+    names = [LAST, *(f"last-{age}.ckpt" for age in range(1, keep))]
+    for younger, older in reversed(list(pairwise(names))):
+        if (folder / younger).is_file():
+            (folder / younger).replace(folder / older)
+    (folder / NEW).replace(folder / LAST)
+    sync(folder)
+
+
+def deepest(error: Exception) -> str:
+    """The first line of an error's deepest cause, which is what a user can fix."""
+    while error.__context__ is not None and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

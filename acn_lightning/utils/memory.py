@@ -1,0 +1,40 @@
+"""How much memory there is, asked before something large is read."""
+
+import os
+from pathlib import Path
+
+from acn_lightning.utils.errors import UsageError
+
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files in which Linux tells a container its limit."""
+
+
+def total_memory() -> int:
+    """Bytes that this process can have at most: the machine's memory, or the container's limit."""
+    most = 2**63
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in map(Path, LIMITS):
+        try:
+            most = min(most, int(path.read_text("ascii")))
+        except (OSError, ValueError):  # no container, or no limit
+            continue
+    return most
+
+
+def check_memory(complaint: str, size: int) -> None:
+    """Checks that an array fits into memory at all. Linux promises more than there is, and later
+    kills the process without a word.
+
+    Args:
+        complaint: what the error begins with.
+        size: bytes of the array.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if size > (most := total_memory()):
+        raise UsageError(
+            f"{complaint} needs {size / 2**30:,.1f} GiB of memory; this machine has "
+            f"{most / 2**30:,.1f}."
+        )
