@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from acn_lightning.experiment.results import Outcome
+from acn_lightning.utils.text import printable
 
 UNNEEDED = (
     ".*does not have many workers.*",  # data is in memory: workers would slow it down
@@ -44,7 +45,8 @@ USES = {
 
 
 def quiet_libraries() -> None:
-    """Hides library messages that a user of `acn` cannot act on."""
+    """Hides library messages that a user of `acn` cannot act on, and shows warnings on one line."""
+    warnings.formatwarning = warning_line
     for message in UNNEEDED:
         warnings.filterwarnings("ignore", message)
     for name in (
@@ -54,6 +56,11 @@ def quiet_libraries() -> None:
         logging.getLogger(name).addFilter(
             lambda record: not any(word in record.getMessage() for word in ADVERTS)
         )
+
+
+def warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as it is printed."""
+    return f"acn: warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def results_table(outcome: Outcome) -> str:
