@@ -173,8 +173,7 @@ def print_result(result: Any) -> None:
 
         from acn_lightning.commands._report import results_table
 
-        lines = map(printable, results_table(result).split("\n"))
-        rank_zero_only(print)("", *lines, sep="\n")
+        rank_zero_only(print)(f"\n{results_table(result)}")
 
 
 # ---------------------------------------------------------------- help

@@ -191,5 +191,5 @@ def test_the_home_folder_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/x #1", "out") == tmp_path / "x #1"
     assert local_path("a/~/b", "out") == Path("a/~/b")
-    with pytest.raises(UsageError, match="^out: "):
+    with pytest.raises(UsageError, match="out: gs"):
         local_path("gs://x", "out")

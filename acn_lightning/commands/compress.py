@@ -58,6 +58,7 @@ def compress(
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import local_path, new_file
     from acn_lightning.utils.progress import progress_bar
+    from acn_lightning.utils.text import printable
 
     path = local_path(out, "out")
     acn, _, theirs = trained_for(checkpoint, images[0], overrides)
@@ -82,7 +83,7 @@ def compress(
     lines = report(acn, found, container, path.stat().st_size, options if compare else None)
     seconds = [f"{after - before:.1f} s" for before, after in pairwise(times)]
     lines.append(f"Compressed in {seconds[0]}; all images came back from it in {seconds[1]}.")
-    return "\n".join([*lines, str(path)])
+    return "\n".join([*lines, printable(path)])
 
 
 def are_same(one: "Tensor", other: "Tensor", order: str) -> bool:

@@ -43,6 +43,7 @@ def decompress(
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar
+    from acn_lightning.utils.text import printable
 
     folder = local_path(out, "out")
     if not Path(file).is_file():
@@ -59,7 +60,7 @@ def decompress(
             name = stored[number] if stored else f"{number:0{digits}}"
             write_png(image, beside / as_png(name))
     several = "" if len(numbers) == 1 else "s"
-    return f"{len(numbers):,} image{several} in {folder}"
+    return f"{len(numbers):,} image{several} in {printable(folder)}"
 
 
 def parse_numbers(words: str, count: int) -> list[int]:

@@ -109,8 +109,9 @@ def read_text(text: str, annotation: Any) -> Any:
             return load(text)
     except (yaml.YAMLError, ValueError, RecursionError):  # not YAML
         return text
-    is_quoted = isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')
-    return node.value if is_quoted and node.end_mark.index == len(text) else text
+    if not isinstance(node, yaml.ScalarNode) or node.end_mark.index < len(text):
+        return text
+    return node.value if node.style in ("'", '"') else text
 
 
 def is_as_typed(value: Any, text: str, annotation: Any) -> bool:
