@@ -7,6 +7,7 @@ import argparse
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +18,15 @@ from typing import Any
 from acn_lightning.commands import all_commands
 from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
 from acn_lightning.utils.signals import handling
+from acn_lightning.utils.terminal import steady_streams
+from acn_lightning.utils.text import printable
 
 DESCRIPTION = """\
 Associative Compression Networks: representations from a generative model.
 
-Set an experiment's options as key=value, with the value in YAML. `acn show NAME` lists the keys;
-those under trainer are the arguments of Lightning's Trainer, by the same names.
+Set an experiment's options as key=value. Text is taken as typed; other values are YAML. `acn show
+NAME` lists the keys; those under trainer are the arguments of Lightning's Trainer, by the same
+names.
 `acn COMMAND --help` lists the arguments and options of a command.
 """
 
@@ -44,16 +48,20 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 on success; 2, with one line, on wrong input or
     a failed run; 128 + the signal's number when interrupted (130 for Ctrl-C, 143 for SIGTERM)."""
+    steady_streams()
     parsed, unknown = make_parser().parse_known_args(arguments)
     words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
         with handling(("SIGTERM", "SIGHUP"), leave):
             print_result(call(parsed.command, words))
+            sys.stdout.flush()
         return 0
     except (UsageError, TrainingError) as error:
         return complain(str(error))
     except OSError as error:  # such as an unreadable file or a full disk
         return complain(str(error))
+    except MemoryError:
+        return complain("not enough memory.")
     except RuntimeError as error:
         if any(words in str(error) for words in ("allocate memory", "out of memory")):
             return complain(f"not enough memory. {str(error).splitlines()[0]}")
@@ -78,7 +86,7 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 def complain(error: str) -> int:
     """Prints an error on one line; returns the exit status."""
-    print(f"acn: {error}", file=sys.stderr)
+    print(f"acn: {printable(error)}", file=sys.stderr)
     return 2
 
 
@@ -88,10 +96,10 @@ def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
 
     if not is_rank_zero():
         return 0
-    command = f": acn fit resume={stop.checkpoint}"
+    command = f": acn fit {shlex.quote(f'resume={stop.checkpoint}')}"
     command = " the same command." if "resume=auto" in words else command
     way_on = f" Resume with{command}" if stop.checkpoint else ""
-    print(f"\nacn: interrupted.{way_on}", file=sys.stderr)
+    print(f"\nacn: interrupted.{printable(way_on)}", file=sys.stderr)
     return stop.status
 
 
@@ -156,10 +164,10 @@ def options_of(command: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def print_result(result: Any) -> None:
     """Prints what a command returned: text, file paths, or the outcome of a run."""
-    if isinstance(result, str | Path):
-        print(result)
-    elif isinstance(result, list):
-        print(*result, sep="\n")
+    if isinstance(result, str):
+        print("\n".join(map(printable, result.split("\n"))))
+    elif isinstance(result, Path | list):
+        print(*map(printable, result if isinstance(result, list) else [result]), sep="\n")
     else:
         from lightning.pytorch.utilities.rank_zero import rank_zero_only
 

@@ -101,6 +101,14 @@ def acn(
     sys.exit(main(words))
 
 
+def lose_reader() -> None:
+    """Has a process write to pipes that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(write, stream.fileno())
+
+
 def fail_as_first() -> None:
     """Has rank 0 fail when it writes codes."""
 

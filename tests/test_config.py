@@ -1,6 +1,7 @@
 """Composition, types, interpolation; every wrong key in a line that helps."""
 
 import inspect
+import os
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from acn_lightning.config.compose import (
     differences,
     experiments,
     flatten,
+    own_options,
     to_yaml,
 )
 from acn_lightning.config.schema import TRAINER_OURS, trainer_options
@@ -144,9 +146,20 @@ def test_differences_are_dotted():
         ("--seed=1", "without dashes"),
         ("seed", "not of the form key=value"),
         ("=1", "not of the form key=value"),
-        ("data.root=[", r"data\.root=\["),
+        ("data.batch_size=[", r"^data\.batch_size: '\[' is not valid YAML"),
+        ("data..batch_size=1", "is not the name of a key"),
+        ("[=1", "is not the name of a key"),
         ("seed=${sed}", "sed"),
-        ("resume=[1,2]", "resume"),
+        ("seed=12:30", "seed: .*12:30"),
+        ("run=???", r"run: \?\?\? stands for"),
+        ("run=a\0b", r"run: .*x00"),
+        ("run=\ud800", r"run: .*ud800"),
+        ("run=${seed", "seed"),
+        (f"seed={'1' * 5000}", r"^seed: '1{60}' is not valid YAML"),
+        ("data.batch_size=&a [*a]", "more than 10,000 values"),
+        (f"data.batch_size={'[' * 1000}", "not valid YAML"),
+        ("wandb.tags=[", "wandb.tags: .*not valid YAML"),
+        ("wandb={name: 007}", r"wandb\.name: .* the number 7.* quotes"),
         ("model.prior.kind=${x}", "x"),
         ("model.encoder.kind=${seed}", "seed"),
     ],
@@ -157,6 +170,103 @@ def test_wrong_overrides_take_one_line(override, message):
     assert "\n" not in str(error.value)
 
 
+def test_one_wrong_override_is_named_alone():
+    with pytest.raises(UsageError) as error:
+        compose("digits", ["seed=3", "run=x", "data.batch_size=["])
+    assert "seed" not in str(error.value)
+
+
+# ---------------------------------------------------------------- text as typed
+
+TEXTS = (
+    "photos #2", "1_1", "007", "08", "12:30", "1:2.5", "1e3", "1.10", "0x10", ".5", "no", "True",
+    "2024_01_05", "2024-01-05", "~", "Null", ".inf", "a: b", "[", "[a]", "{a: 1}", "@x", "%x", "`x",
+    "- a", "&a b", "*a", "!!int 5", "!!python/name:os.system", "|", "> x", "=", "a=b", "<<", " x ",
+    "a\\b", "x\ny", "x\ty", "\x1b[2J", "caf\udce9", "a\u00a0b", "\u202e", "\u2028", "it's", "'a",
+    '"a"b"', "1" * 5000, "[" * 1000, "é", "\U0001f600",
+)  # fmt: skip
+"""Texts that YAML reads as something else, or not at all."""
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_text_is_taken_as_typed_and_kept_by_yaml(text, tmp_path):
+    words = [f"{key}={text}" for key in ("run", "data.root", "trainer.max_time", "wandb.project")]
+    if text == "{a: 1}":
+        words.remove("trainer.max_time={a: 1}")  # which also takes a mapping
+    config = compose("folder", words)
+    flat = dict(flatten(config))
+    assert {flat[word.partition("=")[0]] for word in words} == {text}
+    saved = to_yaml(config)
+    assert saved.replace("\n", "").isprintable()
+    (tmp_path / "saved.yaml").write_text(saved, "utf-8")
+    assert compose(str(tmp_path / "saved.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("run=null", None),
+        ("run=", None),
+        ("logger=null", "null"),
+        ('run="007"', "007"),
+        ("run='it''s'", "it's"),
+        ("run=${seed}", "5"),
+        ("run=run-${seed}", "run-5"),
+        ("trainer.max_time=1:00:00:00", "1:00:00:00"),
+        ("trainer.default_root_dir=1_1", "1_1"),
+        ("trainer.accelerator=no", "no"),
+        ("trainer.devices=2", 2),
+        ("trainer.devices=[0,1]", [0, 1]),
+        ("trainer.devices=1_1", "1_1"),
+        ("trainer.devices=010", "010"),
+        ("trainer.devices=12:30", "12:30"),
+        ("trainer.devices=no", "no"),
+        ("trainer.precision=16", 16),
+        ("trainer.deterministic=no", False),
+        ("trainer.deterministic=warn", "warn"),
+        ("trainer.val_check_interval=00:12:00:00", "00:12:00:00"),
+        ("trainer.val_check_interval=1e-1", 0.1),
+        ("data.batch_size=1_0", 10),
+        ("wandb.tags=[1_1, no, 007]", ["1_1", "no", "007"]),
+        ("data.root='a", "'a"),
+        ("optimizer.eps=1e-9", 1e-9),
+    ],
+)
+def test_values_are_read_by_the_type_of_their_key(word, value):
+    found = dict(flatten(compose("folder", ["seed=5", word])))[word.partition("=")[0]]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_sections_and_mappings_may_be_typed_whole():
+    words = ["wandb={name: '007', group: x}", "wandb.group=1_1", "trainer.max_time={hours: 1}"]
+    config = compose("digits", [*words, "data.augment_transforms={rotation: 30}"])
+    assert config["wandb"]["name"] == "007"
+    assert config["wandb"]["group"] == "1_1"
+    assert config["trainer"]["max_time"] == {"hours": 1}
+    assert config["data"]["augment_transforms"] == {"rotation": 30}
+
+
+def test_the_last_word_wins():
+    assert compose("digits", ["run=1_1", "run=1_2"])["run"] == "1_2"
+    assert compose("digits", ["wandb.name=a", "wandb={name: b}"])["wandb"]["name"] == "b"
+
+
+def test_a_commands_own_options_are_text_too():
+    def command(*, out: str = "x", images: str | None = None, k: int = 8, names: bool = True):
+        """Does nothing."""
+
+    words = ["out=2024_01_05", "images=1_1", "k=3", "names=no", "seed=1", "out=photos #2"]
+    assert own_options(command, words) == (
+        {"out": "photos #2", "images": "1_1", "k": 3, "names": False},
+        ["seed=1"],
+    )
+    for wrong in ("k=[", "out=a\0b", f"k={'1' * 5000}"):
+        with pytest.raises(UsageError, match=f"^{wrong.partition('=')[0]}: ") as error:
+            own_options(command, [wrong])
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -165,6 +275,22 @@ def test_wrong_overrides_take_one_line(override, message):
         ("data:\n  btch_size: 3", r"Did you mean 'data\.batch_size'"),
         ("data: 3", "data is a section"),
         ("model:\n  prior: mixture", r"model\.prior"),
+        ("run: 007", "run: YAML reads this as the number 7, .* quotes"),
+        ("run: 2024_01_05", "run: YAML reads this as the number 20240105"),
+        ("run: no", "run: YAML reads this as false"),
+        ("wandb: {tags: [a, 1_1]}", r"wandb\.tags: .* number 11"),
+        ("trainer: {max_time: 3600}", r"trainer\.max_time: .* number 3600"),
+        (f"seed: {'1' * 5000}", "not valid YAML"),
+        ("seed: 1\nseed: 2", "the key seed twice"),
+        ("a: &a [*a]", "more than 10,000 values"),
+        (f"a: {'[' * 1000}", "not valid YAML"),
+        (f"seed: [{'1, ' * 20_000}]", "more than 10,000 values"),
+        (f"# {'x' * 2_000_000}", "larger than"),
+        ("run: a\0b", "not valid YAML"),
+        ('run: "a\\0b"', "run: .*x00"),
+        ("null: 3", "there is no such key|not valid YAML"),
+        ("? [a]\n: 3", "not valid YAML|no such key"),
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
 def test_wrong_files_take_one_line(tmp_path, content, message):
@@ -173,6 +299,35 @@ def test_wrong_files_take_one_line(tmp_path, content, message):
     with pytest.raises(UsageError, match=message) as error:
         compose(str(path))
     assert "\n" not in str(error.value)
+
+
+BILLION = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def test_a_billion_values_in_a_short_file(tmp_path):
+    (tmp_path / "wrong.yaml").write_text(BILLION)
+    with pytest.raises(UsageError, match="more than 10,000 values"):
+        compose("wrong.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_may_have_a_byte_order_mark(encoding, tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: café", encoding)
+    assert compose("mine.yaml")["run"] == "café"
+
+
+def test_files_that_cannot_be_read_take_one_line(tmp_path):
+    (tmp_path / "latin.yaml").write_text("run: café", "latin-1")
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, message in [("latin", "not valid YAML"), ("folder", "a folder"), ("pipe", "a pipe")]:
+        with pytest.raises(UsageError, match=message) as error:
+            compose(f"{name}.yaml")
+        assert str(error.value).startswith(f"{name}.yaml")
+        assert "\n" not in str(error.value)
 
 
 def test_unknown_experiment_lists_the_known():

@@ -271,7 +271,7 @@ def test_what_a_config_imports_is_named_by_its_keys():
     [
         (["model.prior.kind=mine"], "model.prior.kind: 'mine' is not one of"),
         (["model.prior.kind=:P"], "model.prior.kind: ':P' is not of the form"),
-        (["model.prior.kind=mine:"], "is not the name of a class"),
+        (["model.prior.kind=mine:"], "is not of the form package.module:Name"),
         (["model.prior.kind=nowhere:P"], "nowhere:P cannot be imported: No module named"),
         (["model.prior.kind=mine:Noise"], "mine:Noise is not a subclass of Prior."),
         (["model.prior.kind=mine:WidePrior", "model.prior.mixtures=2"], "model.prior.mixtures"),

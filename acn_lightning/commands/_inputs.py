@@ -20,7 +20,7 @@ from acn_lightning.inference.collection import Collection, of_data, of_files, pa
 from acn_lightning.inference.embedding import encode
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.utils.errors import UsageError, check_choice, nearest
-from acn_lightning.utils.files import new_folder
+from acn_lightning.utils.files import local_path, new_folder
 
 # ---------------------------------------------------------------- the model
 
@@ -183,7 +183,7 @@ def out_folder(out: str | None, config: Plain) -> Iterator[tuple[Path, Path]]:
     Raises:
         UsageError: the output folder exists already, or cannot be created.
     """
-    folder = Path(out) if out else run_folder(config)
+    folder = local_path(out, "out") if out else run_folder(config)
     with new_folder(folder) as beside:
         (beside / "config.yaml").write_text(to_yaml(config), "utf-8")
         yield folder, beside

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from acn_lightning.experiment.results import Outcome
+from acn_lightning.utils.text import printable
 
 UNNEEDED = (
     ".*does not have many workers.*",  # data is in memory: workers would slow it down
@@ -44,16 +45,27 @@ USES = {
 
 
 def quiet_libraries() -> None:
-    """Hides library messages that a user of `acn` cannot act on."""
+    """Hides library messages that a user of `acn` cannot act on, and shows warnings on one line."""
+    warnings.formatwarning = warning_line
     for message in UNNEEDED:
-        warnings.filterwarnings("ignore", message)
+        warnings.filterwarnings("ignore", f"(?s){message}")  # a path may hold a line break
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.pytorch.trainer.connectors.checkpoint_connector",
     ):
-        logging.getLogger(name).addFilter(
-            lambda record: not any(word in record.getMessage() for word in ADVERTS)
-        )
+        logging.getLogger(name).addFilter(keep_record)
+
+
+def keep_record(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning's is shown, without control characters from paths in it."""
+    message = record.getMessage()
+    record.msg, record.args = "\n".join(map(printable, message.split("\n"))), ()
+    return not any(word in message for word in ADVERTS)
+
+
+def warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as it is printed."""
+    return f"acn: warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def results_table(outcome: Outcome) -> str:
@@ -80,9 +92,9 @@ def results_table(outcome: Outcome) -> str:
         f"{results['data']}, {results['images']:,} {results['split']} images, "
         f"binarisation {results['binarisation']}, seed {results['seed']}"
     )
-    files = map(str, outcome.files)
+    files = map(printable, outcome.files)
     hints = ["", *outcome.hints] if outcome.hints else []
-    return "\n".join([title, *align(rows), "", *files, *hints])
+    return "\n".join([printable(title), *align(rows), "", *files, *hints])
 
 
 def use_rows(representations: dict[str, dict[str, Any] | None]) -> list[tuple[str, str]]:

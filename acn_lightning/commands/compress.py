@@ -51,19 +51,20 @@ def compress(
     """
     import time
     from itertools import pairwise
-    from pathlib import Path
 
     from acn_lightning.commands._inputs import originals, trained_for
     from acn_lightning.compression.container import from_bytes, to_bytes
     from acn_lightning.compression.files import Options, compress_images, decompress_images
     from acn_lightning.utils.errors import UsageError
-    from acn_lightning.utils.files import new_file
+    from acn_lightning.utils.files import local_path, new_file
     from acn_lightning.utils.progress import progress_bar
+    from acn_lightning.utils.text import printable
 
+    path = local_path(out, "out")
     acn, _, theirs = trained_for(checkpoint, images[0], overrides)
     nearest = acn.config["evaluation"]["unconditional_codes"]
     options = Options(order, block, arithmetic, nearest)
-    with new_file(Path(out)) as beside:
+    with new_file(path) as beside:
         found = originals(acn, images, theirs, part)
         if names and not found.names:
             raise UsageError("names: these images have none. Leave it out.")
@@ -79,11 +80,10 @@ def compress(
         if not are_same(again, found.images, order):
             raise UsageError(f"{out}: the images did not come back, so nothing was written.")
         times.append(time.perf_counter())
-    lines = report(acn, found, container, Path(out).stat().st_size, options if compare else None)
+    lines = report(acn, found, container, path.stat().st_size, options if compare else None)
     seconds = [f"{after - before:.1f} s" for before, after in pairwise(times)]
-    return "\n".join(
-        [*lines, f"Compressed in {seconds[0]}; all images came back from it in {seconds[1]}.", out]
-    )
+    lines.append(f"Compressed in {seconds[0]}; all images came back from it in {seconds[1]}.")
+    return "\n".join([*lines, printable(path)])
 
 
 def are_same(one: "Tensor", other: "Tensor", order: str) -> bool:

@@ -41,9 +41,11 @@ def decompress(
     from acn_lightning.compression.container import as_png, from_bytes
     from acn_lightning.compression.files import decompress_images
     from acn_lightning.utils.errors import UsageError
-    from acn_lightning.utils.files import new_folder
+    from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar
+    from acn_lightning.utils.text import printable
 
+    folder = local_path(out, "out")
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}.")
     container = from_bytes(Path(file).read_bytes(), file)
@@ -51,14 +53,14 @@ def decompress(
     numbers = every if images is None else parse_numbers(images, len(every))
     acn, _ = trained(checkpoint, overrides, "model")
     stored, digits = container.names if names else (), len(str(len(every) - 1))
-    with new_folder(Path(out)) as beside:
+    with new_folder(folder) as beside:
         with progress_bar("decompressing", "image", total=len(numbers)) as shown:
             found = decompress_images(acn, container, file, numbers, shown.update)
         for number, image in zip(numbers, found, strict=True):
             name = stored[number] if stored else f"{number:0{digits}}"
             write_png(image, beside / as_png(name))
     several = "" if len(numbers) == 1 else "s"
-    return f"{len(numbers):,} image{several} in {out}"
+    return f"{len(numbers):,} image{several} in {printable(folder)}"
 
 
 def parse_numbers(words: str, count: int) -> list[int]:

@@ -50,7 +50,7 @@ def explore(
     from acn_lightning.inference.explorer import page, require_plotly
     from acn_lightning.inference.projection import check_projection
     from acn_lightning.utils.errors import UsageError
-    from acn_lightning.utils.files import new_file
+    from acn_lightning.utils.files import local_path, new_file
 
     require_plotly()
     check_projection(projection)
@@ -61,7 +61,7 @@ def explore(
     if out and Path(out).suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"out: {out} is not an .html file.")
     acn, known, theirs = trained_for(checkpoint, images, overrides)
-    path = Path(out) if out else run_folder(acn.config) / "explorer.html"
+    path = local_path(out, "out") if out else run_folder(acn.config) / "explorer.html"
     with new_file(path) as beside:
         whole = collect(acn, known, images, theirs, part, unreadable)
         some = whole.at(stratified(whole.labels, points, acn.config["seed"]))

@@ -75,6 +75,8 @@ def write_csv(
     path: Path, files: list[Path], rows: "Tensor", distances: "Tensor", data: "ImageData"
 ) -> None:
     """Writes a line for each query and neighbour, nearest first."""
+    from acn_lightning.utils.text import as_text, cell
+
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "rank", "row", "file", "label", "distance"])
@@ -83,4 +85,5 @@ def write_csv(
                 label = int(data.labels[row])
                 name = data.classes[label] if label >= 0 else ""
                 where = data.stored_names[row] if data.stored_names else ""
-                writer.writerow([query, rank, row, where, name, f"{distance:.6g}"])
+                image, file_name, class_name = (cell(as_text(one)) for one in (query, where, name))
+                writer.writerow([image, rank, row, file_name, class_name, f"{distance:.6g}"])

@@ -1,7 +1,5 @@
 """`acn onnx`."""
 
-from pathlib import Path
-
 
 def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") -> str:
     """Write the encoder to an ONNX file, and check it with ONNX Runtime.
@@ -20,9 +18,11 @@ def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") ->
     from acn_lightning.checkpoint import read_checkpoint
     from acn_lightning.experiment.restore import restore
     from acn_lightning.inference.onnx import require_onnx, write_onnx
-    from acn_lightning.utils.files import new_file
+    from acn_lightning.utils.files import local_path, new_file
+    from acn_lightning.utils.text import printable
 
     require_onnx()
-    with new_file(Path(out)) as beside:
+    path = local_path(out, "out")
+    with new_file(path) as beside:
         difference = write_onnx(restore(read_checkpoint(checkpoint), overrides), beside)
-    return f"{out}: codes match PyTorch's within {difference:.1g}"
+    return f"{printable(path)}: codes match PyTorch's within {difference:.1g}"

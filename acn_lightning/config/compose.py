@@ -1,5 +1,7 @@
 """Experiment configs: YAML files plus `key=value` overrides, checked against the schema."""
 
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,17 +17,26 @@ from acn_lightning.config.schema import (
     explain,
     first_line,
     make_schema,
+    schema_keys,
     section,
     source_options,
     trainer_options,
 )
 from acn_lightning.config.sections import PARTS
+from acn_lightning.config.values import (
+    read_word,
+    read_yaml_file,
+    refuse_characters,
+    refuse_numbers,
+)
 from acn_lightning.data import ImageData, Source
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import options
 
 FOLDER = Path(__file__).parents[1] / "conf"
 
+KEY = re.compile(r"[^\s.\[\]]+(\.[^\s.\[\]]+|\[\w+\])*")
+"""Names with dots between them. An item of a list has its number in brackets."""
 
 Plain = dict[str, Any]
 """A config as dicts, lists, strings and numbers, which a checkpoint can hold."""
@@ -49,7 +60,7 @@ def compose(
     Args:
         experiment: a name from `conf/`, or the path of a YAML file. Each `+NAME` (from
             `conf/layers/`) or `+FILE.yaml` after it adds a layer on top: `mnist+small+pixelvae`.
-        overrides: `section.key=value`, with the value in YAML; applied last.
+        overrides: `section.key=value`, applied last. Text is taken as typed; other values are YAML.
         between: values applied after the experiment and before the overrides.
 
     Raises:
@@ -79,6 +90,7 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
     path = known.get(name, Path(name))
     if not path.is_file():
         why = "there is no such file" if path.suffix in (".yaml", ".yml") else f"unknown {what}"
+        why = "this is a folder or a pipe, not a file" if path.exists() else why
         raise UsageError(
             f"{name or repr(name)}: {why}. Known {what}s: {', '.join(known)}.{nearest(name, known)}"
         )
@@ -124,16 +136,22 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
     Raises:
         UsageError: a key is unknown, or a value has the wrong type.
     """
-    changes = parse_overrides(overrides)
+    words = rename_words(overrides)
+    given = OmegaConf.create(rename_keys(dict(base)))
     try:
-        asked = without_idle(overlay(OmegaConf.create(rename_keys(dict(base))), changes))
+        # The kinds that are chosen determine the keys, and these how the words are read.
+        asked = without_idle(overlay(given, parse_overrides(words, True)))
         schema = make_schema(asked)
         check_keys(asked, schema)
+        known = dict(schema_keys(schema))
+        asked = without_idle(overlay(given, parse_overrides(words, True, known)))
+        refuse_numbers(flatten(cast(Plain, OmegaConf.to_container(asked))), known)
         config = OmegaConf.merge(OmegaConf.structured(schema), asked)
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = cast(Plain, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
-    return without_foreign_defaults(cast(Plain, plain), asked)
+    refuse_characters(flatten(plain))
+    return without_foreign_defaults(plain, asked)
 
 
 def without_idle(config: DictConfig) -> DictConfig:
@@ -177,43 +195,75 @@ def without_foreign_defaults(config: Plain, asked: DictConfig) -> Plain:
     return config
 
 
-def parse_overrides(overrides: Sequence[str], renamed: bool = False) -> DictConfig:
+def parse_overrides(
+    overrides: Sequence[str], renamed: bool = False, known: Mapping[str, Any] | None = None
+) -> DictConfig:
     """Parses `key=value` overrides.
+
+    Args:
+        overrides: the words.
+        renamed: whether they have current key names already.
+        known: the type of each key. Without it, as long as no kinds are chosen, a value that is
+            not valid YAML is text.
 
     Raises:
         UsageError: one is not of the form `key=value`, or its value is not valid YAML.
     """
-    for override in overrides:
-        key, equals, _ = override.partition("=")
+    changes = OmegaConf.create()
+    for word in overrides if renamed else rename_words(overrides):
+        key, equals, text = word.partition("=")
         if not equals or not key.strip("-"):
-            raise UsageError(f"'{override}' is not of the form key=value.")
+            raise UsageError(f"'{word}' is not of the form key=value.")
         if key.startswith("-"):
-            raise UsageError(f"'{override}': write {override.lstrip('-')}, without dashes.")
+            raise UsageError(f"'{word}': write {word.lstrip('-')}, without dashes.")
+        if not KEY.fullmatch(key):
+            raise UsageError(f"'{word}': '{key}' is not the name of a key, such as data.root.")
+        try:
+            value = read_early(key, text) if known is None else read_word(key, text, known.get(key))
+            OmegaConf.update(changes, key, value)
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"{word}: {first_line(error)}") from error
+    return changes
+
+
+def read_early(key: str, text: str) -> Any:
+    """A value whose type is not known yet. Kinds are text, in all families."""
     try:
-        words = list(overrides) if renamed else rename_words(overrides)
-        return OmegaConf.from_dotlist(words)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
-        raise UsageError(f"{' '.join(overrides)}: {first_line(error)}") from error
+        return read_word(key, text, str if key == Source.key or key.endswith(".kind") else Any)
+    except UsageError:
+        return text
 
 
 def read_yaml(path: Path) -> Plain:
     """Reads a config file, with current key names.
 
     Raises:
-        UsageError: the file is not valid YAML, or not a mapping of keys to values.
+        UsageError: the file cannot be read or is not valid YAML, or not a mapping of keys to
+            values.
     """
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a mapping of keys to values.")
     return rename_keys(cast(Plain, content))
 
 
 def to_yaml(config: Plain) -> str:
-    """A config as the text of a YAML file that `acn fit` accepts."""
-    return OmegaConf.to_yaml(OmegaConf.create(config))
+    """A config as the text of a YAML file that `acn fit` accepts. Characters that cannot be printed
+    are escaped."""
+    if json.dumps(config, ensure_ascii=False, default=str).isprintable():
+        return OmegaConf.to_yaml(OmegaConf.create(config))
+    return yaml.dump(config, Dumper=Escaping, sort_keys=False)
+
+
+class Escaping(yaml.SafeDumper):
+    """Writes all text in quotes, and what is not ASCII as escapes."""
+
+
+Escaping.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def differences(one: Plain, other: Plain) -> dict[str, tuple[Any, Any]]:
@@ -248,9 +298,11 @@ def own_options(command: Callable[..., Any], words: Sequence[str]) -> tuple[Plai
     known = options(command)
     ours = [word for word in words if word.partition("=")[0] in known]
     try:
-        schema = OmegaConf.structured(section(command.__name__, known))
-        given = OmegaConf.merge(schema, parse_overrides(ours))
-        values = OmegaConf.to_container(given, resolve=True)
+        schema = section(command.__name__, known)
+        changes = parse_overrides(ours, known=dict(schema_keys(schema)))
+        given = OmegaConf.merge(OmegaConf.structured(schema), changes)
+        values = cast(Plain, OmegaConf.to_container(given, resolve=True))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
-    return cast(Plain, values), [word for word in words if word not in ours]
+    refuse_characters(flatten(values))
+    return values, [word for word in words if word not in ours]

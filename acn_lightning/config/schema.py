@@ -9,7 +9,7 @@ import inspect
 import keyword
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ RUN: dict[str, Option] = {
 }
 """Keys outside all sections."""
 
+ANNOTATION = "annotation"
+"""Under this name a field of the schema keeps its option's annotation."""
+
 
 # ---------------------------------------------------------------- the schema
 
@@ -68,7 +71,7 @@ def make_schema(chosen: DictConfig) -> type:
     sections["optimizer"] = section("optimizer", optimizer_schema(chosen))
     sections["schedule"] = family_section("schedule", Schedule, kind_of(chosen, "schedule"))
     sections["callbacks"] = section("callbacks", callback_schemas(chosen))
-    sections["trainer"] = section("trainer", trainer_schema())
+    sections["trainer"] = section("trainer", trainer_schema(), plain_type)
     return section("config", {**RUN, **sections, "wandb": Wandb})
 
 
@@ -148,7 +151,7 @@ def trainer_options() -> dict[str, inspect.Parameter]:
 def trainer_schema() -> dict[str, Option]:
     """These arguments as options, with our defaults."""
     return {
-        name: (plain_type(parameter.annotation), TRAINER_DEFAULTS.get(name, parameter.default))
+        name: (parameter.annotation, TRAINER_DEFAULTS.get(name, parameter.default))
         for name, parameter in trainer_options().items()
     }
 
@@ -156,19 +159,29 @@ def trainer_schema() -> dict[str, Option]:
 # ---------------------------------------------------------------- dataclasses
 
 
-def section(name: str, content: Mapping[str, Option | type]) -> type:
-    """A dataclass of these options; a value that is itself a dataclass becomes a section."""
+def section(
+    name: str, content: Mapping[str, Option | type], check: Callable[[Any], Any] | None = None
+) -> type:
+    """A dataclass of these options; a value that is itself a dataclass becomes a section. Fields
+    keep their full annotation, as OmegaConf checks only some types.
+
+    Args:
+        name: of the section.
+        content: its options and sections, by key.
+        check: from an annotation to a type that OmegaConf can check; by default `checked`.
+    """
+    check = check or checked
     fields: list[tuple[str, Any, Any]] = []
     for key, value in content.items():
         if isinstance(value, type):
             fields.append((key, value, dataclasses.field(default_factory=value)))
-        elif value[1] is dataclasses.MISSING:
-            fields.append((key, checked(value[0]), dataclasses.field()))
-        elif isinstance(value[1], list):
-            own = dataclasses.field(default_factory=value[1].copy)
-            fields.append((key, checked(value[0]), own))
-        else:
-            fields.append((key, checked(value[0]), dataclasses.field(default=value[1])))
+            continue
+        annotation, default = value
+        given: dict[str, Any] = {"default": default}
+        if isinstance(default, list):
+            given = {"default_factory": default.copy}
+        own = dataclasses.field(**given, metadata={ANNOTATION: annotation})
+        fields.append((key, check(annotation), own))
     return dataclasses.make_dataclass(name.capitalize(), fields, kw_only=True)
 
 
@@ -215,7 +228,7 @@ def check_keys(config: DictConfig, schema: type) -> None:
             full = f"{prefix}{key}"
             if full not in known:
                 raise UsageError(f"{full}{unknown(full, known, config)}")
-            if known[full] is not None:
+            if is_section(known[full]):
                 child = OmegaConf.select(node, str(key), throw_on_resolution_failure=False)
                 if not isinstance(child, DictConfig):
                     raise UsageError(f"{full} is a section: set its keys, {full}.KEY=VALUE.")
@@ -248,13 +261,18 @@ def family_of(section: str) -> type[Registered] | None:
     return {**parts, "data": Source, "schedule": Schedule}.get(section)
 
 
-def schema_keys(schema: type, prefix: str = "") -> Iterable[tuple[str, type | None]]:
-    """Dotted keys, each with its dataclass if it is a section, else None."""
+def schema_keys(schema: type, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys, each with its annotation; that of a section is its dataclass."""
     for field in dataclasses.fields(schema):
-        is_section = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
-        yield prefix + field.name, field.type if is_section else None  # type: ignore[misc]
-        if is_section:
-            yield from schema_keys(field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        annotation = field.metadata.get(ANNOTATION, field.type)
+        yield prefix + field.name, annotation
+        if is_section(annotation):
+            yield from schema_keys(annotation, f"{prefix}{field.name}.")
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a key is a section of keys."""
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 
 def explain(error: OmegaConfBaseException) -> str:

@@ -18,7 +18,7 @@ from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain, to_yaml
 from acn_lightning.experiment.trainer import raised_by_lightning
 from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
-from acn_lightning.utils.files import replacing
+from acn_lightning.utils.files import check_encoding, local_path, replacing
 
 AUTO = "auto"
 """The value of `resume` that resumes the run of the same name, if there is one."""
@@ -31,8 +31,9 @@ def run_folder(config: Plain) -> Path:
     With several processes only rank 0's folder counts: the others write nothing.
 
     Raises:
-        UsageError: a name is not valid for a folder; a new run would write into an existing run's
-            folder; or `resume=auto` has no name by which to find the run again.
+        UsageError: a name is not valid for a folder, or the folder of all runs is not a path; a new
+            run would write into an existing run's folder; or `resume=auto` has no name by which to
+            find the run again.
     """
     experiment, name = config["experiment"], config["run"]
     automatic = config["resume"] == AUTO
@@ -47,7 +48,9 @@ def run_folder(config: Plain) -> Path:
         if value is not None and (value in ("", ".", "..") or Path(value).name != value):
             raise UsageError(f"{key}: '{value}' is not a valid folder name.")
     unique = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
-    folder = Path(config["trainer"]["default_root_dir"] or "runs") / experiment / (name or unique)
+    root = local_path(config["trainer"]["default_root_dir"] or "runs", "trainer.default_root_dir")
+    folder = root / experiment / (name or unique)
+    check_encoding(folder, "run")
     if folder.exists() and not automatic and is_rank_zero():
         raise UsageError(
             f"run: {folder} already exists. Resume it with resume=auto, or choose another name."

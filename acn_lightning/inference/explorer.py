@@ -17,6 +17,7 @@ from acn_lightning.inference.collection import Collection
 from acn_lightning.inference.embedding import Embedding
 from acn_lightning.inference.figures import colour, thumbnails
 from acn_lightning.utils.optional import require_packages
+from acn_lightning.utils.text import as_text
 
 SHEET = 4096
 """Side of a sheet of thumbnails, in pixels. All browsers and GPUs support this size."""
@@ -71,7 +72,7 @@ def page(collection: Collection, embedding: Embedding, title: str, total: int, s
             f"nearest within the sample. Codes of {embedding.codes.shape[1]} numbers."
         )
     known = {
-        "title": html.escape(title),
+        "title": html.escape(as_text(title)),
         "note": html.escape(note),
         "rendering": "pixelated" if max(collection.images.shape[2:]) <= 64 else "auto",
         "plotly": require_plotly().get_plotlyjs(),

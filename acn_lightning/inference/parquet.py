@@ -13,6 +13,7 @@ from acn_lightning.inference.collection import Collection
 from acn_lightning.inference.embedding import Embedding
 from acn_lightning.inference.figures import thumbnails as thumbs
 from acn_lightning.utils.optional import require_packages
+from acn_lightning.utils.text import as_text
 
 ROWS = 4096
 """Rows written at a time, which are held in memory in addition to codes and images."""
@@ -72,10 +73,10 @@ def make_columns(
     collection: Collection, embedding: Embedding, rows: Tensor, thumbnails: int
 ) -> dict[str, Any]:
     """The columns for these rows."""
-    classes: list[str | None] = [*collection.classes, None]  # the last is for label -1
+    classes = [*map(as_text, collection.classes), None]  # the last is for label -1
     files: list[str | None] = [None] * len(rows)
     if collection.files:
-        files = [collection.files[row] for row in rows.tolist()]
+        files = [as_text(collection.files[row]) for row in rows.tolist()]
     near, far = embedding.neighbours[rows].tolist(), embedding.distances[rows].tolist()
     return {
         "id": rows.numpy(),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.files import local_path
 
 
 class LoadReport(NamedTuple):
@@ -81,7 +82,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is missing, has another format, or holds an object to be unpickled.
     """
-    path = Path(path).expanduser()
+    path = local_path(str(path), "model.encoder.weights")
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
     try:

@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,55 @@ RECENT = 3600
 """Seconds for which a file counts as recent."""
 
 PARTIAL = re.compile(r"\.acn-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{16}\.partial")
+
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+# ---------------------------------------------------------------- paths
+
+
+def local_path(text: str, key: str) -> Path:
+    """The path that a user's text names, where "~" is the home folder.
+
+    Args:
+        text: of the user.
+        key: config key or option that the error begins with.
+
+    Raises:
+        UsageError: it is the address of a store elsewhere, or this machine has no such path.
+    """
+    if ADDRESS.match(text):
+        raise UsageError(
+            f"{key}: {text} is an address, not a folder or file of this machine. Mount it, or copy "
+            "the files."
+        )
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        home = Path(text).parts[0]
+        raise UsageError(
+            f"{key}: there is no home folder {home}. For a folder of that name write ./{text}"
+        ) from error
+    check_encoding(path, key)
+    return path
+
+
+def check_encoding(path: Path, key: str) -> None:
+    """Checks that the system can be asked for a path.
+
+    Raises:
+        UsageError: it has a NUL, or a character that the locale does not have.
+    """
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{key}: {path} has characters that the locale's encoding, "
+            f"{sys.getfilesystemencoding()}, does not have. Set PYTHONUTF8=1."
+        ) from error
+    if b"\0" in encoded:
+        raise UsageError(f"{key}: {str(path)!r} has the character '\\x00'. Leave it out.")
 
 
 # ---------------------------------------------------------------- files

@@ -10,6 +10,7 @@ from torch import Tensor
 from acn_lightning.data.download import Published, download
 from acn_lightning.data.subsets import held_out_rows
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.files import local_path
 from acn_lightning.utils.registry import Registered
 
 
@@ -68,11 +69,11 @@ def folder_of(root: str | None, kind: str) -> Path:
     """The path that `data.root` names.
 
     Raises:
-        UsageError: it is not given.
+        UsageError: it is not given, or is not a path.
     """
     if root is None:
         raise UsageError(f"data.root: source '{kind}' needs the path to its data: data.root=PATH.")
-    return Path(root).expanduser()
+    return local_path(root, "data.root")
 
 
 def split_off_test(part: Split, classes: tuple[str, ...], fraction: float, name: str) -> Splits:
