@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -77,9 +78,12 @@ def test_export_of_a_folder_of_other_images_and_of_an_experiment(acn, checkpoint
     Path("other").mkdir()
     for number, file in enumerate(sorted(photos.rglob("*.png"))[:9]):
         Image.open(file).convert("RGB").resize((30, 20)).save(f"other/{number}.jpg")
-    with pytest.warns(UserWarning, match="Images of 3 x 20 x 30 .* converted to 1 x 12 x 12"):
-        status, _, err = acn("export", checkpoint, "other", "out=one", "thumbnails=0")
+    status, _, err = acn("export", checkpoint, "other", "out=one", "thumbnails=0")
     assert status == 0, err
+    assert err == (
+        "other: 9 images, 30 x 20 pixels. Converted: 9 resized to 12 x 12; 9 from colour to grey "
+        "(data.channels).\n"
+    )
     table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
     assert [row["file"] for row in table] == [f"other/{number}.jpg" for number in range(9)]
     assert {row["label"] for row in table} == {None}
@@ -109,9 +113,9 @@ def test_what_cannot_be_read_is_named_and_stops_or_is_left_out(acn, checkpoint, 
     assert not Path("mine").exists()
     assert not list(Path().glob(".*partial"))
     words = [folder, "k=2", "out=mine", "unreadable=skip"]
-    with pytest.warns(UserWarning, match=r"1 of 6 images are left out: .*3\.png cannot be read"):
-        status, _, err = acn("export", checkpoint, *words)
+    status, _, err = acn("export", checkpoint, *words)
     assert status == 0, err
+    assert re.search(r"some: 5 images, .* Left out: 1 that cannot be read: .*3\.png \(", err)
     names = [row["file"] for row in pyarrow.parquet.read_table("mine/codes.parquet").to_pylist()]
     assert [Path(name).stem for name in names] == ["0", "1", "2", "4", "5"]
 

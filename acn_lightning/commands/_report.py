@@ -47,6 +47,7 @@ def quiet_libraries() -> None:
     """Hides library messages that a user of `acn` cannot act on."""
     for message in UNNEEDED:
         warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; our report does
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.pytorch.trainer.connectors.checkpoint_connector",
