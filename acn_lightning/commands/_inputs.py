@@ -12,7 +12,7 @@ from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import Plain, compose, experiments, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.data.files import read_files
-from acn_lightning.data.listing import Part, list_folder
+from acn_lightning.data.listing import Part, list_folder, list_images
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form
 from acn_lightning.data.report import describe
@@ -130,7 +130,7 @@ def collect(
 def read_queries(
     acn: TrainedACN, known: dict[str, Any], paths: Sequence[str], unreadable: str
 ) -> tuple[Tensor, tuple[str, ...], str]:
-    """Reads image files and folders of them, prepared as the training images were.
+    """Reads image files, and all files in folders of them, prepared as the training images were.
 
     Args:
         acn: sets the form of the images.
@@ -148,8 +148,8 @@ def read_queries(
     left_out: list[str] = []
     for path in map(Path, paths):
         if path.is_dir():
-            listing = list_folder(path)
-            files += [*listing.train.files, *(listing.test.files if listing.test else ())]
+            listing = list_images(path)
+            files += listing.train.files
             left_out += listing.left_out
         elif path.exists():
             files.append(path)

@@ -82,7 +82,7 @@ class Walk:
             path = folder / entry.name
             if entry.name.startswith("."):
                 self.others["hidden"] += 1
-            elif not entry.is_dir():
+            elif not (path.is_dir() if entry.is_symlink() else entry.is_dir()):
                 if path.suffix.lower() in SUFFIXES:
                     files.append(path)
                 else:
@@ -135,11 +135,7 @@ class Walk:
                 "its class, or none."
             )
         if not files and not inside:
-            rest = f" It has {printable('; '.join(self.left_out()))}." if self.left_out() else ""
-            raise UsageError(
-                f"{printable(folder)} has no images ({', '.join(SUFFIXES)}), neither directly nor "
-                f"in sub-folders, one per class.{rest}"
-            )
+            raise no_images(folder, self)
         labels: list[str | None] = [as_text(one.name) for one, own in inside.items() for _ in own]
         return Part([*files, *chain(*inside.values())], labels or [None] * len(files))
 
@@ -175,6 +171,19 @@ def list_folder(root: Path) -> Listing:
     return Listing(train_part, test_part, [*walk.left_out(), *told])
 
 
+def list_images(root: Path) -> Listing:
+    """All images of a folder, at any depth, without classes and splits.
+
+    Raises:
+        UsageError: there are none.
+    """
+    walk, outside = Walk(root), above(root) - {identity(root)}
+    files = list(walk.images(root, outside))
+    if not files:
+        raise no_images(root, walk)
+    return Listing(Part(files, [None] * len(files)), None, walk.left_out())
+
+
 def list_part(folder: Path) -> Part:
     """The images of a folder of a published data set: its sub-folders are classes, whatever their
     names.
@@ -184,6 +193,14 @@ def list_part(folder: Path) -> Part:
     """
     walk = Walk(folder)
     return walk.part(folder, *walk.entries(folder))
+
+
+def no_images(folder: Path, walk: Walk) -> UsageError:
+    """The error that a folder has no images; it tells what the walk has found instead."""
+    found = "; ".join(walk.left_out()) or "nothing"
+    return UsageError(
+        f"{printable(folder)} has no images ({', '.join(SUFFIXES)}). It has {printable(found)}."
+    )
 
 
 def inner(walk: Walk) -> tuple[Path, list[Path], list[Path]]:
