@@ -129,7 +129,7 @@ def check_form(image: "ImageFile", image_shape: tuple[int, ...], path: Path) -> 
     if image.mode not in modes:
         wrong = f"its pixels are {image.mode}"
     elif is_reduced(image):
-        wrong = "its pixels have more than 8 bits a channel"
+        wrong = "its pixels have more than 8 bits a channel, or another white than 255"
     elif "transparency" in image.info:
         wrong = "it has a transparent colour"
     elif getattr(image, "n_frames", 1) > 1:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +304,30 @@ def test_too_few_handles_stop_a_run_that_may_skip(tmp_path, monkeypatch):
     assert read(tmp_path, image_size=4, unreadable="skip")
     with pytest.raises(OSError, match=r"Too many open files: .*\.png"):
         read(tmp_path, image_size=4, unreadable="skip")
+
+
+def test_no_image_is_skipped_for_want_of_file_handles(tmp_path):
+    fill(tmp_path / "photos", *several("."))
+    code = (
+        "import resource, sys, torch, PIL.Image\n"
+        "from acn_lightning.data.sources.folder import FolderSource\n"
+        "PIL.Image.init()\n"
+        "import os; held = [os.open('/dev/null', 0) for _ in range(3)]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 2,) * 2)\n"
+        "os.open('/dev/null', 0)\n"
+        "from acn_lightning.data.files import read_files\n"
+        "from acn_lightning.data.pixels import Form\n"
+        "from pathlib import Path\n"
+        "files = [Path('photos') / f'{number:02}.png' for number in range(10)]\n"
+        "try:\n"
+        "    print(len(read_files(files, Form(), 'skip').rows))\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert re.search(r"Too many open files: .*\.png", done.stdout), done.stderr
 
 
 def test_names_that_are_not_utf_8_become_text(tmp_path):
