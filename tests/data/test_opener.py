@@ -234,10 +234,17 @@ def test_other_tags_that_are_damaged_do_not_matter(tmp_path, others):
 
 @pytest.mark.parametrize(
     "block",
-    [b"Exif\0\0", b"Exif\0\0nonsense", exif([TURN])[:12], exif([(0x0112, 2, 2, b"6\0\0\0")])],
+    [
+        b"Exif\0\0",
+        b"Exif\0\0nonsense",
+        b"Exif\0\0II*\0\x08\0",
+        exif([TURN])[:12],
+        exif([(0x0112, 2, 2, b"6\0\0\0")]),
+    ],
 )
-def test_a_damaged_block_turns_nothing(tmp_path, block):
-    path = tmp_path / "a.jpg"
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_damaged_block_turns_nothing(tmp_path, suffix, block):
+    path = tmp_path / f"a.{suffix}"
     Image.fromarray(gradient()).save(path, exif=block)
     assert read_picture(path, Form(channels=3)).pixels.shape == (6, 8, 3)
 
