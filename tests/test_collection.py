@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
-from acn_lightning.commands._inputs import collect
+from acn_lightning.commands._inputs import collect, read_queries
 from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.data.subsets import stratified
 from acn_lightning.inference.embedding import embed
@@ -77,9 +79,12 @@ def test_export_of_a_folder_of_other_images_and_of_an_experiment(acn, checkpoint
     Path("other").mkdir()
     for number, file in enumerate(sorted(photos.rglob("*.png"))[:9]):
         Image.open(file).convert("RGB").resize((30, 20)).save(f"other/{number}.jpg")
-    with pytest.warns(UserWarning, match="Images of 3 x 20 x 30 .* converted to 1 x 12 x 12"):
-        status, _, err = acn("export", checkpoint, "other", "out=one", "thumbnails=0")
+    status, _, err = acn("export", checkpoint, "other", "out=one", "thumbnails=0")
     assert status == 0, err
+    assert err == (
+        "other: 9 images, 30 x 20 pixels. Converted: 9 resized to 12 x 12; 9 from colour to grey "
+        "(data.channels).\n"
+    )
     table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
     assert [row["file"] for row in table] == [f"other/{number}.jpg" for number in range(9)]
     assert {row["label"] for row in table} == {None}
@@ -109,11 +114,54 @@ def test_what_cannot_be_read_is_named_and_stops_or_is_left_out(acn, checkpoint, 
     assert not Path("mine").exists()
     assert not list(Path().glob(".*partial"))
     words = [folder, "k=2", "out=mine", "unreadable=skip"]
-    with pytest.warns(UserWarning, match=r"1 of 6 images are left out: .*3\.png cannot be read"):
-        status, _, err = acn("export", checkpoint, *words)
+    status, _, err = acn("export", checkpoint, *words)
     assert status == 0, err
+    assert re.search(r"some: 5 images, .* Left out: 1 that cannot be read: .*3\.png \(", err)
     names = [row["file"] for row in pyarrow.parquet.read_table("mine/codes.parquet").to_pylist()]
     assert [Path(name).stem for name in names] == ["0", "1", "2", "4", "5"]
+
+
+def test_images_are_prepared_as_the_training_images_were(checkpoint, tmp_path):
+    acn = ACN.load(checkpoint)
+    data = acn.config["data"] | {"background": "black", "max_pixels": 400}
+    acn.config = acn.config | {"data": data}
+    Image.new("LA", (12, 12), (0, 0)).save("clear.png")
+    Image.fromarray(np.full((12, 12), 1023, np.uint16)).save("deep.png")
+    paths = ["clear.png", "deep.png"]
+    images, files, line = read_queries(acn, {"bits": 12}, paths, "stop")
+    assert images.amax((1, 2, 3)).tolist() == [0, 1023 * 255 // 4095]
+    assert files == ("clear.png", "deep.png")
+    assert line == (
+        "queries: 2 images, 12 x 12 pixels. Converted: 1 transparent, laid on black "
+        "(data.background); 1 of 16 bits, of which 12 are used (data.bits)."
+    )
+    Image.new("L", (20, 21)).save("large.png")
+    with pytest.raises(UsageError, match=r"large\.png has 20 x 21 pixels; the limit is 400"):
+        read_queries(acn, {}, ["large.png"], "stop")
+
+
+def test_parts_of_a_folder_and_names_that_are_not_utf_8(acn, checkpoint, photos):
+    for number, file in enumerate(sorted(photos.rglob("*.png"))[:20]):
+        split, name = ("Training", "Testing")[number % 2], f"{number}\udcff.png"
+        folder = Path("mine", split, "caf\udce9")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / name)
+    os.mkfifo("mine/Testing/caf\udce9/pipe.png")
+    words = ["k=2", "projection=pca", "unreadable=skip"]
+    status, _, err = acn("export", checkpoint, "mine", "part=test", "out=one", *words)
+    assert status == 0, err
+    assert "10 images in 1 class" in err
+    assert "pipe.png: it is not a regular file" in err
+    table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
+    assert {row["label"] for row in table} == {"caf\\udce9"}
+    assert table[0]["file"] == "mine/Testing/caf\\udce9/11\\udcff.png"
+    status, _, err = acn("neighbours", checkpoint, "mine", "out=two", "unreadable=skip")
+    assert status == 0, err
+    assert "mine: 20 images" in err
+    assert err.count("mine: ") == 1
+    assert "caf\\udce9" in Path("two/neighbours.csv").read_text("utf-8")
+    status, _, err = acn("explore", checkpoint, "mine", "out=e.html", *words)
+    assert status == 0, err
 
 
 @pytest.mark.parametrize(

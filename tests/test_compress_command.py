@@ -149,6 +149,11 @@ def odd_files(folder):
     for name, (image, options, words) in makers.items():
         image.save(folder / name, **options)
         yield name, words
+    pgm = b"P5 12 12 100 " + bytes(144)  # white is 100, so Pillow gives other numbers
+    (folder / "scaled.pgm").write_bytes(pgm)
+    yield "scaled.pgm", "more than 8 bits a channel, or another white"
+    os.mkfifo(folder / "pipe.png")
+    yield "pipe.png", "pipe.png"
     (folder / "text.png").write_text("no image")
     yield "text.png", "cannot be read as an image"
 

@@ -1,5 +1,6 @@
 """Reads the model and the images that a command is given."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,22 @@ from torch import Tensor
 from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import Plain, compose, experiments, to_yaml
 from acn_lightning.data import ImageData
-from acn_lightning.data.files import list_images, read_readable
+from acn_lightning.data.files import read_files
+from acn_lightning.data.listing import Part, list_folder, list_images
+from acn_lightning.data.opener import MAX_PIXELS
+from acn_lightning.data.pixels import Form
+from acn_lightning.data.report import describe
 from acn_lightning.data.unchanged import Unchanged, check_array, read_unchanged
 from acn_lightning.experiment.build import read_data
 from acn_lightning.experiment.folder import run_folder
 from acn_lightning.experiment.restore import restore
 from acn_lightning.experiment.trainer import device_of
-from acn_lightning.inference.collection import Collection, of_data, of_files, part_of_folder
+from acn_lightning.inference.collection import Collection, of_data, of_files
 from acn_lightning.inference.embedding import encode
 from acn_lightning.inference.trained_model import TrainedACN
-from acn_lightning.utils.errors import UsageError, check_choice, nearest
+from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, nearest
 from acn_lightning.utils.files import local_path, new_folder
+from acn_lightning.utils.text import as_text, printable
 
 # ---------------------------------------------------------------- the model
 
@@ -101,9 +107,13 @@ def collect(
                 f"{overrides[0]}: {where} is a folder of images, to which keys under data do not "
                 "apply. Leave it out."
             )
-        files, labelled = list_images(part_of_folder(Path(where), part))
-        images, kept = read_readable(files, shape, unreadable)
-        return of_files(images, kept, labelled, Path(where).name, how, seed)
+        name = as_text(Path(where).resolve().name)
+        listing = list_folder(Path(where))
+        images, own, line = read_part(
+            acn, known, listing.of(part), listing.left_out, name, unreadable
+        )
+        print(line, file=sys.stderr)
+        return of_files(images, own, name, how, seed)
     if Path(where).exists() and Path(where).suffix not in (".yaml", ".yml"):
         raise UsageError(
             f"{where} is a file: give a folder of images, or use acn neighbours for one image."
@@ -118,23 +128,72 @@ def collect(
 
 
 def read_queries(
-    paths: Sequence[str], shape: tuple[int, ...], unreadable: str
-) -> tuple[Tensor, list[Path]]:
-    """(images, their files), from image files and folders of them, converted to the model's shape.
-    Warns if an image had another shape.
+    acn: TrainedACN, known: dict[str, Any], paths: Sequence[str], unreadable: str
+) -> tuple[Tensor, tuple[str, ...], str]:
+    """Reads image files, and all files in folders of them, prepared as the training images were.
+
+    Args:
+        acn: sets the form of the images.
+        known: the checkpoint's record of its data.
+        paths: files and folders.
+        unreadable: what to do at a file that is not an image: "stop" or "skip".
+
+    Returns:
+        The images (N, C, H, W), their files, and a line about what was converted and left out.
 
     Raises:
-        UsageError: a file does not exist, or is not an image.
+        UsageError: a file does not exist, or cannot be read as an image.
     """
     files: list[Path] = []
+    left_out: list[str] = []
     for path in map(Path, paths):
         if path.is_dir():
-            files += list_images(path)[0]
+            listing = list_images(path)
+            files += listing.train.files
+            left_out += listing.left_out
         elif path.exists():
             files.append(path)
         else:
-            raise UsageError(f"there is no image {path}.")
-    return read_readable(files, shape, unreadable)
+            raise UsageError(f"there is no image {printable(path)}.")
+    name = as_text(Path(paths[0]).resolve().name) if len(paths) == 1 else "queries"
+    part = Part(files, [None] * len(files))
+    images, own, line = read_part(acn, known, part, left_out, name, unreadable)
+    return images, tuple(map(as_text, own.files)), line
+
+
+def read_part(
+    acn: TrainedACN,
+    known: dict[str, Any],
+    part: Part,
+    left_out: Sequence[str],
+    name: str,
+    unreadable: str,
+) -> tuple[Tensor, Part, str]:
+    """(images, those of the files that can be read, a line about what was converted and left out).
+
+    Raises:
+        UsageError: a file cannot be read as an image; or with "skip", none can.
+    """
+    form = form_of(acn, known)
+    way_out = " To leave such files out: unreadable=skip." if unreadable == "stop" else ""
+    try:
+        read = read_files(part.files, form, unreadable)
+    except UnreadableError as error:
+        raise UsageError(f"{error}{way_out}") from error
+    own = Part([part.files[row] for row in read.rows], [part.labels[row] for row in read.rows])
+    return read.images, own, describe(name, read, form, part.labels, left_out)
+
+
+def form_of(acn: TrainedACN, known: dict[str, Any]) -> Form:
+    """The form of a model's images: options of its data, and what was found in them."""
+    (channels, *size), data = acn.image_shape, acn.config["data"]
+    return Form(
+        image_size=size,
+        channels=channels,
+        background=data.get("background", "white"),
+        bits=data.get("bits") or known.get("bits"),
+        max_pixels=data.get("max_pixels", MAX_PIXELS),
+    )
 
 
 def originals(

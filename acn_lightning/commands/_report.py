@@ -49,6 +49,7 @@ def quiet_libraries() -> None:
     warnings.formatwarning = warning_line
     for message in UNNEEDED:
         warnings.filterwarnings("ignore", f"(?s){message}")  # a path may hold a line break
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; our report does
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.pytorch.trainer.connectors.checkpoint_connector",

@@ -30,7 +30,7 @@ def explore(
         part: "train" or "test" images, where there are both.
         projection: "tsne" or "pca".
         thumbnails: longest side of an image in the file, in pixels.
-        unreadable: "stop" at a file that is not an image, or "skip" it with a warning.
+        unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
         out: file to write; null for `explorer.html` in a new folder beside the runs.
         open: whether to open the file in a browser.
 

@@ -32,7 +32,7 @@ def export(
         part: "train" or "test" images, where there are both.
         projection: "tsne" or "pca".
         thumbnails: longest side of the stored images, in pixels; 0 stores none.
-        unreadable: "stop" at a file that is not an image, or "skip" it with a warning.
+        unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
         out: folder to write to; null for a new one beside the runs.
 
     Returns:

@@ -1,6 +1,8 @@
 """`acn neighbours`."""
 
 import csv
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,7 @@ def neighbours(
         k: number of neighbours of each image.
         encode: whether to encode the training images again with the checkpoint's weights; false
             uses the codes in the checkpoint, which were stored during its last epoch.
-        unreadable: "stop" at a file that is not an image, or "skip" it with a warning.
+        unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
         out: folder to write to; null for a new one beside the runs.
 
     Returns:
@@ -54,9 +56,10 @@ def neighbours(
     if not 1 <= k <= len(acn.bank.rows):
         raise UsageError(f"k: {k} is not from 1 to {len(acn.bank.rows)}, the stored codes.")
     with out_folder(out, acn.config) as (folder, beside):
-        queries, files = read_queries(image, acn.image_shape, unreadable)
+        queries, files, report = read_queries(acn, known, image, unreadable)
         data = read_data(acn.config)
         data.load_state_dict(known)
+        print(report, file=sys.stderr)
         if encode:
             reencode(acn, data)
         codes = encode_images(acn.module, acn.as_seen(queries), show=True)
@@ -72,7 +75,7 @@ def neighbours(
 
 
 def write_csv(
-    path: Path, files: list[Path], rows: "Tensor", distances: "Tensor", data: "ImageData"
+    path: Path, files: Sequence[str], rows: "Tensor", distances: "Tensor", data: "ImageData"
 ) -> None:
     """Writes a line for each query and neighbour, nearest first."""
     from acn_lightning.utils.text import as_text, cell

@@ -1,12 +1,14 @@
 """Converts images to the form that a model was trained on."""
 
+import warnings
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from acn_lightning.data.files import fit_image, warn_of_conversion
+from acn_lightning.data.pixels import fit_image
 from acn_lightning.utils.errors import UsageError
 
 
@@ -63,3 +65,13 @@ def as_images(
         pixels = fit_image(Image.fromarray(image[..., 0] if grey else image), size, channels)
         converted[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(converted)
+
+
+def warn_of_conversion(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Warns that images are converted to another size or number of channels."""
+    one, other = (" x ".join(map(str, shape)) for shape in (given, wanted))
+    warnings.warn(
+        f"Images of {one} (channels x height x width) are converted to {other}, which the model "
+        "was trained on.",
+        stacklevel=3,
+    )

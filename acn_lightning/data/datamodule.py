@@ -180,8 +180,9 @@ class ImageData(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint stores about the data."""
-        return {"fingerprint": self.fingerprint}
+        """What a checkpoint stores about the data: its fingerprint, and what images have to be
+        prepared with."""
+        return {"fingerprint": self.fingerprint, **self.reader.prepared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Checks that the checkpoint was trained on the same data.

@@ -1,227 +1,184 @@
-"""Lists and reads image files, and converts them to one form."""
+"""Reads many image files to one form, several at a time."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.data.pixels import DEEP, DEPTHS, Form, Glance, Picture, glance, read_picture
+from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, keyed
 from acn_lightning.utils.progress import progress_bar
+from acn_lightning.utils.text import printable
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+S = TypeVar("S")
+T = TypeVar("T")
+
+NOTHING = np.empty(0, np.uint8)
 
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+class Read(NamedTuple):
+    """Images that have been read.
+
+    Attributes:
+        images: those that could be read, in the order of their files.
+        rows: their rows among the files.
+        sizes: (width, height) that each has in its file.
+        changes: what was changed in each.
+        failed: why the others cannot be read, by file.
+        bits: bits used of 16-bit grey values; None if there are none.
+    """
+
+    images: UInt8[Tensor, "size channel height width"]
+    rows: list[int]
+    sizes: list[tuple[int, int]]
+    changes: list[tuple[str, ...]]
+    failed: dict[Path, str]
+    bits: int | None
 
 
-def list_images(root: Path) -> tuple[list[Path], bool]:
-    """Returns (files, whether their folders are classes)."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    own, files = (
-        [
-            path
-            for folder in places
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-        ]
-        for places in ([root], folders or [root])
+class Reader:
+    """Reads files to one form; notes those that cannot be read, or stops at the first.
+
+    Args:
+        unreadable: "stop" or "skip".
+
+    Attributes:
+        failed: why files cannot be read, by file.
+    """
+
+    def __init__(self, unreadable: str) -> None:
+        check_choice("unreadable", unreadable, ("stop", "skip"))
+        self.stop = unreadable == "stop"
+        self.failed: dict[Path, str] = {}
+
+    def attempt(self, do: Callable[[Path, Form], T], file: Path, form: Form) -> T | None:
+        """What `do` makes of a file; None if it cannot be read now or could not before.
+
+        Raises:
+            UnreadableError: it cannot be read, and that is to stop.
+        """
+        if file in self.failed:
+            return None
+        try:
+            return do(file, form)
+        except UnreadableError as error:
+            if self.stop:
+                raise
+            self.failed[file] = str(error)
+            return None
+
+
+def read_files(files: Sequence[Path], form: Form, unreadable: str = "stop") -> Read:
+    """Reads files to one size and number of channels, several in parallel, with a progress bar if
+    it takes long.
+
+    Args:
+        files: at least one.
+        form: what to convert to. Channels that are None become 1 if all images are grey, else 3.
+            Bits that are None become as many as the brightest pixel of all 16-bit images needs.
+        unreadable: "stop" raises at a file that cannot be read; "skip" leaves it out.
+
+    Raises:
+        UnreadableError: a file cannot be read; with "skip", no file can be read.
+        UsageError: sizes differ, and the form names none.
+        OSError: the machine failed.
+    """
+    reader = Reader(unreadable)
+    if not (form.channels and form.bits):
+        looks = in_parallel(partial(reader.attempt, glance, form=form), files, "looking at images")
+        form = settled(form, [look for look in looks if look])
+    read = partial(reader.attempt, read_picture, form=form)
+    first, pixels = next(
+        ((file, one.pixels) for file in files if (one := read(file))), (None, None)
     )
-    if folders and own:
+    if first is None or pixels is None:
+        why = next(iter(reader.failed.values()))
+        raise UnreadableError(f"none of the {len(files):,} images can be read: {why}")
+    # Filled in place: a large collection may not fit in memory twice.
+    images = np.empty((len(files), form.channels or 3, *pixels.shape[:2]), np.uint8)
+
+    def fill(row: int) -> Picture | None:
+        picture = read(files[row])
+        if picture:
+            check_shape(picture.pixels, files[row], pixels, first)
+            own = picture.pixels
+            images[row] = own if own.ndim == 2 else own.transpose(2, 0, 1)
+        return picture and picture._replace(pixels=NOTHING)
+
+    pictures = in_parallel(fill, range(len(files)), "reading images")
+    rows = [row for row, picture in enumerate(pictures) if picture]
+    kept = [picture for picture in pictures if picture]
+    return Read(
+        torch.from_numpy(images if len(rows) == len(files) else images[rows]),
+        rows,
+        [one.size for one in kept],
+        [one.changes for one in kept],
+        {file: reader.failed[file] for file in files if file in reader.failed},
+        form.bits if any(DEEP in one.changes for one in kept) else None,
+    )
+
+
+def settled(form: Form, looks: Sequence[Glance]) -> Form:
+    """The form with channels and bits that suit all images."""
+    brightest = max((look.brightest for look in looks), default=0)
+    return replace(
+        form,
+        channels=form.channels or (1 if all(look.grey for look in looks) else 3),
+        bits=form.bits or next(bits for bits in DEPTHS if brightest < 2**bits),
+    )
+
+
+def in_parallel(do: Callable[[S], T], things: Sequence[S], doing: str) -> list[T]:
+    """What `do` returns for each thing, in order."""
+
+    def some(start: int) -> list[T]:
+        return [do(thing) for thing in things[start : start + 16]]
+
+    # A task per image would take more memory than the images, if those are small.
+    with (
+        progress_bar(doing, "image", total=len(things)) as shown,
+        ThreadPoolExecutor() as pool,
+    ):
+        done: list[T] = []
+        for results in pool.map(some, range(0, len(things), 16)):
+            done += results
+            shown.update(len(results))
+    return done
+
+
+def check_shape(pixels: np.ndarray, file: Path, expected: np.ndarray, first: Path) -> None:
+    """Checks that an image has the size of the first.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if pixels.shape != expected.shape:
         raise UsageError(
-            f"data.root: {root} has both images ({own[0].name}) and sub-folders. Put every image "
-            "in a sub-folder, its class, or none."
+            f"data.image_size: images differ in size: {printable(first)} is "
+            f"{size_in_pixels(expected)}, {printable(file)} is {size_in_pixels(pixels)}. Give one "
+            "size for all: data.image_size=[64,64]."
         )
-    if not files:
-        raise UsageError(
-            f"data.root: {root} has no images ({', '.join(SUFFIXES)}), neither directly nor in "
-            "sub-folders, one per class."
-        )
-    return files, bool(folders)
 
 
 def read_images(
-    files: Sequence[Path], image_size: Sequence[int] | None, channels: int | None
+    files: Sequence[Path], image_size: Sequence[int], channels: int
 ) -> UInt8[Tensor, "size channel height width"]:
-    """Reads all files to one size and number of channels, with a progress bar if it takes long.
+    """Reads the files of a published data set, which have 8 bits and are not transparent.
 
     Raises:
-        UsageError: a file cannot be read, or sizes differ.
+        UsageError: a file cannot be read.
     """
-    channels = channels or (1 if all(map(is_grey, files)) else 3)
-    first = read_image(files[0], image_size, channels)
-
-    def read(file: Path) -> np.ndarray:
-        array = read_image(file, image_size, channels)
-        if array.shape != first.shape:
-            raise UsageError(
-                f"data.image_size: images differ in size: {files[0]} is {size_in_pixels(first)}, "
-                f"{file} is {size_in_pixels(array)}. Give one size for all: "
-                "data.image_size=[64,64]."
-            )
-        return array
-
-    return gather_images(files, (channels, *first.shape[:2]), read)
-
-
-def read_readable(
-    files: Sequence[Path], image_shape: tuple[int, ...], unreadable: str = "stop"
-) -> tuple[UInt8[Tensor, "size channel height width"], list[Path]]:
-    """Returns (images, their files), with the images converted to `image_shape`.
-
-    Args:
-        files: what to read.
-        image_shape: (C, H, W) to convert to.
-        unreadable: "skip" leaves out files that cannot be read, with a warning that names them;
-            "stop" raises.
-
-    Raises:
-        UsageError: a file cannot be read; with "skip", no file can be read.
-    """
-    check_choice("unreadable", unreadable, ("stop", "skip"))
-    channels, *size = image_shape
-    failed: dict[Path, str] = {}
-    others: dict[Path, tuple[int, ...]] = {}
-
-    def read(file: Path) -> np.ndarray:
-        try:
-            with open_image(file) as one:
-                given = (1 if is_grey_mode(one) else 3, one.height, one.width)
-            if given != image_shape:
-                others[file] = given
-            return read_image(file, size, channels)
-        except UsageError as error:
-            if unreadable == "stop":
-                raise UsageError(f"{error} To leave such files out: unreadable=skip.") from error
-            failed[file] = str(error).removeprefix("data.root: ")
-            return np.zeros(size if channels == 1 else (*size, channels), np.uint8)
-
-    images = gather_images(files, image_shape, read)
-    kept = [row for row, file in enumerate(files) if file not in failed]
-    if failed:
-        told = " ".join(failed[file] for file in files if file in failed)
-        if not kept:
-            raise UsageError(f"None of the {len(files)} images can be read. {told}")
-        warnings.warn(f"{len(failed)} of {len(files)} images are left out: {told}", stacklevel=2)
-        images = images[kept]
-    if one := next((file for file in files if file in others and file not in failed), None):
-        warn_of_conversion(others[one], image_shape)
-    return images, [files[row] for row in kept]
-
-
-def warn_of_conversion(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Warns that images are converted to another size or number of channels."""
-    one, other = (" x ".join(map(str, shape)) for shape in (given, wanted))
-    warnings.warn(
-        f"Images of {one} (channels x height x width) are converted to {other}, which the model "
-        "was trained on.",
-        stacklevel=3,
-    )
-
-
-def is_grey_mode(image: "Image") -> bool:
-    """Whether the image has no colour."""
-    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-
-
-def gather_images(
-    files: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray]
-) -> UInt8[Tensor, "size channel height width"]:
-    """Calls `read` on each file, several in parallel, and collects the images in one tensor."""
-    # Filled in place: a large collection may not fit in memory twice.
-    images = np.empty((len(files), *shape), np.uint8)
-
-    def fill(rows: range) -> int:
-        for row in rows:
-            array = read(files[row])
-            images[row] = array if array.ndim == 2 else array.transpose(2, 0, 1)
-        return len(rows)
-
-    # A task per image would take more memory than the images, if those are small.
-    everything = range(len(files))
-    pieces = [everything[start : start + 16] for start in everything[::16]]
-    with (
-        progress_bar("reading images", "image", total=len(files)) as shown,
-        ThreadPoolExecutor() as pool,
-    ):
-        for count in pool.map(fill, pieces):
-            shown.update(count)
-    return torch.from_numpy(images)
-
-
-def is_grey(path: Path) -> bool:
-    """Whether the file's header says that the image has no colour."""
-    with open_image(path) as image:
-        return is_grey_mode(image)
-
-
-def read_image(path: Path, image_size: Sequence[int] | None, channels: int) -> np.ndarray:
-    """Reads an image as (H, W) for 1 channel or (H, W, 3) for 3. It is resized to cover
-    `image_size` and cropped evenly on both sides, so nothing is stretched."""
-    from PIL import Image, ImageOps
-
-    with open_image(path) as file:
-        deep = file.mode.startswith("I")  # 16 bits per pixel; Pillow's convert would clip at 255
-        whole = Image.fromarray((np.asarray(file) // 257).astype(np.uint8)) if deep else file
-        return fit_image(ImageOps.exif_transpose(whole), image_size, channels)
-
-
-def fit_image(image: "Image", image_size: Sequence[int] | None, channels: int) -> np.ndarray:
-    """An image's pixels with the given size and channels, in the form of `read_image`."""
-    from PIL import ImageOps
-
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image_size is not None:
-        height, width = image_size
-        image = ImageOps.fit(image, (width, height))
-    return np.asarray(image)
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator["Image"]:
-    """Opens the image in a file.
-
-    Raises:
-        UsageError: it cannot be read, either now or inside the `with` block.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            yield file
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"data.root: {path} cannot be read as an image ({error}).") from error
+    with keyed("data.root", UnreadableError):
+        return read_files(files, Form(image_size=image_size, channels=channels, bits=16)).images
 
 
 def size_in_pixels(array: np.ndarray) -> str:
     """Width x height, the order that image programs use."""
     return f"{array.shape[1]} x {array.shape[0]}"
-
-
-def parse_size(value: Any) -> tuple[int, int] | None:
-    """Parses [height, width], or one number for both.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if value is None:
-        return None
-    sides = (
-        [value, value]
-        if isinstance(value, int)
-        else list(value)
-        if isinstance(value, list | tuple)
-        else []
-    )
-    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
-        raise UsageError(
-            f"data.image_size: {value!r} is neither a number nor [height,width], from 1 to 4096."
-        )
-    return sides[0], sides[1]

@@ -9,16 +9,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from acn_lightning.data.files import SUFFIXES, open_image
+from acn_lightning.data.opener import SUFFIXES, is_reduced, open_image, orientation
 from acn_lightning.data.sources.npz import load_npz
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.progress import progress_bar
+from acn_lightning.utils.text import as_text, printable
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-ORIENTATION = 0x0112
-"""The tag that says how to turn a photo."""
+    from PIL.ImageFile import ImageFile
 
 
 class Unchanged(NamedTuple):
@@ -56,10 +54,7 @@ def read_unchanged(paths: Sequence[str], image_shape: tuple[int, ...], binary: b
     jpegs = 0
     with progress_bar("reading images", "image", total=len(files)) as shown:
         for row, file in enumerate(files.values()):
-            try:
-                images[row], jpeg = read_pixels(file, image_shape, binary)
-            except UsageError as error:
-                raise UsageError(str(error).removeprefix("data.root: ")) from error
+            images[row], jpeg = read_pixels(file, image_shape, binary)
             jpegs += jpeg
             shown.update()
     size = sum(file.stat().st_size for file in files.values())
@@ -78,18 +73,20 @@ def list_files(paths: Sequence[str]) -> dict[str, Path]:
             inside = sorted(one for one in path.rglob("*") if is_visible(one, path))
             odd = [one for one in inside if one.is_dir() or one.suffix.lower() not in SUFFIXES]
             if odd or not inside:
-                what = f"{odd[0]}, which is not one" if odd else "none"
+                what = f"{printable(odd[0])}, which is not one" if odd else "none"
                 raise UsageError(
-                    f"{path}: a folder to compress holds images ({', '.join(SUFFIXES)}) only; this "
-                    f"one has {what}. Name the files instead."
+                    f"{printable(path)}: a folder to compress holds images "
+                    f"({', '.join(SUFFIXES)}) only; this one has {what}. Name the files instead."
                 )
-            own = {one.relative_to(path).as_posix(): one for one in inside}
+            own = {as_text(one.relative_to(path).as_posix()): one for one in inside}
         elif path.is_file():
-            own = {path.name: path}
+            own = {as_text(path.name): path}
         else:
-            raise UsageError(f"there is no image {path}.")
+            raise UsageError(f"there is no image {printable(path)}.")
         if twice := found.keys() & own.keys():
-            raise UsageError(f"{min(twice)}: two images have this name. Put them into one folder.")
+            raise UsageError(
+                f"{printable(min(twice))}: two images have this name. Put them into one folder."
+            )
         found |= own
     return found
 
@@ -116,11 +113,11 @@ def read_pixels(
         pixels = pixels.astype(np.uint8) * 255
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if binary:
-        check_binary(pixels, str(path))
+        check_binary(pixels, printable(path))
     return pixels, jpeg
 
 
-def check_form(image: "Image", image_shape: tuple[int, ...], path: Path) -> None:
+def check_form(image: "ImageFile", image_shape: tuple[int, ...], path: Path) -> None:
     """Checks an image against what the model takes.
 
     Raises:
@@ -131,19 +128,21 @@ def check_form(image: "Image", image_shape: tuple[int, ...], path: Path) -> None
     wrong = None
     if image.mode not in modes:
         wrong = f"its pixels are {image.mode}"
+    elif is_reduced(image):
+        wrong = "its pixels have more than 8 bits a channel, or another white than 255"
     elif "transparency" in image.info:
         wrong = "it has a transparent colour"
     elif getattr(image, "n_frames", 1) > 1:
         wrong = f"it has {image.n_frames} frames"  # type: ignore[attr-defined]
     elif (image.height, image.width) != (height, width):
         wrong = f"it is {image.width} x {image.height}"
-    elif image.getexif().get(ORIENTATION, 1) != 1:
+    elif orientation(image) != 1:
         wrong = "it is to be turned when shown"
     if wrong:
         kind = "grey" if channels == 1 else "RGB"
         raise UsageError(
-            f"{path}: {wrong}; the model takes {kind} images of {width} x {height}. acn compress "
-            "changes nothing: convert it first."
+            f"{printable(path)}: {wrong}; the model takes {kind} images of {width} x {height}. "
+            "acn compress changes nothing: convert it first."
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import LAST
@@ -66,6 +67,8 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
     open_budget = is_open(config)
     config = with_sizes(config, resumed.content if resumed else None)
     data, module = build(config)
+    if data.reader.report:
+        rank_zero_only(print)(data.reader.report, flush=True)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
     parts, callbacks = make_parts(config, data, folder, resumed)

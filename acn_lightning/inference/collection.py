@@ -1,7 +1,5 @@
 """Collections of images to encode and to show."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,6 +9,8 @@ from torch import Tensor
 from acn_lightning.data import ImageData
 from acn_lightning.data.binarise import binarise, binarise_alike
 from acn_lightning.data.convert import as_images
+from acn_lightning.data.listing import Part
+from acn_lightning.utils.text import as_text
 
 
 class Collection(NamedTuple):
@@ -48,12 +48,6 @@ class Collection(NamedTuple):
         )
 
 
-def part_of_folder(root: Path, part: str) -> Path:
-    """The sub-folder `train` or `test` if `root` has both, else `root` itself."""
-    both = all((root / name).is_dir() for name in ("train", "test"))
-    return root / part if both else root
-
-
 def of_data(
     data: ImageData, name: str, part: str, shape: tuple[int, ...], how: str, seed: int
 ) -> Collection:
@@ -69,13 +63,11 @@ def of_data(
     return Collection(name, images, seen, own.labels, tuple(data.classes), own.names, rows)
 
 
-def of_files(
-    images: Tensor, files: Sequence[Path], labelled: bool, name: str, how: str, seed: int
-) -> Collection:
-    """Images of a folder; if `labelled`, its sub-folders are classes."""
-    classes = sorted({path.parent.name for path in files}) if labelled else []
-    number = {name: i for i, name in enumerate(classes)}
-    labels = torch.tensor([number.get(path.parent.name, -1) for path in files])
+def of_files(images: Tensor, part: Part, name: str, how: str, seed: int) -> Collection:
+    """Images of a folder, with their files and classes."""
+    classes = sorted({label for label in part.labels if label is not None})
+    number = {label: i for i, label in enumerate(classes)}
+    labels = torch.tensor([-1 if label is None else number[label] for label in part.labels])
     seen = binarise_alike(images, how, seed)
-    names, rows = tuple(map(str, files)), torch.arange(len(images))
+    names, rows = tuple(map(as_text, part.files)), torch.arange(len(images))
     return Collection(name, images, seen, labels, tuple(classes), names, rows)

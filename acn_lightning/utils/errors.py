@@ -58,7 +58,7 @@ def foreign(complaint: str, name: object) -> Iterator[None]:
     """
     try:
         yield
-    except UsageError:
+    except (UsageError, TrainingError, InterruptionError):  # ours, such as a signal's
         raise
     except MemoryError as error:
         raise UsageError(f"{complaint}: it needs more memory than there is.") from error
@@ -68,6 +68,19 @@ def foreign(complaint: str, name: object) -> Iterator[None]:
         raise UnreadableError(f"{complaint} ({one_line(error)}).") from error
     except Exception as error:
         raise UnreadableError(f"{complaint} ({one_line(error)}).") from error
+
+
+@contextmanager
+def keyed(key: str, kind: type[UsageError], way_out: str = "") -> Iterator[None]:
+    """Puts a config key in front of errors of one kind, and a way out behind them.
+
+    Raises:
+        UsageError: an error of that kind was raised.
+    """
+    try:
+        yield
+    except kind as error:
+        raise UsageError(f"{key}: {error} {way_out}".rstrip()) from error
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

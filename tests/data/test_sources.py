@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from acn_lightning.data.sources.digits import read_digits
-from acn_lightning.data.sources.folder import read_folder
+from acn_lightning.data.sources.folder import FolderSource
 from acn_lightning.data.sources.idx import read_idx
 from acn_lightning.data.sources.npz import read_npz
 from acn_lightning.data.subsets import held_out_rows
@@ -90,6 +90,10 @@ def test_idx_missing(idx_folder, tmp_path):
 
 
 # ---------------------------------------------------------------- folders
+
+
+def read_folder(root, image_size=None, channels=None):
+    return FolderSource(root=str(root), image_size=image_size, channels=channels).read()
 
 
 def picture(path, size=(8, 6), mode="RGB", colour=0):
@@ -179,7 +183,9 @@ def test_sixteen_bits_a_pixel_keep_their_grey_values(tmp_path):
 
 def test_images_beside_sub_folders(photos):
     picture(photos / "lonely.png")
-    with pytest.raises(UsageError, match=r"both images \(lonely\.png\) and sub-folders"):
+    with pytest.raises(
+        UsageError, match=r"both images \(lonely\.png\) and folders of images \(cat\)"
+    ):
         read_folder(photos, None, None)
 
 

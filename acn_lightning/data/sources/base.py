@@ -1,8 +1,9 @@
 """Data sources: what they return, and helpers that they share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -46,10 +47,16 @@ class Source(Registered, key="data.source"):
     Attributes:
         published: files that can be downloaded if they are missing; None if there are none.
         root: where the files are; None for a source without files.
+        report: once the images are read, a line about what was read, converted and left out; empty
+            if there is nothing to tell.
+        prepared: once the images are read, options that were found in them, and with which other
+            images have to be prepared alike.
     """
 
     published: ClassVar[Published | None] = None
     root: Path | None = None
+    report: str = ""
+    prepared: Mapping[str, Any] = MappingProxyType({})
 
     def prepare(self) -> None:
         """Downloads missing files. Called in one process per machine, before `read`."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from acn_lightning.data.files import parse_size, read_images
+from acn_lightning.data.files import read_images
+from acn_lightning.data.pixels import parse_size
 from acn_lightning.data.sources.base import (
     Source,
     Split,
@@ -18,6 +19,7 @@ from acn_lightning.data.sources.base import (
     require_size,
 )
 from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.text import as_text
 
 IMAGES, ATTRIBUTES, PARTITION = (
     "img_align_celeba",
@@ -89,7 +91,7 @@ def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) ->
             )
         files = [root / IMAGES / name for name in names]
         labels = torch.tensor([values[name] for name in names])
-        parts.append(Split(read_images(files, size, 3), labels, tuple(map(str, files))))
+        parts.append(Split(read_images(files, size, 3), labels, tuple(map(as_text, files))))
     return Splits(parts[0], parts[1], (f"not {attribute}", attribute))
 
 

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from acn_lightning.data.files import list_images, parse_size, read_images
+from acn_lightning.data.files import read_images
+from acn_lightning.data.listing import list_part
+from acn_lightning.data.pixels import parse_size
 from acn_lightning.data.sources.base import (
     Source,
     Split,
@@ -25,7 +27,8 @@ from acn_lightning.data.sources.base import (
     size_words,
 )
 from acn_lightning.data.sources.npz import load_npz
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, keyed
+from acn_lightning.utils.text import as_text
 
 TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 VALIDATION = "val_data"
@@ -158,15 +161,13 @@ def read_files(root: Path, image_size: Sequence[int] | None) -> Splits:
     base = inner if inner.is_dir() else root
     require_files(base, ("train/", "val/"), LAYOUTS)
     size = require_size(image_size, "ImageNet")
-    (train, labelled), (test, test_labelled) = (list_images(base / n) for n in ("train", "val"))
-    if not labelled:
+    with keyed("data.root", UsageError):
+        train, test = list_part(base / "train"), list_part(base / "val")
+    wnids = [wnid for wnid in train.labels if wnid]
+    if not wnids:
         raise UsageError(f"data.root: {base / 'train'} has no sub-folders. Give each class one.")
-    wnids = [path.parent.name for path in train]
-    test_wnids = (
-        [path.parent.name for path in test]
-        if test_labelled
-        else read_solution(root / SOLUTION, test)
-    )
+    test_wnids = [wnid for wnid in test.labels if wnid]
+    test_wnids = test_wnids or read_solution(root / SOLUTION, test.files)
     classes = sorted(set(wnids))
     label = {wnid: number for number, wnid in enumerate(classes)}
     if unknown := next((wnid for wnid in test_wnids if wnid not in label), None):
@@ -178,9 +179,9 @@ def read_files(root: Path, image_size: Sequence[int] | None) -> Splits:
         Split(
             read_images(files, size, 3),
             torch.tensor([label[wnid] for wnid in names]),
-            tuple(map(str, files)),
+            tuple(map(as_text, files)),
         )
-        for files, names in ((train, wnids), (test, test_wnids))
+        for files, names in ((train.files, wnids), (test.files, test_wnids))
     )
     return Splits(train_part, test_part, tuple(classes))
 
