@@ -245,7 +245,7 @@ def test_resumed_equals_undisturbed_on_both_sides_of_a_thaw(acn, parent, epoch):
         (("PARENT", "digits", "freeze=[encode]"), "finetune.freeze: there is no part encode."),
         (("PARENT", "digits", "freeze=[encoder,prior,decoder]"), "no part would be left to train"),
         (("PARENT", "digits", "unfreeze_epoch=2"), "unfreeze_epoch: nothing is frozen"),
-        (("PARENT", "digits", "freeze=[encoder]", "unfreeze_epoch=0"), "0 is below 1"),
+        (("PARENT", "digits", "freeze=[encoder]", "unfreeze_epoch=0"), "unfreeze_epoch: 0 is not from 1 to"),
         (("PARENT", "digits", "rate=0"), "finetune.rate: 0.0 is not above 0 and"),
         (("PARENT", "digits", "checkpoint=x"), "give the checkpoint as the first argument"),
         (("PARENT", "digits", "data.subset=5000"), "data.subset: 5000 is not between 2 and 1438"),
@@ -310,9 +310,12 @@ def test_an_encoder_of_ones_own_trains_and_is_imported_only_when_named(acn, resn
     for command in refused:
         status, _, err = acn(*command)
         assert status == 2
-        assert "add model.encoder.path=resnet:SmallResNet." in err
+        assert "model.encoder.path: the checkpoint would import and run" in err
+        words = " ".join(f"{word!r}" if "{" in word else word for word in NAMED)
+        assert f"add {words}." in err
     shutil.rmtree(checkpoint.parents[1].parent / "other", ignore_errors=True)
-    status, _, err = acn("test", checkpoint, OWN[1])
+    assert acn("test", checkpoint, NAMED[0])[0] == 2  # without its arguments
+    status, _, err = acn("test", checkpoint, *NAMED)
     assert status == 2  # named, but not there
     assert "acn: model.encoder.path: resnet:SmallResNet cannot be imported: No module" in err
 
@@ -321,8 +324,8 @@ def test_a_checkpoint_of_an_encoder_of_ones_own_is_tested(acn, resnet):
     words = [*without_encoder(QUICK), *FAST, "trainer.max_epochs=1", *OWN]
     assert acn("fit", "digits", *words)[0] == 0
     folder = only_run()
-    status, _, err = acn("test", folder / "checkpoints" / "best.ckpt", OWN[1],
-                         "trainer.default_root_dir=tested")  # fmt: skip
+    status, _, err = acn("test", folder / "checkpoints" / "best.ckpt", *NAMED,
+                         "trainer.default_root_dir=tested", *MEASURED)  # fmt: skip
     assert status == 0, err
     one, other = (json.loads((run / "results.json").read_text())["nats_per_image"]
                   for run in (folder, only_run(Path("tested"))))  # fmt: skip

@@ -50,16 +50,18 @@ def test_names_that_are_not_unicode_survive_every_command(odd, acn, monkeypatch)
     checkpoint = run / "checkpoints/best.ckpt"
 
     image = min((odd / ROOT).rglob("@1*"))
-    assert acn("neighbours", checkpoint, image, "k=2", "out=found")[0] == 0
+    assert acn("neighbours", checkpoint, image, "k=2", "out=found", f"data.root={ROOT}")[0] == 0
     with open("found/neighbours.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["label"] for row in rows} <= {"'=a\\udcff", "b\nc"}
     assert all(row["file"].endswith("\\udcfe.png") for row in rows)
 
     for command, out in [("export", "exported"), ("explore", "codes.html")]:
-        status, _, err = acn(command, checkpoint, "projection=pca", "k=2", f"out={out}")
+        status, _, err = acn(command, checkpoint, "projection=pca", "k=2", f"out={out}",
+                             f"data.root={ROOT}")  # fmt: skip
         assert status == 0, err
     assert "r\\udce9" in Path("codes.html").read_text("utf-8")
     with np.load("exported/codes.npz") as arrays:
         assert len(arrays["files"]) == len(arrays["codes"])
-    assert acn("fit", f"resume={checkpoint}", "run=more", "trainer.max_epochs=2")[0] == 0
+    more = (f"resume={checkpoint}", f"data.root={ROOT}", "run=more", "trainer.max_epochs=2")
+    assert acn("fit", *more)[0] == 0

@@ -179,7 +179,8 @@ def test_what_is_no_path_of_this_machine_takes_one_line(acn, words):
 @pytest.mark.parametrize("command", ["neighbours", "export", "compress", "onnx"])
 def test_outputs_are_paths_of_this_machine(acn, trained, checkpoint, command, out):
     image = trained / "photos" / "digit 0" / "00.png"
-    images = [] if command in ("onnx", "export") else [image]
+    images = [] if command == "onnx" else [f"data.root={trained / 'photos'}"]
+    images += [image] if command in ("neighbours", "compress") else []
     status, _, err = acn(command, checkpoint, *images, f"out={out}")
     assert status == 2
     assert err.startswith("acn: out: ")

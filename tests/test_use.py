@@ -114,9 +114,10 @@ def test_load_and_the_name_that_it_had_before(checkpoint):
     assert isinstance(acn_lightning.load(checkpoint), TrainedACN)
 
 
-def test_the_stored_codes_are_of_the_training_images(checkpoint):
+def test_the_stored_codes_are_of_the_training_images(checkpoint, trained):
     loaded = ACN.load(checkpoint)
-    _, data, module = from_checkpoint(str(checkpoint), [], bank=True)
+    root = f"data.root={trained / 'photos'}"
+    _, data, module = from_checkpoint(str(checkpoint), [root], bank=True)
     assert torch.equal(loaded.bank.codes, module.bank.codes)
     anew = encode(loaded.module, data.fixed_set.images)
     assert np.array_equal(anew, loaded.encode(data.fixed_set.images))
