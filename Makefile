@@ -27,6 +27,14 @@ check: $(ready)  ## lint, formatting and types
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
+lowest:  ## test with the lowest versions that pyproject.toml allows, in .venv-lowest
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-lowest/constraints.txt --editable '.[cpu,tour,explore,onnx,tensorboard,dev]'
+	.venv-lowest/bin/python -m pytest --numprocesses 2 --dist worksteal $(FAST)
+
 bench: $(ready)  ## measure speed against references; ARGS="step sampler" for some of it
 	$(bin)/python -m benchmarks $(ARGS)
 

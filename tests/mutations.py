@@ -74,3 +74,28 @@ def mutated(content: dict[str, Any], draw: random.Random) -> tuple[dict[str, Any
         copied,
         f"{how} {path} -> {str(inner.get(key) if isinstance(inner, dict) else inner)[:80]}",
     )
+
+
+def changed_bytes(content: bytes, draw: random.Random) -> bytes:
+    """The content with some bytes changed, cut out, doubled or put in."""
+    spoilt = bytearray(content)
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        start = draw.randrange(len(spoilt) + 1)
+        end = min(len(spoilt), start + draw.choice((1, 1, 4, 64)))
+        piece = bytes(spoilt[start:end])
+        ways = (draw.randbytes(len(piece)), b"", piece * 2, b"\0" * len(piece),
+                b"\xff" * len(piece), draw.randbytes(4) + piece)  # fmt: skip
+        spoilt[start:end] = draw.choice(ways)
+    return bytes(spoilt) or b"\0"
+
+
+def changed_text(content: str, draw: random.Random) -> str:
+    """The text with some of its characters changed, or with odd ones put in."""
+    odd = ("\0", "\t", "\x1b", "\ufeff", "\udc80", "é", ": ", "- ", "{", "]", "&a ", "*a", "!!x ",
+           "%", "@", "#", "'", '"', "|\n", "\n\n", "${seed}", "${", "1e999", "9" * 5000, "~", "? ",
+           "<<: ", "---\n", "0x", "2024-01-01", "null", "[" * 50)  # fmt: skip
+    for _ in range(draw.choice((1, 2, 3))):
+        start = draw.randrange(len(content) + 1)
+        end = min(len(content), start + draw.choice((0, 0, 1, 5)))
+        content = content[:start] + draw.choice(odd) + content[end:]
+    return content

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from lightning import Callback, Trainer
 from PIL import Image
 
 from acn_lightning.experiment.resume import fit_config
+from acn_lightning.experiment.trainer import check_limits
+from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run, write_idx
 from tests.processes import Run
 
@@ -434,8 +437,8 @@ def refused(result, message):
         (["fit", "digits", "trainer.default_root_dir=/dev/null"], "cannot write /dev/null"),
         (["fit", "digits", "logger=wandb", "wandb.mode=online"], "logger=wandb: No API key"),
         (["fit", "digits", "model.code_size=0"], "model.code_size: 0"),
-        (["fit", "digits", "model.code_size=1000000000000"], "neighbours.factory"),
-        (["fit", "digits", "model.prior.mixtures=1000000000"], "not enough memory"),
+        (["fit", "digits", "model.code_size=1000000000000"], "is not from 1 to 65,536"),
+        (["fit", "digits", "model.prior.mixtures=1000000000"], "is not from 1 to 1,024"),
         (["fit", "digits", "optimizer.learning_rate=.nan"], "optimizer.learning_rate: nan"),
         (["fit", "digits", "optimizer.learning_rate=1e38"], "optimizer.learning_rate: 1e+38"),
         (["fit", "digits", "experiment=../up"], "experiment: '../up'"),
@@ -443,10 +446,13 @@ def refused(result, message):
         (["fit", "digits", "data.validation=1.0"], "data.validation: 1.0"),
         (["fit", "digits", "model.likelihood.kind=bernoulli"], "is for pixels of two values"),
         (["fit", "digits", "data.validation=1430"], "8 training images are too few"),
-        (["fit", "digits", "model.decoder.kind=pixelcnn", "model.decoder.kernel=4"], "3, not 4"),
+        (
+            ["fit", "digits", "model.decoder.kind=pixelcnn", "model.decoder.kernel=4"],
+            "odd number from",
+        ),
         (["fit", "digits", "schedule.kind=cosin"], "Did you mean 'cosine'"),
         (["fit", "digits", "schedule.kind=cosine", "trainer.max_epochs=-1"], "needs an end"),
-        (["fit", "digits", "model.free_nats=-1"], "model.free_nats: must be finite and at least 0"),
+        (["fit", "digits", "model.free_nats=-1"], "model.free_nats: -1.0 is not from 0 to"),
         (["fit", "digits", "evaluation.posterior_samples=0"], "evaluation.posterior_samples: 0"),
         (["fit", "digits", "evaluation.tour_seconds=.inf"], "evaluation.tour_seconds: inf"),
         (["fit", "digits", "evaluation.linear=code"], "Did you mean 'codes'"),
@@ -455,6 +461,17 @@ def refused(result, message):
         (["fit", "digits+pixelvae+nowhere.yaml"], "nowhere.yaml: there is no such file"),
         (["fit", "folder", "data.root=/dev/null"], "is a file, not a folder"),
         (["fit", "folder", "data.root=.", "data.image_size=9999999"], "from 1 to 4096"),
+        (["fit", "digits", "trainer.accelerator=tpu"], "trainer: "),
+        (["fit", "digits", "trainer.strategy=deepspeed"], "trainer: "),
+        (["fit", "digits", "trainer.accumulate_grad_batches=0"], "is not from 1 to 1,000,000."),
+        (["fit", "digits", "trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1"),
+        (["fit", "digits", "trainer.val_check_interval=0"], "trainer.val_check_interval: 0"),
+        (["fit", "digits", "checkpoints.keep=1e9"], "checkpoints.keep"),
+        (["fit", "digits", "checkpoints.keep=1000000000"], "checkpoints.keep: 1000000000 is not"),
+        (["fit", "digits", "pictures.samples=1000000000"], "pictures.samples: 1000000000 is not"),
+        (["fit", "digits", "dashboard.explorer=1000000000"], "dashboard.explorer: 1000000000"),
+        (["fit", "digits", "model.encoder.channels=1000000000"], "from 8 to 16,384"),
+        (["fit", "digits", "model.shape.decorrelation=.nan"], "model.shape.decorrelation: nan"),
         (["test", "."], ". is a folder"),
         (["fit", "digits", "seed=-1"], "seed"),
         (["fit", "resume=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
@@ -465,6 +482,15 @@ def refused(result, message):
 )
 def test_wrong_words(acn, words, message):
     refused(acn(*words), message)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_more_processes_than_images_are_refused_before_training(part):
+    sizes = {"train": 9, "validation": 9, "test": 9} | {part: 3}
+    data = SimpleNamespace(**{f"{name}_set": range(size) for name, size in sizes.items()})
+    trainer = SimpleNamespace(world_size=4)
+    with pytest.raises(UsageError, match=f"4 processes cannot share 3 {part} images"):
+        check_limits(trainer, data)
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,7 @@ def mine(monkeypatch):
     """The module in the current folder."""
     Path("mine.py").write_text(MINE)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sys.modules.pop("mine", None)  # another test's
     yield
     sys.modules.pop("mine", None)
 

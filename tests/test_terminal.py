@@ -153,7 +153,7 @@ def test_too_little_memory_is_one_line(acn, monkeypatch):
 
 
 def test_the_command_to_resume_with_can_be_pasted(capsys):
-    assert cli.interrupted(InterruptionError(Path("my runs/last.ckpt"), 130), []) == 130
+    assert cli.interrupted(InterruptionError(Path("my runs/last.ckpt"), 130), "fit", []) == 130
     assert "acn fit 'resume=my runs/last.ckpt'" in capsys.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """Reads many image files to one form, several at a time."""
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from acn_lightning.data.pixels import DEEP, DEPTHS, Form, Glance, Picture, glance, read_picture
 from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, keyed
+from acn_lightning.utils.memory import check_memory
 from acn_lightning.utils.progress import progress_bar
 from acn_lightning.utils.text import printable
 
@@ -102,7 +104,9 @@ def read_files(files: Sequence[Path], form: Form, unreadable: str = "stop") -> R
         why = next(iter(reader.failed.values()))
         raise UnreadableError(f"none of the {len(files):,} images can be read: {why}")
     # Filled in place: a large collection may not fit in memory twice.
-    images = np.empty((len(files), form.channels or 3, *pixels.shape[:2]), np.uint8)
+    shape = (len(files), form.channels or 3, *pixels.shape[:2])
+    check_memory(f"{len(files):,} images of {size_in_pixels(pixels)} pixels", math.prod(shape))
+    images = np.empty(shape, np.uint8)
 
     def fill(row: int) -> Picture | None:
         picture = read(files[row])

@@ -1,5 +1,6 @@
 """Reads images to compress: as they are, or not at all."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor
 from acn_lightning.data.opener import SUFFIXES, is_reduced, open_image, orientation
 from acn_lightning.data.sources.npz import load_npz
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.memory import check_memory
 from acn_lightning.utils.progress import progress_bar
 from acn_lightning.utils.text import as_text, printable
 
@@ -50,6 +52,7 @@ def read_unchanged(paths: Sequence[str], image_shape: tuple[int, ...], binary: b
     if len(paths) == 1 and paths[0].endswith(".npz"):
         return Unchanged(check_array(read_array(Path(paths[0])), image_shape, binary, paths[0]))
     files = list_files(paths)
+    check_memory(f"{len(files):,} images", len(files) * math.prod(image_shape))
     images = np.empty((len(files), *image_shape), np.uint8)
     jpegs = 0
     with progress_bar("reading images", "image", total=len(files)) as shown:

@@ -144,8 +144,9 @@ def carried_config(
     Args:
         checkpoint: possibly from an untrusted source.
         given: the user's overrides, `key=value`.
-        purpose: "model" to use only its networks and codes; "data" to also read its images;
-            "training" to train on. Code that the purpose does not need is not imported.
+        purpose: "model" to use only its networks and codes; "data" to also read its images; "test"
+            to measure it as well; "training" to train on. Code that the purpose does not need is
+            not imported.
 
     Raises:
         UsageError: building it would import code that the overrides do not name, or read images
@@ -163,8 +164,8 @@ def carried_config(
     kept = complete(merged(defaults_for(whole), config))
     if purpose != "model":
         refuse_unnamed_root(rest, kept, named)
-    if purpose == "training":
-        tell_rest(rest, kept, named)
+    if purpose in ("test", "training"):
+        tell_rest(rest, kept, named, "evaluation." if purpose == "test" else "")
     if kept["model"]["encoder"]["kind"] == "import":
         kept["model"]["encoder"]["weights"] = None  # the checkpoint holds the trained ones
     return kept
@@ -191,14 +192,17 @@ def refuse_unnamed_root(rest: Plain, kept: Plain, named: Mapping[str, Any]) -> N
 
 
 @rank_zero_only
-def tell_rest(rest: Plain, kept: Plain, named: Mapping[str, Any]) -> None:
-    """Prints what a run that resumes does not take from the checkpoint, to be repeated."""
+def tell_rest(rest: Plain, kept: Plain, named: Mapping[str, Any], section: str) -> None:
+    """Prints what a run does not take from the checkpoint, to be repeated; only keys that begin
+    with `section`."""
     own, ours = dict(flatten(rest)), dict(flatten(kept))
     silent = ("run", "resume", "data.root", "experiment")
     lost = [
         shlex.quote(printable(f"{key}={value if isinstance(value, str) else json.dumps(value)}"))
         for key, value in own.items()
-        if key not in silent and key not in named and value not in (None, ours.get(key))
+        if key.startswith(section)
+        and key not in (*silent, *named)
+        and value not in (None, ours.get(key))
     ]
     if lost:
         print(

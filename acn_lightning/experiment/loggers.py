@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.config.compose import Plain
 from acn_lightning.experiment.folder import run_id
-from acn_lightning.utils.errors import check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, one_line
 from acn_lightning.utils.optional import require_packages
 
 
@@ -42,7 +42,10 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
         own = os.environ.get("WANDB_RUN_ID") if swept else run_id(config, folder)
         named = {"name": told["name"] or folder.name, "mode": mode, "id": own}
         known = config | ({"parent": parent} if parent else {})
-        loggers.append(WandbLogger(save_dir=folder.resolve(), config=known, **told | named))
+        try:
+            loggers.append(WandbLogger(save_dir=folder.resolve(), config=known, **told | named))
+        except Exception as error:  # such as a machine on which the user has no home
+            raise UsageError(f"logger=wandb: {one_line(error)}.") from error
     return loggers
 
 

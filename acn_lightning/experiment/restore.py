@@ -29,7 +29,7 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
     """
     checkpoint = read_checkpoint(path)
     refuse_other_networks(checkpoint, overrides)
-    kept = carried_config(checkpoint, overrides)
+    kept = carried_config(checkpoint, overrides, "data" if bank else "test")
     config = complete(kept, overrides)
     refuse_changes(kept, config, lambda key: key.startswith("model."))
     built = config | {"seed": kept["seed"]} if bank else config

@@ -1,5 +1,6 @@
 """CIFAR-10 in both versions and their archives; pickles that must not run."""
 
+import io
 import os
 import pickle
 import struct
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from acn_lightning.data import ImageData
+from acn_lightning.data.sources import cifar10
 from acn_lightning.data.sources.cifar10 import read_cifar10
 from acn_lightning.utils.errors import UsageError
 
@@ -246,3 +248,44 @@ def test_a_pickle_runs_no_code(tmp_path, name, protocol, payload):
 def test_the_payload_would_run(tmp_path):
     pickle.loads(pickle.dumps(Runs(os.mkdir, "ran")))
     assert (tmp_path / "ran").is_dir()
+
+
+def shared(depth):
+    """A list that holds itself twice over in each level: 2 ** depth numbers in a few bytes."""
+    value = [1]
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+def test_lists_of_lists_of_lists_take_no_time(tmp_path):
+    root = write_python(tmp_path / "python", pickle3)
+    batch = {b"data": np.zeros((3, 3072), np.uint8), b"labels": shared(40)}
+    (root / "data_batch_2").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(UsageError, match="labels are not a list of numbers"):
+        read_cifar10(root)
+    (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": shared(40)}, protocol=2))
+    with pytest.raises(UsageError, match="has no class names"):
+        read_cifar10(root)
+
+
+def test_links_in_an_archive_are_not_followed(tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo("data_batch_1.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, "data_batch_1.bin"
+        archive.addfile(link)
+    with pytest.raises(UsageError, match=r"has no data_batch_1\.bin"):
+        read_cifar10(tmp_path)
+
+
+def test_what_is_too_large_to_be_cifar_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "LARGEST", 1000)
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("data_batch_1.bin")
+        member.size = 10**6
+        archive.addfile(member, io.BytesIO(bytes(10**6)))
+    with pytest.raises(UsageError, match="too large to be CIFAR-10"):
+        read_cifar10(tmp_path)
+    (tmp_path / "data_batch_1.bin").write_bytes(bytes(1001))
+    with pytest.raises(UsageError, match="too large to be of CIFAR-10"):
+        read_cifar10(tmp_path)

@@ -1,6 +1,10 @@
 """Every source read right, every wrong one refused in a line that names it."""
 
 import gzip
+import io
+import struct
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from acn_lightning.data.sources.folder import FolderSource
 from acn_lightning.data.sources.idx import read_idx
 from acn_lightning.data.sources.npz import read_npz
 from acn_lightning.data.subsets import held_out_rows
+from acn_lightning.utils import memory
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import write_idx
 
@@ -246,3 +251,86 @@ def test_npz_missing_or_damaged(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UsageError, match=r"cut\.npz is not a readable"):
         read_npz(path)
+
+
+def npz(path, members):
+    """A zip file of these members."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def npy(array, shape):
+    """An array's file, whose header promises another shape."""
+    file = io.BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False,
+              "shape": shape}  # fmt: skip
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + array.tobytes()
+
+
+def test_an_npz_that_promises_more_than_it_has(tmp_path):
+    for shape, message in [((10**15, 1, 1), "needs 931,3.* GiB of memory"), ((21, 4, 4), "has 320"),
+                           ((19, 4, 4), "promises 304 bytes and has 320")]:  # fmt: skip
+        path = npz(tmp_path / "much.npz", {"images.npy": npy(ONES, shape)})
+        with pytest.raises(UsageError, match=message):
+            read_npz(path)
+
+
+def test_other_files_in_an_npz_are_no_arrays(tmp_path):
+    members = {"images.npy": npy(ONES, ONES.shape), "notes.txt": b"hello", "labels": b"x"}
+    assert len(read_npz(npz(tmp_path / "a.npz", members)).train.images) == 18
+    with pytest.raises(UsageError, match="no array 'images', only none"):
+        read_npz(npz(tmp_path / "b.npz", {"images": b"not an array"}))
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 99)], ids=["encrypted", "unknown"])
+def test_an_npz_that_python_cannot_unpack(tmp_path, offset, value):
+    path = npz(tmp_path / "a.npz", {"images.npy": npy(ONES, ONES.shape)})
+    content = bytearray(path.read_bytes())
+    central = content.rindex(b"PK\x01\x02")
+    content[offset], content[central + offset + 2] = value, value
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"a\.npz is not a readable \.npz file"):
+        read_npz(path)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_a_small_file_that_unpacks_to_much_is_not_unpacked(idx_folder, monkeypatch):
+    path = idx_folder / "train-images-idx3-ubyte"
+    for other in idx_folder.glob("train-images*"):
+        other.unlink()
+    header = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 3)
+    with gzip.open(path, "wb") as file:
+        file.write(header + bytes(100_000_000))
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="promises 18 bytes of data and has more"):
+        read_idx(idx_folder)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    with gzip.open(path, "wb") as file:
+        file.write(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**10, 2**10))
+    with pytest.raises(UsageError, match=r"needs 2,097,152\.0 GiB of memory; this machine has"):
+        read_idx(idx_folder)
+
+
+def test_images_of_0_pixels(idx_folder):
+    for other in idx_folder.glob("train-images*"):
+        other.unlink()
+    header = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 0, 3)
+    (idx_folder / "train-images-idx3-ubyte").write_bytes(header)
+    with pytest.raises(UsageError, match="is empty"):
+        read_idx(idx_folder)
+
+
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    for text, expected in [("max", None), ("1000", 1000)]:
+        limit.write_text(text)
+        monkeypatch.setattr(memory, "LIMITS", (str(limit), str(tmp_path / "none")))
+        assert memory.total_memory() == (expected or memory.total_memory())
+    with pytest.raises(UsageError, match=r"x needs 0\.0 GiB of memory"):
+        memory.check_memory("x", 1001)

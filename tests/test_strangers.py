@@ -1,0 +1,270 @@
+"""A checkpoint from someone else decides the model, and nothing but the model."""
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+
+import acn_lightning
+from acn_lightning.checkpoint import KEY, read_checkpoint
+from acn_lightning.experiment.restore import restore
+from acn_lightning.experiment.training_state import check_progress
+from acn_lightning.utils.errors import UsageError
+from tests.conftest import QUICK
+from tests.mutations import mutated
+
+NAN = float("nan")
+
+CASES = 150
+"""Mutations tried."""
+
+
+@pytest.fixture
+def content(checkpoint):
+    """The content of a checkpoint, to change."""
+    return torch.load(checkpoint, weights_only=True)
+
+
+@pytest.fixture
+def last(trained):
+    return torch.load(trained / "runs/folder/mine/checkpoints/last.ckpt", weights_only=True)
+
+
+def saved(content, name="theirs.ckpt"):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, name)
+    return Path(name)
+
+
+def test_where_to_write_log_and_read_comes_from_the_user(acn, last, trained):
+    config = last["hyper_parameters"][KEY]
+    config |= {"experiment": "../elsewhere", "logger": "wandb", "compile": True}
+    config["wandb"] |= {"entity": "stranger", "mode": "online"}
+    config["trainer"] |= {
+        "default_root_dir": "elsewhere", "strategy": "ddp", "num_nodes": 4, "devices": 3,
+        "profiler": "simple", "fast_dev_run": True,
+    }  # fmt: skip
+    config["data"] |= {"download": False}
+    theirs = saved(last)
+    status, _, err = acn("fit", f"resume={theirs}")
+    assert status == 2
+    assert f"add data.root={trained / 'photos'}" in err
+    assert sorted(Path().iterdir()) == [theirs]  # nothing was written
+    words = [f"resume={theirs}", f"data.root={trained / 'photos'}", "run=mine", *MEASURED]
+    status, out, err = acn("fit", *words, "trainer.max_epochs=5")
+    assert status == 0, err
+    assert "runs/checkpoint/mine/results.json" in out
+    assert sorted(map(str, Path().iterdir())) == ["runs", "theirs.ckpt"]
+    assert "Repeat those that you want: " in err
+    for word in ["logger=wandb", "wandb.entity=stranger", "trainer.num_nodes=4", "compile=true"]:
+        assert word in err
+    written = json.loads(Path("runs/checkpoint/mine/results.json").read_text())
+    assert written["training"]["epochs"] == 5
+
+
+MEASURED = [word for word in QUICK if word.startswith(("evaluation.", "pictures."))]
+
+
+def test_a_test_says_what_was_measured_otherwise(acn, checkpoint, trained):
+    status, _, err = acn("test", checkpoint, f"data.root={trained / 'photos'}",
+                         "evaluation.linear=none")  # fmt: skip
+    assert status == 0, err
+    assert "Repeat those that you want: evaluation.unconditional_codes=16\n" in err
+    assert "trainer." not in err
+
+
+def test_the_best_checkpoint_is_the_one_beside_the_file(acn, last, trained):
+    Path("secret").write_text("of this machine")
+    (state,) = (state for name, state in last["callbacks"].items() if "Best" in name)
+    state |= {"best_model_path": str(Path("secret").resolve()), "last_model_path": "secret"}
+    state["best_model_score"] = torch.tensor(-1e9)  # no epoch beats it
+    words = [f"data.root={trained / 'photos'}", "run=mine", "trainer.max_epochs=5", *MEASURED]
+    assert acn("fit", f"resume={saved(last)}", *words)[0] == 0
+    run = Path("runs/folder/mine")
+    assert not any(b"of this machine" in one.read_bytes() for one in run.rglob("*.*"))
+    read_checkpoint(run / "checkpoints" / "best.ckpt")  # its own: there was none beside the file
+
+    saved(last, "other/last.ckpt")
+    Path("other/best.ckpt").write_text("of this machine")
+    with pytest.warns(UserWarning, match=r"best.ckpt is not an acn checkpoint.*a new best"):
+        assert acn("fit", "resume=other/last.ckpt", *words, "run=other")[0] == 0
+    read_checkpoint(Path("runs/folder/other/checkpoints/best.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "named", [(), ("model.encoder.kind=import",), ("model.encoder.path=evil:E",)]
+)
+def test_code_runs_if_it_is_named_in_full(acn, content, named):
+    Path("evil.py").write_text("open('ran', 'w')\nE = print\n")
+    config = content["hyper_parameters"][KEY]
+    config["model"]["encoder"] = {"kind": "import", "path": "evil:E", "arguments": {"x": "y"}}
+    status, _, err = acn("onnx", saved(content), "out=x.onnx", *named)
+    assert status == 2
+    assert 'evil:E with {"x": "y"}, which is code outside of acn' in err
+    assert 'add model.encoder.path=evil:E \'model.encoder.arguments={"x": "y"}\'.' in err
+    assert not Path("ran").exists()
+    full = ("model.encoder.path=evil:E", "model.encoder.arguments={x: y}")
+    assert acn("onnx", "theirs.ckpt", "out=x.onnx", *full)[0] == 2  # print is no network
+    assert Path("ran").exists()
+
+
+def put(*path_and_value):
+    """Sets a value at a path."""
+    *path, key, value = path_and_value
+
+    def change(content):
+        inner = content
+        for name in path:
+            inner = inner[name]
+        inner[key] = value(inner[key]) if callable(value) else value
+
+    return change
+
+
+def nan_at(row):
+    def change(tensor):
+        spoilt = tensor.clone(memory_format=torch.contiguous_format)
+        spoilt.view(-1)[row] = NAN
+        return spoilt
+
+    return change
+
+
+def shared(depth=60):
+    """A list that holds itself twice over in each level: 2 ** depth values in a few bytes."""
+    value = ["x"]
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+BANK = "code_bank"
+CHANGES = {
+    "no weights": lambda content: content.pop("state_dict"),
+    "weights are a list": put("state_dict", []),
+    "a weight is a number": put("state_dict", "prior.output.bias", 1.0),
+    "a weight is NaN": put("state_dict", "prior.output.bias", nan_at(0)),
+    "a weight of another size": put("state_dict", "prior.output.bias", lambda old: old[:-1]),
+    "a weight that claims terabytes": put(
+        "state_dict", "prior.output.bias", torch.zeros(1).expand(2**40)
+    ),
+    "no hyper-parameters": lambda content: content.pop("hyper_parameters"),
+    "no config": lambda content: content["hyper_parameters"].pop(KEY),
+    "a config with a tensor": put("hyper_parameters", KEY, "model", "code_size", torch.zeros(1)),
+    "a section is a number": put("hyper_parameters", KEY, "trainer", 5),
+    "no image shape": lambda content: content["hyper_parameters"].pop("image_shape"),
+    "images of two axes": put("hyper_parameters", "image_shape", [12, 12]),
+    "images of two channels": put("hyper_parameters", "image_shape", [2, 12, 12]),
+    "images of 0 pixels": put("hyper_parameters", "image_shape", [1, 0, 12]),
+    "images of a billion pixels": put("hyper_parameters", "image_shape", [1, 2**20, 2**20]),
+    "class names are numbers": put("hyper_parameters", "classes", [1, 2, 3]),
+    "class names are a text": put("hyper_parameters", "classes", "abc"),
+    "codes are NaN": put(BANK, "codes", nan_at(5)),
+    "codes of 16 bits": put(BANK, "codes", lambda old: old.half()),
+    "codes of another size": put(BANK, "codes", lambda old: old[:, :-1]),
+    "fewer codes": put(BANK, "codes", lambda old: old[:-1]),
+    "codes are a list": put(BANK, "codes", lambda old: old.tolist()),
+    "rows are all 0": put(BANK, "rows", torch.zeros_like),
+    "rows out of range": put(BANK, "rows", lambda old: old + 10**6),
+    "negative rows": put(BANK, "rows", lambda old: old - 10),
+    "rows in disorder": put(BANK, "rows", lambda old: old.flip(0)),
+    "no rows": put(BANK, "rows", lambda old: old[:0]),
+    "rows are floats": put(BANK, "rows", lambda old: old.float()),
+    "labels of no class": put(BANK, "labels", lambda old: old + 10**6),
+    "labels below -1": put(BANK, "labels", lambda old: old - 5),
+    "no labels": lambda content: content[BANK].pop("labels"),
+    "codes of the future": put(BANK, "written", lambda old: old + 100),
+    "a boundary that is a text": put(BANK, "boundary", "3"),
+    "neighbours out of range": put(BANK, "neighbours", lambda old: old + 10**6),
+    "neighbours held out": put(BANK, "neighbours", lambda old: torch.full_like(old, -1)),
+    "its own neighbour": put(
+        BANK, "neighbours", lambda old: torch.arange(len(old), dtype=torch.int32)[:, None]
+    ),
+    "pending codes of no row": put(
+        BANK, "pending", [(torch.tensor([10**6]), torch.zeros(1, 4))]
+    ),
+    "pending is a number": put(BANK, "pending", 5),
+    "billions of values": put("loops", shared()),
+    "a fingerprint that is a list": put("ImageData", "fingerprint", []),
+    "an old Lightning": put("pytorch-lightning_version", "0.1"),
+    "a Lightning of no number": put("pytorch-lightning_version", ["2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_the_whole_structure_is_checked(acn, content, change):
+    change(content)
+    with pytest.raises(UsageError):
+        acn_lightning.load(saved(content))
+    status, _, err = acn("onnx", "theirs.ckpt", "out=x.onnx")
+    assert (status, err.count("\n")) == (2, 1)
+    assert list(Path().iterdir()) == [Path("theirs.ckpt")]
+
+
+TRAINING = {
+    "a count is a text": put("loops", "fit_loop", "epoch_progress", "current", "processed", "2"),
+    "a negative count": put("loops", "fit_loop", "epoch_progress", "total", "ready", -5),
+    "no loops": lambda content: content.pop("loops"),
+    "loops of numbers": put("loops", "fit_loop", 5),
+    "no optimiser": put("optimizer_states", []),
+    "two optimisers": put("optimizer_states", lambda old: old * 2),
+    "an optimiser is a list": put("optimizer_states", 0, []),
+    "moments of another size": put("optimizer_states", 0, "state", 0, "exp_avg", torch.zeros(3)),
+    "moments are NaN": put("optimizer_states", 0, "state", 0, "exp_avg", nan_at(0)),
+    "no moments": lambda content: content["optimizer_states"][0]["state"][0].pop("exp_avg_sq"),
+    "a step is a text": put("optimizer_states", 0, "state", 0, "step", "1"),
+    "fewer parameters": put("optimizer_states", 0, "param_groups", 0, "params", [0, 1]),
+    "betas are a text": put("optimizer_states", 0, "param_groups", 0, "betas", "x"),
+    "no groups": put("optimizer_states", 0, "param_groups", None),
+    "random numbers of no state": put("random", 0, lambda old: old[:10]),
+    "random numbers of a wrong state": put("random", 0, lambda old: old.fill_(255)),
+    "a time is a tensor": put("callbacks", "Timer", "time_elapsed", "train", torch.zeros(0)),
+    "a callback's state is a list": put("callbacks", "Timer", []),
+    "costs are texts": put("epoch_costs", ["x"]),
+    "parts are numbers": put("pretrained", [1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", TRAINING.values(), ids=TRAINING.keys())
+def test_what_a_run_resumes_is_checked_before_it_writes(acn, last, trained, change):
+    change(last)
+    words = [f"resume={saved(last)}", f"data.root={trained / 'photos'}", "trainer.max_epochs=5"]
+    status, _, err = acn("fit", *words)
+    assert status == 2, err
+    assert err.splitlines()[-1].startswith("acn: ")
+    assert "Traceback" not in err
+    assert list(Path().iterdir()) == [Path("theirs.ckpt")]
+
+
+def test_what_only_lightning_reads_is_refused_in_a_line(acn, last, trained):
+    del last["loops"]["fit_loop"]["epoch_progress"]["total"]
+    last["lr_schedulers"] = [{}]
+    words = [f"resume={saved(last)}", f"data.root={trained / 'photos'}", "trainer.max_epochs=5"]
+    status, _, err = acn("fit", *words)
+    assert status == 2
+    assert "theirs.ckpt does not fit this run: " in err.splitlines()[-1]
+    assert list(Path().iterdir()) == [Path("theirs.ckpt")]
+
+
+def test_a_checkpoint_changed_anywhere_loads_or_is_refused(last):
+    """Typed mutations; `test_fuzz` has other inputs."""
+    module = restore(copy.deepcopy(last))
+    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    refused = 0
+    for seed in range(CASES):
+        changed, what = mutated(last, random.Random(seed))
+        path = saved(changed)
+        try:
+            found = restore(read_checkpoint(path))
+            check_progress(read_checkpoint(path), trainer, module)
+            assert found(torch.rand(1, 1, 12, 12)).mean.isfinite().all(), what
+        except UsageError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {what}") from error
+    assert CASES / 3 < refused < CASES
