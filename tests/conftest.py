@@ -69,6 +69,9 @@ QUICK = (
 )
 """Overrides for a model that trains in a moment."""
 
+BESIDE = tuple(word for word in QUICK if not word.startswith(("model.", "schedule.")))
+"""Those that a checkpoint does not decide."""
+
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):

@@ -40,8 +40,9 @@ def naive_nearest(codes, k):
 # ---------------------------------------------------------------- export
 
 
-def test_export_has_the_codes_of_the_training_images_and_their_nearest(acn, checkpoint):
-    status, out, err = acn("export", checkpoint, "k=3", "out=mine", "projection=pca")
+def test_export_has_the_codes_of_the_training_images_and_their_nearest(acn, checkpoint, photos):
+    status, out, err = acn("export", checkpoint, f"data.root={photos}", "k=3", "out=mine",
+                           "projection=pca")  # fmt: skip
     assert status == 0, err
     assert out.split() == [
         f"mine/{name}"
@@ -155,7 +156,8 @@ def test_parts_of_a_folder_and_names_that_are_not_utf_8(acn, checkpoint, photos)
     table = pyarrow.parquet.read_table("one/codes.parquet").to_pylist()
     assert {row["label"] for row in table} == {"caf\\udce9"}
     assert table[0]["file"] == "mine/Testing/caf\\udce9/11\\udcff.png"
-    status, _, err = acn("neighbours", checkpoint, "mine", "out=two", "unreadable=skip")
+    status, _, err = acn("neighbours", checkpoint, "mine", f"data.root={photos}", "out=two",
+                         "unreadable=skip")  # fmt: skip
     assert status == 0, err
     assert "mine: 20 images" in err
     assert err.count("mine: ") == 1
@@ -170,36 +172,46 @@ def test_parts_of_a_folder_and_names_that_are_not_utf_8(acn, checkpoint, photos)
         (["export"], "say which checkpoint: acn export CHECKPOINT [IMAGES] [key=value ...]."),
         (["export", "CHECKPOINT", "nowhere"], "nowhere is neither a folder nor an experiment."),
         (["export", "CHECKPOINT", "pyproject.toml"], "is a file: give a folder of images"),
-        (["export", "CHECKPOINT", "k=0"], "k: 0 is not from 1 to 134, the other images."),
-        (["export", "CHECKPOINT", "k=135"], "k: 135 is not from 1 to 134, the other images."),
-        (["export", "CHECKPOINT", "out=there"], "out: there already exists."),
-        (["export", "CHECKPOINT", "part=all"], "part: 'all' is not one of train, test."),
+        (["export", "CHECKPOINT", "k=0", "HERE"], "k: 0 is not from 1 to 134, the other images."),
+        (
+            ["export", "CHECKPOINT", "k=135", "HERE"],
+            "135 is not from 1 to 134, the other images.",
+        ),
+        (["export", "CHECKPOINT", "out=there", "HERE"], "out: there already exists."),
+        (["export", "CHECKPOINT", "part=all", "HERE"], "part: 'all' is not one of train, test."),
         (["export", "CHECKPOINT", "projection=umap"], "'umap' is not one of tsne, pca."),
         (["export", "CHECKPOINT", "thumbnails=-1"], "thumbnails: -1 is not from 0 to 4096."),
-        (["export", "CHECKPOINT", "kk=3"], "kk: there is no such key."),
+        (["export", "CHECKPOINT", "kk=3", "HERE"], "kk: there is no such key."),
         (["explore", "CHECKPOINT", "points=1"], "points: 1 is not from 2 to 100000."),
         (["explore", "CHECKPOINT", "thumbnails=4"], "thumbnails: 4 is not from 8 to 256."),
         (["explore", "CHECKPOINT", "out=mine.txt"], "out: mine.txt is not an .html file."),
-        (["explore", "CHECKPOINT", "out=there/a.html"], "out: there/a.html already exists."),
+        (
+            ["explore", "CHECKPOINT", "out=there/a.html", "HERE"],
+            "there/a.html already exists.",
+        ),
         (["explore", "gone.ckpt"], "There is no checkpoint gone.ckpt."),
         (
             ["neighbours", "CHECKPOINT"],
             "say which image: acn neighbours CHECKPOINT IMAGE ... [key=value ...].",
         ),
-        (["neighbours", "CHECKPOINT", "gone.png"], "there is no image gone.png."),
-        (["neighbours", "CHECKPOINT", "pyproject.toml"], "cannot be read as an image"),
-        (["neighbours", "CHECKPOINT", "one.png", "k=200"], "k: 200 is not from 1 to 121"),
-        (["neighbours", "CHECKPOINT", "one.png", "out=there"], "out: there already exists."),
+        (["neighbours", "CHECKPOINT", "gone.png", "HERE"], "there is no image gone.png."),
+        (["neighbours", "CHECKPOINT", "pyproject.toml", "HERE"], "cannot be read as an image"),
+        (["neighbours", "CHECKPOINT", "one.png", "k=200", "HERE"], "k: 200 is not from 1 to 121"),
+        (
+            ["neighbours", "CHECKPOINT", "one.png", "out=there", "HERE"],
+            "out: there already exists.",
+        ),
         (["neighbours", "CHECKPOINT", "one.png", "data.root=there"], "has no images"),
     ],
 )
-def test_wrong_input_is_one_line_and_leaves_nothing(acn, checkpoint, words, line):
+def test_wrong_input_is_one_line_and_leaves_nothing(acn, checkpoint, photos, words, line):
     Path("there").mkdir()
     Path("there/a.html").touch()
     Path("pyproject.toml").write_text("no image")
     Image.new("L", (12, 12)).save("one.png")
     before = sorted(Path().rglob("*"))
-    status, out, err = acn(*(checkpoint if word == "CHECKPOINT" else word for word in words))
+    named = {"CHECKPOINT": checkpoint, "HERE": f"data.root={photos}"}
+    status, out, err = acn(*(named.get(word, word) for word in words))
     assert status == 2
     assert not out
     assert line in err
@@ -221,7 +233,8 @@ def test_a_model_without_codes_and_another_kind_of_model_say_so(acn):
     torch.save({"state_dict": {}}, "other.ckpt")
     status, _, err = acn("export", "other.ckpt")
     assert status == 2
-    assert err == "acn: other.ckpt is a checkpoint, but not one that acn fit wrote.\n"
+    wrong = "is a checkpoint, but not one that acn fit wrote: it has no hyper_parameters."
+    assert err == f"acn: other.ckpt {wrong}\n"
 
 
 @pytest.mark.parametrize("command", ["explore", "export", "neighbours"])
@@ -244,7 +257,8 @@ def test_other_images_under_the_same_labels_are_not_taken_for_those_trained_on(
 def test_neighbours_of_files_as_a_picture_and_a_table(acn, checkpoint, photos):
     loaded = ACN.load(checkpoint)
     files = sorted(photos.rglob("*.png"))[3:140:40]
-    status, out, err = acn("neighbours", checkpoint, *files, "k=4", "out=found")
+    status, out, err = acn("neighbours", checkpoint, *files, f"data.root={photos}", "k=4",
+                           "out=found")  # fmt: skip
     assert status == 0, err
     assert out.split() == ["found/neighbours.csv", "found/neighbours.png"]
     lines = [line.split(",") for line in Path("found/neighbours.csv").read_text().splitlines()]
@@ -271,7 +285,8 @@ def test_neighbours_of_files_as_a_picture_and_a_table(acn, checkpoint, photos):
 
 def test_stored_codes_serve_where_encoding_anew_is_not_asked_for(acn, checkpoint, photos):
     file = min(photos.rglob("*.png"))
-    status, _, err = acn("neighbours", checkpoint, file, "k=2", "out=found", "encode=false")
+    status, _, err = acn("neighbours", checkpoint, file, f"data.root={photos}", "k=2", "out=found",
+                         "encode=false")  # fmt: skip
     assert status == 0, err
     found = ACN.load(checkpoint).neighbours(np.asarray(Image.open(file))[None], k=2)
     rows = [line.split(",")[2] for line in Path("found/neighbours.csv").read_text().splitlines()]
@@ -282,7 +297,7 @@ def test_stored_codes_serve_where_encoding_anew_is_not_asked_for(acn, checkpoint
 
 
 def test_a_collection_is_seen_as_the_training_images_were(checkpoint, photos):
-    acn = ACN.load(checkpoint)
+    acn = ACN.load(checkpoint, [f"data.root={photos}"])
     own = collect(acn, {}, None)
     assert own.rows.tolist() == list(range(135))
     assert torch.equal(own.images, own.seen)
@@ -326,8 +341,8 @@ def test_a_map_of_few_or_equal_codes_is_drawn_all_the_same(size):
         assert places.isfinite().all()
 
 
-def test_duplicates_are_neighbours_of_each_other(checkpoint):
-    acn = ACN.load(checkpoint)
+def test_duplicates_are_neighbours_of_each_other(checkpoint, photos):
+    acn = ACN.load(checkpoint, [f"data.root={photos}"])
     twice = collect(acn, {}, None).at(torch.tensor([5, 9, 5, 30]))
     coded = embed(acn.module, twice, 1, "pca")
     assert coded.neighbours[0].item() == 2
@@ -335,8 +350,8 @@ def test_duplicates_are_neighbours_of_each_other(checkpoint):
     assert coded.distances[[0, 2]].max() == 0
 
 
-def test_a_collection_needs_more_images_than_neighbours(checkpoint):
-    acn = ACN.load(checkpoint)
+def test_a_collection_needs_more_images_than_neighbours(checkpoint, photos):
+    acn = ACN.load(checkpoint, [f"data.root={photos}"])
     few = collect(acn, {}, None).at(torch.arange(3))
     with pytest.raises(UsageError, match="k: 3 is not from 1 to 2"):
         embed(acn.module, few, 3)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.trainer import check_limits
 from acn_lightning.utils.errors import UsageError
-from tests.conftest import QUICK, only_run, write_idx
+from tests.conftest import BESIDE, QUICK, only_run, write_idx
 from tests.processes import Run
 
 FIT = ("fit", "digits", *QUICK, "pictures.every_n_epochs=2", "data.subset=700")
@@ -155,7 +156,8 @@ def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
     last = first / "checkpoints/last.ckpt"
     within = torch.load(last, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     assert within["is_last_batch"] == (not more)  # the last of four steps, or the epoch's
-    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}"]
+    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}", *BESIDE]
+    second += [word for word in more if word.startswith(("checkpoints.", "pictures."))]
     assert acn("fit", *second)[0] == 0
     resumed = only_run(Path("second"))
     assert_same_end("whole", "second")
@@ -177,6 +179,7 @@ def test_a_resumed_run_inherits_the_best_checkpoint(acn):
         if name.startswith("decoder."):
             weight.mul_(100)
     torch.save(checkpoint, "worse.ckpt")
+    shutil.copy(first / "checkpoints/best.ckpt", "best.ckpt")
     status, out, err = acn(
         "fit", "resume=worse.ckpt", "trainer.max_epochs=3", "trainer.default_root_dir=onward"
     )
@@ -190,7 +193,7 @@ def test_a_resumed_run_inherits_the_best_checkpoint(acn):
 def test_acn_test_reports_what_fit_reported(acn):
     assert acn(*FIT, "trainer.max_epochs=1", "neighbours.k=3")[0] == 0
     fitted = json.loads((only_run() / "results.json").read_text())
-    status, out, err = acn("test", fitted["checkpoint"], "trainer.default_root_dir=tested")
+    status, out, err = acn("test", fitted["checkpoint"], "trainer.default_root_dir=tested", *BESIDE)
     assert status == 0, err
     folder = only_run(Path("tested"))
     results = json.loads((folder / "results.json").read_text())
@@ -442,7 +445,7 @@ def refused(result, message):
         (["fit", "digits", "optimizer.learning_rate=.nan"], "optimizer.learning_rate: nan"),
         (["fit", "digits", "optimizer.learning_rate=1e38"], "optimizer.learning_rate: 1e+38"),
         (["fit", "digits", "experiment=../up"], "experiment: '../up'"),
-        (["fit", "digits", "trainer.check_val_every_n_epoch=0"], "trainer: "),
+        (["fit", "digits", "trainer.check_val_every_n_epoch=0"], "0 is not from 1 to"),
         (["fit", "digits", "data.validation=1.0"], "data.validation: 1.0"),
         (["fit", "digits", "model.likelihood.kind=bernoulli"], "is for pixels of two values"),
         (["fit", "digits", "data.validation=1430"], "8 training images are too few"),
@@ -567,7 +570,7 @@ def test_resuming_with_other_data_is_refused(acn, idx_folder, tmp_path):
     last = only_run(Path("first")) / "checkpoints/last.ckpt"
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.arange(60) % 3)
     on = ["trainer.max_epochs=2", "trainer.default_root_dir=runs"]
-    refused(acn("fit", f"resume={last}", *on), "belongs to other data")
+    refused(acn("fit", f"resume={last}", f"data.root={idx_folder}", *on), "belongs to other data")
 
 
 # ---------------------------------------------------------------- samples
@@ -602,9 +605,10 @@ def test_samples_are_a_grid(acn, checkpoint, kind, size):
     [
         (["sample"], "acn sample CHECKPOINT"),
         (["sample", "{}", "kind=daydraem"], "Did you mean 'daydream'"),
-        (["sample", "{}", "rows=0"], "rows, columns: 0 x 8 is too small"),
-        (["sample", "{}", "kind=interpolation", "columns=2"], "at least 1 x 3"),
-        (["sample", "{}", "rows=400"], "400 rows need 400 test images; there are 359"),
+        (["sample", "{}", "rows=0"], "rows: 0 is not from 1 to 256"),
+        (["sample", "{}", "kind=interpolation", "columns=2"], "columns: 2 is not from 3 to 256"),
+        (["sample", "{}", "rows=400"], "rows: 400 is not from 1 to 256"),
+        (["sample", "{}", "kind=interpolation", "rows=200"], "need 400 test images; there are 359"),
         (["sample", "{}", "columns=many"], "sampling.columns: "),
         (["sample", "nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
         (["sample", "{}", "model.code_size=9"], "model.code_size"),

@@ -87,8 +87,9 @@ def test_a_sample_says_so():
     assert "A sample of 30 of 60,000 images" in text
 
 
-def test_explore_writes_one_file_of_a_sample(acn, checkpoint):
-    status, out, err = acn("explore", checkpoint, "points=60", "k=3", "projection=pca")
+def test_explore_writes_one_file_of_a_sample(acn, checkpoint, trained):
+    root = f"data.root={trained / 'photos'}"
+    status, out, err = acn("explore", checkpoint, root, "points=60", "k=3", "projection=pca")
     assert status == 0, err
     path = Path(out.strip())
     assert path.name == "explorer.html"
@@ -96,13 +97,14 @@ def test_explore_writes_one_file_of_a_sample(acn, checkpoint):
     assert len(data["x"]) == 60
     assert data["k"] == 3
     assert not [name for name in Path().rglob("*") if "partial" in name.name]
-    again = acn("explore", checkpoint, "points=60", f"out={path}")
+    again = acn("explore", checkpoint, root, "points=60", f"out={path}")
     assert again[0] == 2
 
 
-def test_without_a_browser_it_says_where_the_file_is(acn, checkpoint, monkeypatch):
+def test_without_a_browser_it_says_where_the_file_is(acn, checkpoint, trained, monkeypatch):
     monkeypatch.setattr("webbrowser.open", lambda _: False)
-    words = ["points=20", "out=a.html", "open=true", "projection=pca"]
+    words = ["points=20", "out=a.html", "open=true", "projection=pca",
+             f"data.root={trained / 'photos'}"]  # fmt: skip
     status, _, err = acn("explore", checkpoint, *words)
     assert status == 2
     assert err == "acn: open: there is no browser here. Open a.html in a browser elsewhere.\n"
@@ -119,7 +121,8 @@ class TestBrowser:
         from selenium import webdriver
         from selenium.webdriver.chrome.service import Service
 
-        acn = ACN.load(trained / "runs/folder/mine/checkpoints/best.ckpt")
+        acn = ACN.load(trained / "runs/folder/mine/checkpoints/best.ckpt",
+                       [f"data.root={trained / 'photos'}"])  # fmt: skip
         collection = collect(acn, {}, None)
         coded = embed(acn.module, collection, 5)
         file = tmp_path_factory.mktemp("page") / "explorer.html"

@@ -212,13 +212,21 @@ KEYS = [key for key, kind in schema_keys(make_schema(OmegaConf.create()))
         if not is_section(kind)]  # fmt: skip
 
 
-def test_overrides():
-    values = ["1", "0.5", "true", "null", "text", "[1, 2]", "{a: 1}", "${seed}", "1e3", "'quoted'"]
+VALUES = ("1", "0.5", "true", "null", "text", "[1, 2]", "{a: 1}", "${seed}", "1e3", "'quoted'")
 
+
+def odd_word(draw):
+    """An override that is odd somewhere, mostly in its value."""
+    key, value = draw.choice(KEYS), draw.choice(VALUES)
+    if draw.random() < 0.2:
+        return changed_text(f"{key}={value}", draw)
+    return f"{key}={changed_text(value, draw)}"
+
+
+def test_overrides():
     def read(draw):
-        words = [f"{draw.choice(KEYS)}={draw.choice(values)}" for _ in range(2)]
-        words.append(changed_text(f"{draw.choice(KEYS)}={draw.choice(values)}", draw))
-        compose("digits", words)
+        words = [f"{draw.choice(KEYS)}={draw.choice(VALUES)}" for _ in range(2)]
+        compose("digits", [*words, odd_word(draw)])
 
     counted(read, 90)
 
@@ -228,8 +236,7 @@ def test_command_lines(capsys):
 
     def read(draw):
         capsys.readouterr()
-        word = changed_text(f"{draw.choice(KEYS)}=1", draw)
-        if main(["show", "digits", word]) == 2:
+        if main(["show", "digits", odd_word(draw)]) == 2:
             error = capsys.readouterr().err
             assert error.count("\n") == 1
             assert error.isprintable() or error[:-1].isprintable()

@@ -115,7 +115,7 @@ def test_free_codes_are_what_the_encoder_says():
     [
         ("model.shape.scale=0", "model.shape.scale: must be finite and above 0, not 0.0."),
         ("model.shape.scale=.nan", "model.shape.scale: must be finite and above 0, not nan."),
-        ("model.shape.decorrelation=-1", "must be finite and at least 0, not -1.0."),
+        ("model.shape.decorrelation=-1", "-1.0 is not from 0 to"),
         ("model.shape.kind=square", "kind: 'square' is not one of free, sphere, white."),
         ("data.batch_size=1", "data.batch_size: codes get their mean and variance from a batch"),
     ],

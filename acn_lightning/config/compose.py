@@ -32,6 +32,7 @@ from acn_lightning.config.values import (
 from acn_lightning.data import ImageData, Source
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import options
+from acn_lightning.utils.text import printable
 
 FOLDER = Path(__file__).parents[1] / "conf"
 
@@ -90,7 +91,7 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
     path = known.get(name, Path(name))
     if not path.is_file():
         why = "there is no such file" if path.suffix in (".yaml", ".yml") else f"unknown {what}"
-        why = "this is a folder or a pipe, not a file" if path.exists() else why
+        why = "this is a folder or a pipe, not a file" if name and path.exists() else why
         raise UsageError(
             f"{name or repr(name)}: {why}. Known {what}s: {', '.join(known)}.{nearest(name, known)}"
         )
@@ -213,7 +214,7 @@ def parse_overrides(
     for word in overrides if renamed else rename_words(overrides):
         key, equals, text = word.partition("=")
         if not equals or not key.strip("-"):
-            raise UsageError(f"'{word}' is not of the form key=value.")
+            raise UsageError(f"'{printable(word)}' is not of the form key=value.")
         if key.startswith("-"):
             raise UsageError(f"'{word}': write {word.lstrip('-')}, without dashes.")
         if not KEY.fullmatch(key):

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -124,15 +125,23 @@ def divide(config: Plain) -> tuple[Plain, Plain]:
 def defaults_for(config: Plain) -> Plain:
     """What a checkpoint's config does not decide: the packaged experiment's own values if it names
     one, else none."""
-    name = config.get("experiment")
-    first, *others = str(name).split("+")
+    name = str(config.get("experiment"))
+    first, *others = name.split("+")
     if first not in experiments() or not all(one in layers() for one in others):
         return {"experiment": UNNAMED}
-    known = compose(str(name))
-    _, rest = divide(known)
-    if known["data"]["source"] != config["data"].get("source"):
+    rest = dict(packaged(name))
+    source = rest.pop("source")
+    if source != config["data"].get("source"):
         rest.pop("data", None)
     return rest
+
+
+@cache
+def packaged(name: str) -> Plain:
+    """Of a packaged experiment, what a checkpoint does not decide, and its `source`. Not to be
+    modified."""
+    config = compose(name)
+    return divide(config)[1] | {"source": config["data"]["source"]}
 
 
 def carried_config(
@@ -144,16 +153,13 @@ def carried_config(
     Args:
         checkpoint: possibly from an untrusted source.
         given: the user's overrides, `key=value`.
-        purpose: "model" to use only its networks and codes; "data" to also read its images; "test"
-            to measure it as well; "training" to train on. Code that the purpose does not need is
-            not imported.
+        purpose: as for `chosen_config`. Code that the purpose does not need is not imported.
 
     Raises:
-        UsageError: building it would import code that the overrides do not name, or read images
-            from a folder that they do not name.
+        UsageError: building it would import code that the overrides do not name.
     """
     whole = config_of(checkpoint)
-    config, rest = divide(whole)
+    config, _ = divide(whole)
     if purpose != "training":
         config = without_training(config)
     if purpose == "model":
@@ -162,13 +168,40 @@ def carried_config(
     config = with_named(config, named)
     refuse_imports(config, named)
     kept = complete(merged(defaults_for(whole), config))
-    if purpose != "model":
-        refuse_unnamed_root(rest, kept, named)
-    if purpose in ("test", "training"):
-        tell_rest(rest, kept, named, "evaluation." if purpose == "test" else "")
     if kept["model"]["encoder"]["kind"] == "import":
         kept["model"]["encoder"]["weights"] = None  # the checkpoint holds the trained ones
     return kept
+
+
+def chosen_config(
+    checkpoint: dict[str, Any],
+    overrides: Sequence[str],
+    purpose: str,
+    fixed: Callable[[str], bool] = lambda key: key.startswith("model."),
+) -> tuple[Plain, Plain]:
+    """(the config that a checkpoint carries, the same with the user's overrides).
+
+    Args:
+        checkpoint: possibly from an untrusted source.
+        overrides: `key=value`.
+        purpose: "model" to use only its networks and codes; "data" to also read its images; "test"
+            to measure it as well; "training" to train on.
+        fixed: whether a key must agree with the checkpoint's.
+
+    Raises:
+        UsageError: an override is wrong or contradicts the checkpoint; or building would import
+            code, or read images from a folder, that the overrides do not name.
+    """
+    refuse_other_networks(checkpoint, overrides)
+    kept = carried_config(checkpoint, overrides, purpose)
+    config = complete(kept, overrides)
+    refuse_changes(kept, config, fixed)
+    named, (_, rest) = named_in(overrides), divide(config_of(checkpoint))
+    if purpose != "model":
+        refuse_unnamed_root(rest, config, named)
+    if purpose in ("test", "training"):
+        tell_rest(rest, config, named, "evaluation." if purpose == "test" else "")
+    return kept, config
 
 
 def merged(base: Plain, top: Plain) -> Plain:
@@ -177,14 +210,14 @@ def merged(base: Plain, top: Plain) -> Plain:
     return base | top | sections
 
 
-def refuse_unnamed_root(rest: Plain, kept: Plain, named: Mapping[str, Any]) -> None:
+def refuse_unnamed_root(rest: Plain, config: Plain, named: Mapping[str, Any]) -> None:
     """Checks that the user named the folder that images are read from.
 
     Raises:
         UsageError: it is another than the default, and the user did not name any.
     """
     theirs = rest.get("data", {}).get("root")
-    if theirs is not None and theirs != kept["data"].get("root") and "data.root" not in named:
+    if theirs is not None and theirs != config["data"].get("root") and "data.root" not in named:
         raise UsageError(
             "data.root: say where the images are; a checkpoint does not decide what is read. It "
             f"was trained on those in data.root={shlex.quote(printable(theirs))}."
@@ -192,10 +225,10 @@ def refuse_unnamed_root(rest: Plain, kept: Plain, named: Mapping[str, Any]) -> N
 
 
 @rank_zero_only
-def tell_rest(rest: Plain, kept: Plain, named: Mapping[str, Any], section: str) -> None:
+def tell_rest(rest: Plain, config: Plain, named: Mapping[str, Any], section: str) -> None:
     """Prints what a run does not take from the checkpoint, to be repeated; only keys that begin
     with `section`."""
-    own, ours = dict(flatten(rest)), dict(flatten(kept))
+    own, ours = dict(flatten(rest)), dict(flatten(config))
     silent = ("run", "resume", "data.root", "experiment")
     lost = [
         shlex.quote(printable(f"{key}={value if isinstance(value, str) else json.dumps(value)}"))

@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acn_lightning.checkpoint import read_checkpoint
-from acn_lightning.config.compose import Plain, complete
+from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
 from acn_lightning.experiment.build import DataSpec, build, build_module
-from acn_lightning.experiment.carried import (
-    carried_config,
-    refuse_changes,
-    refuse_other_networks,
-)
+from acn_lightning.experiment.carried import chosen_config
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, one_line
 
@@ -28,10 +24,7 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
             networks cannot take the data.
     """
     checkpoint = read_checkpoint(path)
-    refuse_other_networks(checkpoint, overrides)
-    kept = carried_config(checkpoint, overrides, "data" if bank else "test")
-    config = complete(kept, overrides)
-    refuse_changes(kept, config, lambda key: key.startswith("model."))
+    kept, config = chosen_config(checkpoint, overrides, "data" if bank else "test")
     built = config | {"seed": kept["seed"]} if bank else config
     data, module = build(built, tuple(checkpoint["hyper_parameters"]["image_shape"]))
     load_state(module, checkpoint, bank)
@@ -65,16 +58,13 @@ def restore(
     Args:
         checkpoint: as `read_checkpoint` returns it.
         overrides: changes to its config, `section.key=value`.
-        purpose: see `carried_config`.
+        purpose: see `chosen_config`.
 
     Raises:
         UsageError: the overrides contradict the checkpoint's networks, or the checkpoint does not
             fit its own config.
     """
-    refuse_other_networks(checkpoint, overrides)
-    kept = carried_config(checkpoint, overrides, purpose)
-    config = complete(kept | {"compile": False}, overrides)
-    refuse_changes(kept, config, lambda key: key.startswith("model."))
+    _, config = chosen_config(checkpoint, overrides, purpose)
     known, bank = checkpoint["hyper_parameters"], checkpoint.get("code_bank")
     if bank is None or "image_shape" not in known:
         raise UsageError("The checkpoint has no code bank or image shape: acn did not write it.")

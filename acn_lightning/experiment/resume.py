@@ -8,14 +8,13 @@ from acn_lightning.checkpoint import newest_checkpoint, read_checkpoint
 from acn_lightning.config.compose import Plain, complete, compose, flatten
 from acn_lightning.experiment.budget import with_sizes_of
 from acn_lightning.experiment.carried import (
-    carried_config,
+    chosen_config,
     config_of,
     divide,
     imports_of,
     merged,
     refuse_changes,
     refuse_imports,
-    refuse_other_networks,
 )
 from acn_lightning.experiment.folder import AUTO
 from acn_lightning.utils.errors import UsageError
@@ -55,12 +54,15 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Res
     if experiment:
         kept = own_config(resumed, config)
         config = with_sizes_of(config, kept)
+        refuse_changes(kept, config, is_fixed)
     else:
-        refuse_other_networks(resumed.content, overrides)
-        kept = carried_config(resumed.content, overrides, "training")
-        config = complete(kept, overrides)
-    refuse_changes(kept, config, lambda key: not key.startswith(FREE))
+        _, config = chosen_config(resumed.content, overrides, "training", is_fixed)
     return config, resumed
+
+
+def is_fixed(key: str) -> bool:
+    """Whether a run must keep this key when it resumes."""
+    return not key.startswith(FREE)
 
 
 def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
@@ -73,7 +75,7 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
         return None
     resumed = Resumed(*newest_checkpoint(folder))
     kept = own_config(resumed, config)
-    refuse_changes(kept, with_sizes_of(config, kept), lambda key: not key.startswith(FREE))
+    refuse_changes(kept, with_sizes_of(config, kept), is_fixed)
     return resumed
 
 
