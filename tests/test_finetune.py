@@ -326,7 +326,7 @@ def test_a_checkpoint_of_an_encoder_of_ones_own_is_tested(acn, resnet):
     words = [*without_encoder(QUICK), *FAST, "trainer.max_epochs=1", *OWN]
     assert acn("fit", "digits", *words)[0] == 0
     folder = only_run()
-    status, _, err = acn("test", folder / "checkpoints" / "best.ckpt", *NAMED,
+    status, _, err = acn("test", folder / "checkpoints" / "best.ckpt", OWN[1],
                          "trainer.default_root_dir=tested", *MEASURED)  # fmt: skip
     assert status == 0, err
     one, other = (json.loads((run / "results.json").read_text())["nats_per_image"]

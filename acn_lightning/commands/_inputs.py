@@ -26,7 +26,7 @@ from acn_lightning.inference.embedding import encode
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, nearest
 from acn_lightning.utils.files import local_path, new_folder
-from acn_lightning.utils.text import as_text, printable
+from acn_lightning.utils.text import as_text
 
 # ---------------------------------------------------------------- the model
 
@@ -154,7 +154,7 @@ def read_queries(
         elif path.exists():
             files.append(path)
         else:
-            raise UsageError(f"there is no image {printable(path)}.")
+            raise UsageError(f"there is no image {path}.")
     name = as_text(Path(paths[0]).resolve().name) if len(paths) == 1 else "queries"
     part = Part(files, [None] * len(files))
     images, own, line = read_part(acn, known, part, left_out, name, unreadable)

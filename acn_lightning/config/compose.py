@@ -32,7 +32,6 @@ from acn_lightning.config.values import (
 from acn_lightning.data import ImageData, Source
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import options
-from acn_lightning.utils.text import printable
 
 FOLDER = Path(__file__).parents[1] / "conf"
 
@@ -214,7 +213,7 @@ def parse_overrides(
     for word in overrides if renamed else rename_words(overrides):
         key, equals, text = word.partition("=")
         if not equals or not key.strip("-"):
-            raise UsageError(f"'{printable(word)}' is not of the form key=value.")
+            raise UsageError(f"'{word}' is not of the form key=value.")
         if key.startswith("-"):
             raise UsageError(f"'{word}': write {word.lstrip('-')}, without dashes.")
         if not KEY.fullmatch(key):

@@ -12,7 +12,6 @@ import yaml
 from omegaconf import OmegaConf
 
 from acn_lightning.utils.errors import UsageError, foreign
-from acn_lightning.utils.text import printable
 
 MAX_NODES = 10_000
 """Most values in a YAML text, each alias counted as what it stands for: a short text can stand for
@@ -90,7 +89,7 @@ def read_word(key: str, text: str, annotation: Any) -> Any:
         return None
     if is_text(annotation):
         return read_text(text, annotation)
-    with foreign(f"{key}: '{printable(text[:60])}' is not valid YAML", key):
+    with foreign(f"{key}: '{text[:60]}' is not valid YAML", key):
         if holds_texts(annotation):
             return load(text, yaml.BaseLoader)  # to which each value is text
         value = load(text)

@@ -17,7 +17,6 @@ from acn_lightning.data.pixels import DEEP, DEPTHS, Form, Glance, Picture, glanc
 from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, keyed
 from acn_lightning.utils.memory import check_memory
 from acn_lightning.utils.progress import progress_bar
-from acn_lightning.utils.text import printable
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -165,8 +164,8 @@ def check_shape(pixels: np.ndarray, file: Path, expected: np.ndarray, first: Pat
     """
     if pixels.shape != expected.shape:
         raise UsageError(
-            f"data.image_size: images differ in size: {printable(first)} is "
-            f"{size_in_pixels(expected)}, {printable(file)} is {size_in_pixels(pixels)}. Give one "
+            f"data.image_size: images differ in size: {first} is "
+            f"{size_in_pixels(expected)}, {file} is {size_in_pixels(pixels)}. Give one "
             "size for all: data.image_size=[64,64]."
         )
 

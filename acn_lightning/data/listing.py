@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from acn_lightning.data.opener import SUFFIXES
 from acn_lightning.utils.errors import UsageError
-from acn_lightning.utils.text import as_text, printable
+from acn_lightning.utils.text import as_text
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing")
@@ -130,8 +130,8 @@ class Walk:
         inside = {one: own for one, own in inside.items() if own}
         if files and inside:
             raise UsageError(
-                f"{printable(folder)} has both images ({printable(files[0].name)}) and folders of "
-                f"images ({printable(next(iter(inside)).name)}). Put every image in such a folder, "
+                f"{folder} has both images ({files[0].name}) and folders of "
+                f"images ({next(iter(inside)).name}). Put every image in such a folder, "
                 "its class, or none."
             )
         if not files and not inside:
@@ -198,9 +198,7 @@ def list_part(folder: Path) -> Part:
 def no_images(folder: Path, walk: Walk) -> UsageError:
     """The error that a folder has no images; it tells what the walk has found instead."""
     found = "; ".join(walk.left_out()) or "nothing"
-    return UsageError(
-        f"{printable(folder)} has no images ({', '.join(SUFFIXES)}). It has {printable(found)}."
-    )
+    return UsageError(f"{folder} has no images ({', '.join(SUFFIXES)}). It has {found}.")
 
 
 def inner(walk: Walk) -> tuple[Path, list[Path], list[Path]]:
@@ -226,9 +224,9 @@ def only(folders: list[Path]) -> Path:
         UsageError: there are more.
     """
     if len(folders) > 1:
-        one, other = (printable(folder.name) for folder in folders[:2])
+        one, other = (folder.name for folder in folders[:2])
         raise UsageError(
-            f"{printable(folders[0].parent)} has two folders for one split, {one} and {other}. "
+            f"{folders[0].parent} has two folders for one split, {one} and {other}. "
             "Move one of them elsewhere."
         )
     return folders[0]

@@ -19,7 +19,6 @@ from acn_lightning.data.opener import (
     turned,
 )
 from acn_lightning.utils.errors import UnreadableError, UsageError
-from acn_lightning.utils.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +78,7 @@ class Form:
             return getrgb(self.background)[:3]
         except ValueError:
             raise UsageError(
-                f"data.background: '{printable(self.background)}' is not a colour. Use a name such "
+                f"data.background: '{self.background}' is not a colour. Use a name such "
                 "as white, or rgb(240,240,240)."
             ) from None
 
@@ -174,7 +173,7 @@ def deep_values(image: "Image", path: Path) -> np.ndarray:
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise UnreadableError(
-            f"{printable(path)}{COMPLAINT}: its pixels are not whole numbers from "
+            f"{path}{COMPLAINT}: its pixels are not whole numbers from "
             "0 to 65535, so their white is unknown. Convert it to 8 or 16 bits."
         )
     return values.astype(np.int64)
@@ -191,7 +190,7 @@ def eight_bits(image: "Image", path: Path, bits: int) -> "Image":
     values, white = deep_values(image, path), 2**bits - 1
     if values.max() > white:
         raise UnreadableError(
-            f"{printable(path)}{COMPLAINT}: its brightest pixel is "
+            f"{path}{COMPLAINT}: its brightest pixel is "
             f"{values.max():,}, and {bits} bits hold {white:,} at most (data.bits)."
         )
     grey = Image.fromarray((values * 255 // white).astype(np.uint8))

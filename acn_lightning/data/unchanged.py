@@ -15,7 +15,7 @@ from acn_lightning.data.sources.npz import load_npz
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.memory import check_memory
 from acn_lightning.utils.progress import progress_bar
-from acn_lightning.utils.text import as_text, printable
+from acn_lightning.utils.text import as_text
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -76,20 +76,18 @@ def list_files(paths: Sequence[str]) -> dict[str, Path]:
             inside = sorted(one for one in path.rglob("*") if is_visible(one, path))
             odd = [one for one in inside if one.is_dir() or one.suffix.lower() not in SUFFIXES]
             if odd or not inside:
-                what = f"{printable(odd[0])}, which is not one" if odd else "none"
+                what = f"{odd[0]}, which is not one" if odd else "none"
                 raise UsageError(
-                    f"{printable(path)}: a folder to compress holds images "
+                    f"{path}: a folder to compress holds images "
                     f"({', '.join(SUFFIXES)}) only; this one has {what}. Name the files instead."
                 )
             own = {as_text(one.relative_to(path).as_posix()): one for one in inside}
         elif path.is_file():
             own = {as_text(path.name): path}
         else:
-            raise UsageError(f"there is no image {printable(path)}.")
+            raise UsageError(f"there is no image {path}.")
         if twice := found.keys() & own.keys():
-            raise UsageError(
-                f"{printable(min(twice))}: two images have this name. Put them into one folder."
-            )
+            raise UsageError(f"{min(twice)}: two images have this name. Put them into one folder.")
         found |= own
     return found
 
@@ -116,7 +114,7 @@ def read_pixels(
         pixels = pixels.astype(np.uint8) * 255
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if binary:
-        check_binary(pixels, printable(path))
+        check_binary(pixels, str(path))
     return pixels, jpeg
 
 
@@ -144,7 +142,7 @@ def check_form(image: "ImageFile", image_shape: tuple[int, ...], path: Path) -> 
     if wrong:
         kind = "grey" if channels == 1 else "RGB"
         raise UsageError(
-            f"{printable(path)}: {wrong}; the model takes {kind} images of {width} x {height}. "
+            f"{path}: {wrong}; the model takes {kind} images of {width} x {height}. "
             "acn compress changes nothing: convert it first."
         )
 

@@ -220,7 +220,7 @@ def refuse_unnamed_root(rest: Plain, config: Plain, named: Mapping[str, Any]) ->
     if theirs is not None and theirs != config["data"].get("root") and "data.root" not in named:
         raise UsageError(
             "data.root: say where the images are; a checkpoint does not decide what is read. It "
-            f"was trained on those in data.root={shlex.quote(printable(theirs))}."
+            f"was trained on those in data.root={shlex.quote(theirs)}."
         )
 
 
@@ -286,7 +286,7 @@ def refuse_imports(config: Plain, named: Mapping[str, Any]) -> None:
         if key == ENCODER_PATH:
             needed |= dict(flatten({f"{ENCODER}.arguments": arguments}))
         if any(named.get(one) != value for one, value in needed.items()):
-            told = f" with {printable(json.dumps(arguments))}" if arguments else ""
+            told = f" with {json.dumps(arguments)}" if arguments else ""
             words = [f"{key}={path}"]
             if key == ENCODER_PATH and arguments:
                 words.append(shlex.quote(f"{ENCODER}.arguments={json.dumps(arguments)}"))

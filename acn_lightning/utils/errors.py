@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from acn_lightning.utils.text import printable
+
 MACHINE = frozenset(
     getattr(errno, name)
     for name in (
@@ -18,7 +20,14 @@ MACHINE = frozenset(
 
 
 class UsageError(ValueError):
-    """An input is wrong. The `acn` command prints this one line and exits with status 2."""
+    """An input is wrong. The `acn` command prints this one line and exits with status 2.
+
+    Args:
+        message: may quote the input; what cannot be printed on one line is escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UnreadableError(UsageError):
