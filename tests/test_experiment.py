@@ -3,13 +3,13 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from lightning import Callback, Trainer
 from PIL import Image
 
 from acn_lightning.experiment.resume import fit_config
-from acn_lightning.experiment.trainer import check_limits
+from acn_lightning.experiment.trainer import check_shares
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import BESIDE, QUICK, only_run, write_idx
 from tests.processes import Run
@@ -129,6 +129,9 @@ def assert_same_end(one_root, other_root):
     assert one["code_bank"]["neighbours"] is not None
 
 
+NOT_CARRIED = ("checkpoints.", "pictures.", "probe.", "evaluation.", "trainer.enable")
+"""Beginnings of words that a checkpoint does not decide."""
+
 WITHIN = ("checkpoints.every_n_steps=4", "trainer.accumulate_grad_batches=2")
 
 PIXELCNN = (
@@ -156,8 +159,8 @@ def test_resumed_equals_undisturbed_bit_by_bit(acn, prior, more):
     last = first / "checkpoints/last.ckpt"
     within = torch.load(last, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     assert within["is_last_batch"] == (not more)  # the last of four steps, or the epoch's
-    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}", *BESIDE]
-    second += [word for word in more if word.startswith(("checkpoints.", "pictures."))]
+    second = ["trainer.max_epochs=5", "trainer.default_root_dir=second", f"resume={last}"]
+    second += [word for word in fit if word.startswith(NOT_CARRIED)]
     assert acn("fit", *second)[0] == 0
     resumed = only_run(Path("second"))
     assert_same_end("whole", "second")
@@ -276,10 +279,9 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, tmp_path, ho
     ended, said = process.ended()
     assert ended == status, said
     last = only_run() / "checkpoints/last.ckpt"
+    words = shlex.join([*FIT, "trainer.max_epochs=400", f"resume={last}"])
     if how != signal.SIGKILL:
-        assert (
-            said.strip().splitlines()[-1] == f"acn: interrupted. Resume with: acn fit resume={last}"
-        )
+        assert said.strip().splitlines()[-1] == f"acn: interrupted. Resume with: acn {words}"
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
     assert epochs >= 2
     if how == signal.SIGINT:  # see the test above for what comes of it
@@ -313,7 +315,7 @@ def test_a_run_stopped_in_its_first_epoch_leaves_its_beginning(acn):
         status, _, err = acn(*FIT, "trainer.max_epochs=2")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning had it ignored
     assert status == 130
-    assert "acn fit resume=" in err
+    assert "Resume with: acn fit digits " in err
     last = only_run() / "checkpoints/last.ckpt"
     on = "trainer.default_root_dir=onward"
     assert acn("fit", f"resume={last}", on)[0] == 0
@@ -489,11 +491,10 @@ def test_wrong_words(acn, words, message):
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_more_processes_than_images_are_refused_before_training(part):
-    sizes = {"train": 9, "validation": 9, "test": 9} | {part: 3}
-    data = SimpleNamespace(**{f"{name}_set": range(size) for name, size in sizes.items()})
-    trainer = SimpleNamespace(world_size=4)
+    sizes = {"train": 9, "validation": 0, "test": 9} | {part: 3}
+    check_shares(sizes, 3)
     with pytest.raises(UsageError, match=f"4 processes cannot share 3 {part} images"):
-        check_limits(trainer, data)
+        check_shares(sizes, 4)
 
 
 @pytest.fixture(autouse=True)

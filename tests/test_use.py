@@ -9,6 +9,7 @@ from PIL import Image
 
 import acn_lightning
 from acn_lightning import ACN, TrainedACN
+from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.experiment.restore import from_checkpoint
 from acn_lightning.inference.embedding import encode
@@ -117,7 +118,7 @@ def test_load_and_the_name_that_it_had_before(checkpoint):
 def test_the_stored_codes_are_of_the_training_images(checkpoint, trained):
     loaded = ACN.load(checkpoint)
     root = f"data.root={trained / 'photos'}"
-    _, data, module = from_checkpoint(str(checkpoint), [root], bank=True)
+    _, data, module = from_checkpoint(read_checkpoint(checkpoint), [root], bank=True)
     assert torch.equal(loaded.bank.codes, module.bank.codes)
     anew = encode(loaded.module, data.fixed_set.images)
     assert np.array_equal(anew, loaded.encode(data.fixed_set.images))

@@ -19,6 +19,7 @@ def sample(checkpoint: str, overrides: list[str]) -> Path:
     """
     from lightning import seed_everything
 
+    from acn_lightning.checkpoint import read_checkpoint
     from acn_lightning.experiment.finetune import in_section
     from acn_lightning.experiment.folder import run_folder, writing
     from acn_lightning.experiment.restore import from_checkpoint
@@ -28,7 +29,7 @@ def sample(checkpoint: str, overrides: list[str]) -> Path:
     from acn_lightning.utils.files import replacing
 
     overrides = in_section("sampling", draw, overrides)
-    config, data, module = from_checkpoint(checkpoint, overrides, bank=True)
+    config, data, module = from_checkpoint(read_checkpoint(checkpoint), overrides, bank=True)
     folder = run_folder(config)
     device = device_of(config)
     module.to(device).eval()

@@ -20,13 +20,16 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     import time
 
     from acn_lightning import callbacks as cb
+    from acn_lightning.checkpoint import read_checkpoint
+    from acn_lightning.experiment.carried import not_taken
     from acn_lightning.experiment.folder import run_folder, writing
     from acn_lightning.experiment.restore import from_checkpoint
     from acn_lightning.experiment.results import Outcome, evaluate, write_results
     from acn_lightning.experiment.trainer import check_limits, make_trainer
 
     start = time.perf_counter()
-    config, data, module = from_checkpoint(checkpoint, overrides, bank=False)
+    content = read_checkpoint(checkpoint)
+    config, data, module = from_checkpoint(content, overrides, bank=False)
     folder = run_folder(config)
     measure = cb.MeasureTest(**config["evaluation"])
     stop = cb.StopOnSignal(None)
@@ -42,4 +45,5 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     with writing(folder, config), stop.listening():
         results = evaluate(trainer, module, data, measure, None, start)
         results |= {"checkpoint": str(checkpoint)}
-    return Outcome(results, write_results(results, folder))
+    hints = not_taken(content, config, overrides, "evaluation.")
+    return Outcome(results, write_results(results, folder), hints=tuple(hints))

@@ -276,7 +276,7 @@ def differences(one: Plain, other: Plain) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     """Dotted keys and values of nested mappings."""
     for key, value in config.items():
         if isinstance(value, Mapping):

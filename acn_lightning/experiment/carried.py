@@ -3,12 +3,10 @@ downloads, and what it runs, comes from the user or the defaults."""
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 
 from acn_lightning.checkpoint import KEY
@@ -184,8 +182,8 @@ def chosen_config(
     Args:
         checkpoint: possibly from an untrusted source.
         overrides: `key=value`.
-        purpose: "model" to use only its networks and codes; "data" to also read its images; "test"
-            to measure it as well; "training" to train on.
+        purpose: "model" to use only its networks and codes; "data" to also read its images;
+            "training" to train on.
         fixed: whether a key must agree with the checkpoint's.
 
     Raises:
@@ -196,11 +194,8 @@ def chosen_config(
     kept = carried_config(checkpoint, overrides, purpose)
     config = complete(kept, overrides)
     refuse_changes(kept, config, fixed)
-    named, (_, rest) = named_in(overrides), divide(config_of(checkpoint))
     if purpose != "model":
-        refuse_unnamed_root(rest, config, named)
-    if purpose in ("test", "training"):
-        tell_rest(rest, config, named, "evaluation." if purpose == "test" else "")
+        refuse_unnamed_root(divide(config_of(checkpoint))[1], config, named_in(overrides))
     return kept, config
 
 
@@ -224,25 +219,30 @@ def refuse_unnamed_root(rest: Plain, config: Plain, named: Mapping[str, Any]) ->
         )
 
 
-@rank_zero_only
-def tell_rest(rest: Plain, config: Plain, named: Mapping[str, Any], section: str) -> None:
-    """Prints what a run does not take from the checkpoint, to be repeated; only keys that begin
-    with `section`."""
-    own, ours = dict(flatten(rest)), dict(flatten(config))
+def not_taken(
+    checkpoint: dict[str, Any], config: Plain, overrides: Sequence[str], section: str = ""
+) -> list[str]:
+    """A line that says what a run does not take from a checkpoint, to be repeated; no line if there
+    is nothing.
+
+    Args:
+        checkpoint: its content.
+        config: that of the run.
+        overrides: the user's, which answer for their keys.
+        section: only keys that begin so.
+    """
+    theirs = dict(flatten(divide(config_of(checkpoint))[1]))
+    ours, named = dict(flatten(config)), named_in(overrides)
     silent = ("run", "resume", "data.root", "experiment")
     lost = [
         shlex.quote(printable(f"{key}={value if isinstance(value, str) else json.dumps(value)}"))
-        for key, value in own.items()
+        for key, value in theirs.items()
         if key.startswith(section)
         and key not in (*silent, *named)
         and value not in (None, ours.get(key))
     ]
-    if lost:
-        print(
-            "acn: a checkpoint does not decide these; its run had them. Repeat those that you "
-            f"want: {' '.join(lost)}",
-            file=sys.stderr,
-        )
+    told = f"Not taken from the checkpoint: {' '.join(lost)}. Repeat those that you want."
+    return [told] if lost else []
 
 
 # ---------------------------------------------------------------- code from elsewhere

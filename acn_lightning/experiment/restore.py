@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
 from acn_lightning.experiment.build import DataSpec, build, build_module
@@ -12,7 +11,9 @@ from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, one_line
 
 
-def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain, ImageData, ACN]:
+def from_checkpoint(
+    checkpoint: dict[str, Any], overrides: Sequence[str], bank: bool
+) -> tuple[Plain, ImageData, ACN]:
     """A checkpoint's config with overrides applied, its data, and its module with weights loaded.
 
     With `bank`, the module also gets the checkpoint's code bank. The data then keep the
@@ -20,11 +21,10 @@ def from_checkpoint(path: str, overrides: list[str], bank: bool) -> tuple[Plain,
     is drawn.
 
     Raises:
-        UsageError: the checkpoint cannot be read, the overrides contradict its networks, or its
-            networks cannot take the data.
+        UsageError: the overrides contradict the checkpoint's networks, or these cannot take the
+            data.
     """
-    checkpoint = read_checkpoint(path)
-    kept, config = chosen_config(checkpoint, overrides, "data" if bank else "test")
+    kept, config = chosen_config(checkpoint, overrides, "data")
     built = config | {"seed": kept["seed"]} if bank else config
     data, module = build(built, tuple(checkpoint["hyper_parameters"]["image_shape"]))
     load_state(module, checkpoint, bank)

@@ -13,6 +13,7 @@ from acn_lightning.experiment.carried import (
     divide,
     imports_of,
     merged,
+    not_taken,
     refuse_changes,
     refuse_imports,
 )
@@ -22,10 +23,15 @@ from acn_lightning.utils.registry import is_path
 
 
 class Resumed(NamedTuple):
-    """The checkpoint that a run resumes from."""
+    """The checkpoint that a run resumes from.
+
+    Attributes:
+        told: lines for the user on what is not taken from it.
+    """
 
     path: Path
     content: dict[str, Any]
+    told: tuple[str, ...] = ()
 
 
 FREE = ("trainer.", "budget.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
@@ -57,6 +63,8 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Res
         refuse_changes(kept, config, is_fixed)
     else:
         _, config = chosen_config(resumed.content, overrides, "training", is_fixed)
+        lines = not_taken(resumed.content, config, overrides)
+        resumed = resumed._replace(told=tuple(lines))
     return config, resumed
 
 

@@ -1,6 +1,7 @@
 """Training: runs an experiment's config, and reports the results."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,8 +68,6 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
     open_budget = is_open(config)
     config = with_sizes(config, resumed.content if resumed else None)
     data, module = build(config)
-    if data.reader.report:
-        rank_zero_only(print)(data.reader.report, flush=True)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
     parts, callbacks = make_parts(config, data, folder, resumed)
@@ -78,6 +77,7 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
         check_processes(resumed.content, trainer.world_size)
         check_progress(resumed.content, trainer, module)
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
+        tell([data.reader.report, *(resumed.told if resumed else ())])
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
         fit(trainer, module, data, resumed.path if resumed else None, folder)
@@ -93,6 +93,13 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None
     return Outcome(results, files, rebuilds, refreshed, tuple(hints))
+
+
+@rank_zero_only
+def tell(lines: Iterable[str | None]) -> None:
+    """Prints the lines that there are."""
+    for line in filter(None, lines):
+        print(line, flush=True)
 
 
 def load_weights(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -127,19 +127,28 @@ def check_limits(trainer: Trainer, data: ImageData) -> None:
     Raises:
         UsageError: a limit leaves no batch, or there are more processes than images.
     """
-    world = trainer.world_size
-    for name, images in [("train", data.train_set), ("validation", data.validation_set),
-                         ("test", data.test_set)]:  # fmt: skip
-        if 0 < len(images) < world:
-            raise UsageError(
-                f"trainer.devices: {world} processes cannot share {len(images)} {name} images. Use "
-                "fewer processes or more images."
-            )
+    sizes = {"train": len(data.train_set), "validation": len(data.validation_set),
+             "test": len(data.test_set)}  # fmt: skip
+    check_shares(sizes, trainer.world_size)
     for part, loader in [("train", data.train_dataloader()), ("test", data.test_dataloader())]:
         limit = getattr(trainer, f"limit_{part}_batches")
         if (int(limit * len(loader)) if isinstance(limit, float) else limit) < 1:
             raise UsageError(
                 f"trainer.limit_{part}_batches: {limit} of {len(loader)} leaves no batch."
+            )
+
+
+def check_shares(sizes: Mapping[str, int], processes: int) -> None:
+    """Checks that each process gets an image of each part that has any.
+
+    Raises:
+        UsageError: there are more processes than images.
+    """
+    for part, size in sizes.items():
+        if 0 < size < processes:
+            raise UsageError(
+                f"trainer.devices: {processes} processes cannot share {size} {part} images. Use "
+                "fewer processes or more images."
             )
 
 
