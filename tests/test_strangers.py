@@ -4,7 +4,9 @@ import copy
 import json
 import random
 import re
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,11 @@ def test_the_best_checkpoint_is_the_one_beside_the_file(acn, last, trained):
     with pytest.warns(UserWarning, match=r"best.ckpt is not an acn checkpoint.*a new best"):
         assert acn("fit", "resume=other/last.ckpt", *words, "run=other")[0] == 0
     read_checkpoint(Path("runs/folder/other/checkpoints/best.ckpt"))
+
+    shutil.copy(trained / "runs/folder/mine/checkpoints/best.ckpt", "other/best.ckpt")
+    assert acn("fit", "resume=other/last.ckpt", *words, "run=third")[0] == 0
+    own = Path("runs/folder/third/checkpoints/best.ckpt")
+    assert own.read_bytes() == Path("other/best.ckpt").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -206,6 +213,18 @@ def test_the_whole_structure_is_checked(acn, content, change):
     status, _, err = acn("onnx", "theirs.ckpt", "out=x.onnx")
     assert (status, err.count("\n")) == (2, 1)
     assert list(Path().iterdir()) == [Path("theirs.ckpt")]
+
+
+def test_a_compressed_checkpoint_is_refused(checkpoint):
+    """A small file could otherwise fill the memory."""
+    with (
+        zipfile.ZipFile(checkpoint) as old,
+        zipfile.ZipFile("small.ckpt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(UsageError, match=r"small.ckpt is not an acn checkpoint: .* is compressed"):
+        read_checkpoint("small.ckpt")
 
 
 TRAINING = {
