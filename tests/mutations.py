@@ -1,12 +1,18 @@
-"""Changes an input in one place at a time, at random and reproducibly, for tests."""
+"""Changes an input in one place at a time, at random and reproducibly, for tests.
+
+`FUZZ=20 pytest tests/test_fuzz.py tests/test_strangers.py` tries twenty times as many.
+"""
 
 import copy
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+TIMES = int(os.environ.get("FUZZ", "1"))
 
 ODD = (None, True, -1, 2**31, 2**70, 0.5, float("nan"), "", "x", "${oc.env:HOME}", [], {}, [[1]],
        {"a": 1}, (), torch.tensor(float("nan")), torch.zeros(2, 3), torch.zeros(0))  # fmt: skip

@@ -19,11 +19,11 @@ from acn_lightning.experiment.restore import restore
 from acn_lightning.experiment.training_state import check_progress
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
-from tests.mutations import mutated
+from tests.mutations import TIMES, mutated
 
 NAN = float("nan")
 
-CASES = 100
+CASES = 50 * TIMES
 """Mutations tried."""
 
 
