@@ -4,12 +4,17 @@ PYTHON ?= python3
 # FAISS comes in two builds that share a module name: the one for GPUs where there is one.
 FAISS ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 ARGS ?=
+# What make lowest runs: each package that a test can need is in one of these. FAST=tests for all.
+FAST ?= tests/callbacks tests/data tests/test_augment.py tests/test_cluster.py tests/test_collection.py \
+	tests/test_compression.py tests/test_config.py tests/test_exact.py tests/test_explorer.py \
+	tests/test_finetune.py tests/test_module.py tests/test_neighbours.py tests/test_networks.py \
+	tests/test_onnx.py tests/test_packaging.py tests/test_probes.py tests/test_tours.py
 
 venv := .venv
 bin := $(venv)/bin
 ready := $(venv)/ready-$(FAISS)
 
-.PHONY: help setup train test check bench docs format clean
+.PHONY: help setup train test check lowest bench docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -49,7 +54,7 @@ format: $(ready)  ## put the code into its form
 	$(bin)/ruff format .
 
 clean:  ## remove the environment and caches; runs/ and data/ stay
-	rm -rf $(venv) build site .cache *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(venv) .venv-lowest build site .cache *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(ready): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -4,10 +4,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.lowest import EXTRAS, lowest
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,3 +91,22 @@ def test_public_names_are_there():
         assert getattr(acn_lightning, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = acn_lightning.nothing
+
+
+def test_each_dependency_has_a_lowest_version_and_the_pins_are_no_lower():
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    project = tomllib.loads(text)["project"]
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *(one for extra in EXTRAS for one in extras[extra])]
+    floors = lowest(text)
+    assert floors.keys() == {Requirement(one).name for one in listed}
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line]
+    pins = {canonicalize_name(name): Version(version) for name, version in pairs}
+    for name, floor in floors.items():
+        if name.startswith("types-"):
+            assert not floor
+        else:
+            assert pins[canonicalize_name(name)] >= Version(floor), name
+    with pytest.raises(ValueError, match=r"tqdm: it has no lowest version\."):
+        lowest(re.sub(r'"tqdm>=[\d.]+"', '"tqdm"', text))
