@@ -477,6 +477,15 @@ def refused(result, message):
         (["fit", "digits", "dashboard.explorer=1000000000"], "dashboard.explorer: 1000000000"),
         (["fit", "digits", "model.encoder.channels=1000000000"], "from 8 to 16,384"),
         (["fit", "digits", "model.shape.decorrelation=.nan"], "model.shape.decorrelation: nan"),
+        (["fit", "digits", "trainer.max_time=x"], "trainer.max_time: x is no time"),
+        (["fit", "digits", "trainer.max_time={x: 1}"], "trainer.max_time: "),
+        (["fit", "digits", "trainer.max_time=[1]"], "trainer.max_time: "),
+        (["show", "digits", "finetune.freeze[0]=encoder"], "one key"),
+        (["show", "digits", f"seed=0x{'f' * 5000}"], "seed: "),
+        (["show", "digits", "data.background=#ff0000"], "data.background: there is no such key"),
+        (["fit", "resume='quoted.ckpt'"], "no checkpoint quoted.ckpt"),
+        (["fit", "resume=https://host/x.ckpt"], "resume: "),
+        (["fit", "resume=~nosuchuser/x.ckpt"], "resume: "),
         (["test", "."], ". is a folder"),
         (["fit", "digits", "seed=-1"], "seed"),
         (["fit", "resume=nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
@@ -487,6 +496,15 @@ def refused(result, message):
 )
 def test_wrong_words(acn, words, message):
     refused(acn(*words), message)
+
+
+def test_a_run_ends_when_its_time_is_over(acn):
+    words = ["trainer.max_epochs=1000", "trainer.max_time=00:00:00:01"]
+    status, out, err = acn(*FIT, *words)
+    assert status == 0, err
+    results = json.loads((only_run() / "results.json").read_text())
+    assert 1 <= results["training"]["seconds"] < 60
+    assert "Ignoring" not in err + out
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])

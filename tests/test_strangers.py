@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import re
 import shutil
@@ -152,6 +153,11 @@ def shared(depth=60):
     return value
 
 
+def with_attribute(tensor):
+    tensor.isfinite = "x"
+    return tensor
+
+
 BANK = "code_bank"
 CHANGES = {
     "no weights": lambda content: content.pop("state_dict"),
@@ -171,6 +177,21 @@ CHANGES = {
     "images of two channels": put("hyper_parameters", "image_shape", [2, 12, 12]),
     "images of 0 pixels": put("hyper_parameters", "image_shape", [1, 0, 12]),
     "images of a billion pixels": put("hyper_parameters", "image_shape", [1, 2**20, 2**20]),
+    "images that need huge networks": put("hyper_parameters", "image_shape", [3, 4096, 4096]),
+    "a config of huge networks": put(
+        "hyper_parameters", KEY, "model", "encoder", "channels", 16384
+    ),
+    "a seed of 400 digits": put("hyper_parameters", KEY, "seed", 10**400),
+    "a negative seed": put("hyper_parameters", KEY, "seed", -5),
+    "a weight of 8 bits": put(
+        "state_dict", "prior.output.bias", lambda old: old.to(torch.float8_e4m3fn)
+    ),
+    "complex weights": put("state_dict", "prior.output.bias", lambda old: old.to(torch.complex64)),
+    "nested weights": put(
+        "state_dict", "prior.output.bias",
+        lambda old: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    ),
+    "a weight with other methods": put("state_dict", "prior.output.bias", with_attribute),
     "class names are numbers": put("hyper_parameters", "classes", [1, 2, 3]),
     "class names are a text": put("hyper_parameters", "classes", "abc"),
     "codes are NaN": put(BANK, "codes", nan_at(5)),
@@ -215,6 +236,67 @@ def test_the_whole_structure_is_checked(acn, content, change):
     assert list(Path().iterdir()) == [Path("theirs.ckpt")]
 
 
+@pytest.mark.parametrize("root", [{"a": 1}, 5, ["x"]])
+def test_a_root_that_is_no_text_is_asked_for(acn, content, root):
+    content["hyper_parameters"][KEY]["data"]["root"] = root
+    status, _, err = acn("sample", saved(content))
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("acn: data.root: say where the images are")
+
+
+def test_weights_that_predict_nothing_finite_are_refused_in_a_line(acn, content, trained):
+    for name, weight in content["state_dict"].items():
+        if name.startswith("decoder") and weight.is_floating_point():
+            weight.fill_(3e38)
+    status, _, err = acn("sample", saved(content), f"data.root={trained / 'photos'}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "predicts NaN or infinity" in err
+
+
+METRICS = {
+    "bytes": b"\xff\0,\n", "a long field": b"epoch,b\n1," + b"x" * 200_000 + b"\n",
+    "no epochs": b"a,b\n1,2\n", "an epoch that is a text": b"epoch,b\nx,2\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", METRICS.values(), ids=METRICS.keys())
+def test_a_table_of_metrics_that_is_none_is_refused_in_a_line(acn, last, trained, table):
+    run = Path("runs/folder/mine")
+    shutil.copytree(trained / "runs/folder/mine", run)
+    (run / "metrics.csv").write_bytes(table)
+    status, _, err = acn(*again(trained))
+    assert status == 2
+    assert err.splitlines()[-1].startswith(f"acn: run: {run}/metrics.csv is not a table of metrics")
+
+
+def again(trained):
+    """The command of the run `mine`, for one epoch more."""
+    return ("fit", "folder", *QUICK, f"data.root={trained / 'photos'}", "trainer.max_epochs=5",
+            "data.image_size=12", "run=mine", "resume=auto", "pictures.every_n_epochs=0",
+            "evaluation.linear=none", "trainer.accelerator=cpu")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", ".metrics.csv.partial"])
+def test_metrics_are_not_written_through_a_link(acn, trained, name):
+    run = Path("runs/folder/mine")
+    shutil.copytree(trained / "runs/folder/mine", run)
+    (run / "metrics.csv").unlink()
+    Path("victim").write_text("keep")
+    (run / name).symlink_to(Path("victim").resolve())
+    acn(*again(trained))
+    assert Path("victim").read_text() == "keep"
+
+
+def test_a_pipe_in_place_of_metrics_does_not_wait(acn, trained):
+    run = Path("runs/folder/mine")
+    shutil.copytree(trained / "runs/folder/mine", run)
+    (run / "metrics.csv").unlink()
+    os.mkfifo(run / "metrics.csv")
+    status, _, err = acn(*again(trained))
+    assert status == 2
+    assert "metrics.csv is no file. Remove it." in err
+
+
 def test_a_compressed_checkpoint_is_refused(checkpoint):
     """A small file could otherwise fill the memory."""
     with (
@@ -241,6 +323,14 @@ TRAINING = {
     "a step is a text": put("optimizer_states", 0, "state", 0, "step", "1"),
     "fewer parameters": put("optimizer_states", 0, "param_groups", 0, "params", [0, 1]),
     "betas are a text": put("optimizer_states", 0, "param_groups", 0, "betas", "x"),
+    "betas out of range": put("optimizer_states", 0, "param_groups", 0, "betas", (5.0, -3.0)),
+    "another switch": put("optimizer_states", 0, "param_groups", 0, "capturable", True),
+    "a step of several": put("optimizer_states", 0, "state", 0, "step", torch.zeros(7)),
+    "a negative step": put("optimizer_states", 0, "state", 0, "step", torch.tensor(-1e30)),
+    "moments of 8 bits": put(
+        "optimizer_states", 0, "state", 0, "exp_avg", lambda old: old.to(torch.int8)
+    ),
+    "counts of 400 digits": put("callbacks", "RefreshNeighbours", "rebuilds", 10**400),
     "no groups": put("optimizer_states", 0, "param_groups", None),
     "random numbers of no state": put("random", 0, lambda old: old[:10]),
     "random numbers of a wrong state": put("random", 0, lambda old: old.fill_(255)),

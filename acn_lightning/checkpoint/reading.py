@@ -79,6 +79,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise UsageError(
             f"{path} is a checkpoint, but not one that acn fit wrote: {error}."
         ) from error
+    except Exception as error:  # torch has types of tensors that can hardly be looked at
+        raise UsageError(f"{path} holds values that acn fit does not write.") from error
     return cast(dict[str, Any], content)
 
 

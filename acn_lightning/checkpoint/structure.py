@@ -92,14 +92,21 @@ def check_plain(content: Any) -> None:
     visit(content, 0)
 
 
+TYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
+
+
 def check_tensor(tensor: Tensor, name: str = "a tensor") -> None:
     """Checks that a tensor is dense and holds each of its values in memory.
 
     Raises:
         UsageError: it is not.
     """
-    dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    need(dense and not tensor.is_quantized, f"{name} is not a dense tensor")
+    dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    need(dense and tensor.device.type == "cpu", f"{name} is not a dense tensor")
+    need(tensor.dtype in TYPES, f"{name} is of type {tensor.dtype}")
     # An expanded tensor of a few bytes could claim terabytes.
     need(tensor.nbytes <= tensor.untyped_storage().nbytes(), f"{name} is larger than its data")
 
@@ -110,8 +117,10 @@ def check_finite(tensor: Tensor, name: str) -> None:
     Raises:
         UsageError: they are not.
     """
-    floats = tensor.is_floating_point() or tensor.is_complex()
-    need(not floats or bool(tensor.isfinite().all()), f"{name} has values that are not finite")
+    need(
+        not tensor.is_floating_point() or bool(tensor.isfinite().all()),
+        f"{name} has values that are not finite",
+    )
 
 
 def array(part: Mapping[str, Any], name: str, kinds: tuple[torch.dtype, ...], axes: int) -> Tensor:

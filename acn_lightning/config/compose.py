@@ -150,6 +150,10 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
         plain = cast(Plain, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
+    except TypeError as error:  # what OmegaConf raises if a list meets a mapping
+        raise UsageError(
+            f"A key has a list where its section, or another key, belongs: {error}"
+        ) from error
     refuse_characters(flatten(plain))
     return without_foreign_defaults(plain, asked)
 
@@ -231,9 +235,11 @@ def parse_overrides(
 def read_early(key: str, text: str) -> Any:
     """A value whose type is not known yet. Kinds are text, in all families."""
     try:
-        return read_word(key, text, str if key == Source.key or key.endswith(".kind") else Any)
+        value = read_word(key, text, str if key == Source.key or key.endswith(".kind") else Any)
     except UsageError:
         return text
+    # A comment is nothing to YAML; "#ff0000" is text if its key takes text.
+    return text if value is None and text.strip().startswith("#") else value
 
 
 def read_yaml(path: Path) -> Plain:

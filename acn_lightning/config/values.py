@@ -238,5 +238,7 @@ def refuse_characters(given: Iterable[tuple[str, Any]]) -> None:
     """
     for key, value in given:
         for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and abs(one) >= 2**63:
+                raise UsageError(f"{key}: the number is too large.")
             if isinstance(one, str) and (found := NO_NAME.search(one)):
                 raise UsageError(f"{key}: {one!r} has the character {found[0]!r}. Leave it out.")

@@ -164,7 +164,7 @@ def list_folder(root: Path) -> Listing:
     train_part, test_part = (walk.part(one, *walk.entries(one)) for one in chosen)
     told = [f"{len(files):,} beside {chosen[0].name}"] if files else []
     for one in folders:
-        count = 0 if one in chosen else sum(1 for _ in Walk(root).images(one, above(root)))
+        count = 0 if one in chosen else sum(1 for _ in walk.images(one, above(root)))
         if count:
             why = " (validation images are held out of training: data.validation)"
             told.append(f"{count:,} in {one.name}{why if one in validation else ''}")

@@ -55,7 +55,7 @@ class Form:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.channels not in (None, 1, 3):
+        if self.channels not in (None, 1, 3) or isinstance(self.channels, bool):
             raise UsageError(f"data.channels: {self.channels} is neither 1 (grey) nor 3 (RGB).")
         if self.bits is not None and not 8 <= self.bits <= 16:
             raise UsageError(f"data.bits: {self.bits} is not from 8 to 16.")
@@ -75,7 +75,10 @@ class Form:
         from PIL.ImageColor import getrgb
 
         try:
-            return getrgb(self.background)[:3]
+            ground = getrgb(self.background)[:3]
+            if max(ground) > 255:
+                raise ValueError
+            return ground
         except ValueError:
             raise UsageError(
                 f"data.background: '{self.background}' is not a colour. Use a name such "
@@ -238,7 +241,7 @@ def parse_size(value: Any) -> tuple[int, int] | None:
         if isinstance(value, list | tuple)
         else []
     )
-    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= 4096 for side in sides):
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= 4096 for side in sides):
         raise UsageError(
             f"data.image_size: {value!r} is neither a number nor [height,width], from 1 to 4096."
         )

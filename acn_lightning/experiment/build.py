@@ -29,6 +29,9 @@ from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.registry import find_class, make
 
+LARGEST_SEED = 2**32 - 1
+"""What `seed_everything` takes."""
+
 
 def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[ImageData, ACN]:
     """Reads the data and builds the module for it.
@@ -73,8 +76,7 @@ def read_data(config: Plain) -> ImageData:
     Raises:
         UsageError: the data cannot be read, or an option is out of range.
     """
-    if not 0 <= config["seed"] < 2**32:
-        raise UsageError(f"seed: {config['seed']} is not from 0 to 4294967295.")
+    check_range("seed", config["seed"], 0, LARGEST_SEED)
     seed_everything(config["seed"], verbose=False)
     data = ImageData(config["seed"], **config["data"])
     data.prepare_data()
@@ -110,6 +112,7 @@ def build_module(config: Plain, about: DataSpec) -> ACN:
     model = {key: value for key, value in config["model"].items() if key not in PARTS}
     code_size = model.pop("code_size")
     check_range("model.code_size", code_size, 1, 65_536)
+    check_range("seed", config["seed"], 0, LARGEST_SEED)
     index = make_index(config, code_size, len(about.rows))
     module = ACN(
         **make_networks(config["model"], code_size, about),

@@ -62,6 +62,9 @@ def config_of(checkpoint: dict[str, Any]) -> Plain:
         plain = name in ("seed", "channels_last")
         if name in config and isinstance(config[name], dict) is plain:
             raise UsageError(f"The checkpoint's config has a wrong {name}: acn did not write it.")
+    seed = config.get("seed", 0)
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError(f"The checkpoint's seed is {seed!r:.60}: acn did not write it.")
     if not isinstance(config["model"].get("encoder"), dict):
         raise UsageError("The checkpoint's config has no encoder: acn did not write it.")
     return in_todays_terms(config)
@@ -215,7 +218,7 @@ def refuse_unnamed_root(rest: Plain, config: Plain, named: Mapping[str, Any]) ->
     if theirs is not None and theirs != config["data"].get("root") and "data.root" not in named:
         raise UsageError(
             "data.root: say where the images are; a checkpoint does not decide what is read. It "
-            f"was trained on those in data.root={shlex.quote(theirs)}."
+            f"was trained on those in data.root={shlex.quote(str(theirs))}."
         )
 
 

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.config.compose import Plain
 from acn_lightning.experiment.folder import run_id
-from acn_lightning.utils.errors import UsageError, check_choice, one_line
+from acn_lightning.utils.errors import UsageError, check_choice, foreign, one_line
+from acn_lightning.utils.files import is_plain
 from acn_lightning.utils.optional import require_packages
 
 
@@ -52,13 +53,22 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
 @rank_zero_only
 def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> None:
     """Makes `metrics.csv` continue from the start of `epoch`. Rows from there on are dropped, as
-    those epochs are trained again. Does nothing if the folder has no such file yet."""
+    those epochs are trained again. Does nothing if the folder has no such file yet.
+
+    Raises:
+        UsageError: it is no file, or no table of metrics.
+    """
     path = folder / ExperimentWriter.NAME_METRICS_FILE
     beside = path.with_name(f".{path.name}.partial")
-    source = path if path.is_file() else beside  # left by an attempt that was killed in between
-    if not source.is_file():
+    source = path if path.exists() else beside  # left by an attempt that was killed in between
+    if not is_plain(source):
+        if source.exists() or source.is_symlink():
+            raise UsageError(f"run: {source} is no file. Remove it.")
         return
-    with source.open(newline="", encoding="utf-8") as file:
+    with (
+        foreign(f"run: {source} is not a table of metrics; remove it", source),
+        source.open(newline="", encoding="utf-8") as file,
+    ):
         reader = csv.DictReader(file)
         rows = [row for row in reader if row["epoch"] and int(row["epoch"]) < epoch]
         names = list(reader.fieldnames or [])

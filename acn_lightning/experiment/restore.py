@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
-from acn_lightning.experiment.build import DataSpec, build, build_module
-from acn_lightning.experiment.carried import chosen_config
+from acn_lightning.experiment.build import DataSpec, build, build_module, make_networks
+from acn_lightning.experiment.carried import chosen_config, imports_of
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, one_line
 
@@ -25,10 +27,35 @@ def from_checkpoint(
             data.
     """
     kept, config = chosen_config(checkpoint, overrides, "data")
+    check_networks(config, checkpoint)
     built = config | {"seed": kept["seed"]} if bank else config
     data, module = build(built, tuple(checkpoint["hyper_parameters"]["image_shape"]))
     load_state(module, checkpoint, bank)
     return config, data, module
+
+
+def check_networks(config: Plain, checkpoint: Mapping[str, Any]) -> None:
+    """Checks that a checkpoint has the weights of the networks that its config describes, before
+    these are built: a small file could describe networks that fill the memory.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if imports_of({"model": config["model"]}):
+        return  # networks of another package are the user's own, and cannot be tried
+    shape, none = checkpoint["hyper_parameters"]["image_shape"], torch.empty(0, dtype=torch.long)
+    with torch.device("meta"):  # on which tensors have shapes and no content
+        about = DataSpec(tuple(shape), [], none, none)
+        parts = make_networks(config["model"], config["model"]["code_size"], about)
+    for part, network in parts.items():
+        for name, tensor in network.state_dict().items():
+            found = checkpoint["state_dict"].get(f"{part}.{name}")
+            if found is None or found.shape != tensor.shape:
+                has = "none" if found is None else f"one of {tuple(found.shape)}"
+                raise UsageError(
+                    f"The checkpoint does not fit its own config: {part}.{name} is "
+                    f"{tuple(tensor.shape)} there, and it has {has}."
+                )
 
 
 def load_state(module: ACN, checkpoint: Mapping[str, Any], bank: bool) -> None:
@@ -65,6 +92,7 @@ def restore(
             fit its own config.
     """
     _, config = chosen_config(checkpoint, overrides, purpose)
+    check_networks(config, checkpoint)
     known, bank = checkpoint["hyper_parameters"], checkpoint.get("code_bank")
     if bank is None or "image_shape" not in known:
         raise UsageError("The checkpoint has no code bank or image shape: acn did not write it.")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from acn_lightning.checkpoint import newest_checkpoint, read_checkpoint
 from acn_lightning.config.compose import Plain, complete, compose, flatten
+from acn_lightning.config.values import read_word
 from acn_lightning.experiment.budget import with_sizes_of
 from acn_lightning.experiment.carried import (
     chosen_config,
@@ -19,6 +20,7 @@ from acn_lightning.experiment.carried import (
 )
 from acn_lightning.experiment.folder import AUTO
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.files import local_path
 from acn_lightning.utils.registry import is_path
 
 
@@ -50,13 +52,14 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Res
     Raises:
         UsageError: the config does not agree, or is invalid.
     """
-    resume = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
-    if experiment or not any(resume) or resume[-1] == AUTO:
+    typed = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
+    resume = read_word("resume", typed[-1], str | None) if typed else None
+    if experiment or not resume or resume == AUTO:
         config = compose(experiment or "digits", overrides)
-        resume = [config["resume"]]
-    if not resume[-1] or resume[-1] == AUTO:
+        resume = config["resume"]
+    if not resume or resume == AUTO:
         return config, None
-    resumed = Resumed(*newest_checkpoint(resume[-1]))
+    resumed = Resumed(*newest_checkpoint(local_path(resume, "resume")))
     if experiment:
         kept = own_config(resumed, config)
         config = with_sizes_of(config, kept)

@@ -18,12 +18,13 @@ from acn_lightning.experiment.build import build, make_callbacks
 from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
-from acn_lightning.experiment.restore import load_state
+from acn_lightning.experiment.restore import check_networks, load_state
 from acn_lightning.experiment.results import Outcome, codes_hint, evaluate, write_results
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
     ending_together,
+    make_timer,
     make_trainer,
     raised_by_restoring,
 )
@@ -67,6 +68,8 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
     cb.Finetune(**config["finetune"])  # checks the options before reading data, which may take long
     open_budget = is_open(config)
     config = with_sizes(config, resumed.content if resumed else None)
+    if resumed:
+        check_networks(config, resumed.content)
     data, module = build(config)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
@@ -130,7 +133,7 @@ def make_parts(
     last = cb.LastCheckpoint(checkpoints, **config["checkpoints"])
     keep = config["trainer"].get("enable_checkpointing") is not False
     parts = Parts(
-        timer=Timer(),
+        timer=make_timer(config),
         refresh=cb.RefreshNeighbours(**config["refresh"]),
         measure=cb.MeasureTest(**config["evaluation"]),
         stop=cb.StopOnSignal(last if keep else None),

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 
 from acn_lightning.callbacks import PrintEpochs
@@ -35,6 +36,8 @@ def make_trainer(
         arguments["enable_progress_bar"] = False
         callbacks = [*callbacks, PrintEpochs()]
     check_ranges(arguments)
+    if any(isinstance(one, Timer) for one in callbacks):
+        arguments.pop("max_time", None)  # the timer has it; Lightning would ignore it, and say so
     strategy = str(arguments.get("strategy", "auto"))
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise UsageError(
@@ -80,6 +83,22 @@ def check_ranges(arguments: Plain) -> None:
             check_range(f"trainer.{name}", value, least, most)
     if arguments.get("val_check_interval", 1) == 0:
         raise UsageError("trainer.val_check_interval: 0 is no interval. Use 1.0 for each epoch.")
+
+
+def make_timer(config: Plain) -> Timer:
+    """The timer of a run, which ends it after `trainer.max_time`, all attempts together.
+
+    Raises:
+        UsageError: that is no time.
+    """
+    limit = config["trainer"].get("max_time")
+    try:
+        return Timer(limit)
+    except Exception as error:  # whatever it makes of text or a mapping
+        raise UsageError(
+            f"trainer.max_time: {limit} is no time. Use days:hours:minutes:seconds, such as "
+            "00:08:00:00, or {hours: 8}."
+        ) from error
 
 
 def device_of(config: Plain) -> torch.device:

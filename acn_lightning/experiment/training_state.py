@@ -1,8 +1,7 @@
 """Checks what a resumed run takes over beside the weights, before it writes anything. Lightning and
 torch take what they find."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +42,8 @@ def epochs_of(checkpoint: Mapping[str, Any]) -> int:
 
 
 def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer, module: ACN) -> None:
-    """Checks the state of the Trainer's loops, of the optimiser and of the random numbers.
+    """Checks the state of the Trainer's loops, of callbacks, of the optimiser and of the random
+    numbers.
 
     Raises:
         UsageError: a part is of another form.
@@ -92,7 +92,7 @@ def check_numbers(kept: Any, own: Any, name: str) -> None:
         for key in own.keys() & kept.keys():
             check_numbers(kept[key], own[key], f"{name}.{key}")
     elif isinstance(own, dict) or (
-        kind(own) is float and (kind(kept) is not float or not finite(kept))
+        kind(own) is float and (kind(kept) is not float or not bounded(kept))
     ):
         raise UsageError(f"The checkpoint's {name} is {kept!r:.60}.")
 
@@ -110,8 +110,8 @@ def check_optimizer(state: Any, module: ACN) -> None:
         raise UsageError("The checkpoint's optimiser is one of other parameters.")
     fresh = module.optimizer.make(module.parameters()).param_groups[0]
     for group in groups:
-        for name in (fresh.keys() & group.keys()) - {"params"}:
-            if kind(group[name]) != kind(fresh[name]):
+        for name in (fresh.keys() & group.keys()) - {"params", "lr"}:  # a schedule sets the rate
+            if plain(group[name]) != plain(fresh[name]):
                 raise UsageError(f"The checkpoint's optimiser has a {name} of {group[name]!r:.60}.")
     if not isinstance(values, dict) or not all(isinstance(one, dict) for one in values.values()):
         raise UsageError("The checkpoint's optimiser has no state.")
@@ -120,10 +120,7 @@ def check_optimizer(state: Any, module: ACN) -> None:
         # Several groups put the parameters into another order.
         known = shapes if len(groups) > 1 or number not in numbers else [shapes[number]]
         for name, value in example.items() if one else ():
-            alike = isinstance(value, Tensor) and value.shape == EXAMPLE
-            found = one.get(name)
-            right = isinstance(found, Tensor) is isinstance(value, Tensor)
-            if not right or (alike and found.shape not in known) or not finite(found):
+            if not is_like(one.get(name), value, known):
                 raise UsageError(f"The checkpoint's optimiser has a wrong {name}.")
 
 
@@ -144,11 +141,25 @@ def example_state(module: ACN) -> Mapping[str, Any]:
     return optimizer.state[parameter]
 
 
-def finite(value: Any) -> bool:
-    """Whether all numbers in a value are finite."""
-    if isinstance(value, Tensor):
-        return bool(value.isfinite().all())
-    return not isinstance(value, float) or math.isfinite(value)
+def is_like(found: Any, example: Any, shapes: Sequence[torch.Size]) -> bool:
+    """Whether a value in an optimiser's state is of the kind of an example: a number, as a tensor
+    or not, or a tensor of one of these shapes."""
+    if not isinstance(example, Tensor):
+        return kind(found) == kind(example) and bounded(found)
+    if not isinstance(found, Tensor) or found.dtype != example.dtype or not found.isfinite().all():
+        return False
+    if example.shape == EXAMPLE:
+        return found.shape in shapes
+    return example.ndim > 0 or (found.ndim == 0 and bounded(found.item()))
+
+
+MOST = 2.0**53
+"""Above any count and any time in seconds."""
+
+
+def bounded(value: Any) -> bool:
+    """Whether a value, if it is a number, could be a count or a time."""
+    return not isinstance(value, int | float) or 0 <= value < MOST
 
 
 def state_of_groups(state: Any) -> list[dict[str, Any]]:
@@ -172,3 +183,8 @@ def kind(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return bool
     return float if isinstance(value, int | float) else type(value)
+
+
+def plain(value: Any) -> Any:
+    """A value to compare: lists and tuples are alike."""
+    return list(value) if isinstance(value, tuple) else value

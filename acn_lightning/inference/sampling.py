@@ -1,6 +1,7 @@
 """Images drawn from a model, as in the paper's figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -49,14 +50,31 @@ def draw(
         )
     chosen = torch.randperm(len(data.test_set))[:needed]
     images = data.test_set.images[chosen].to(module.device) / 255
-    return torch.stack(KINDS[kind](module, images, columns), dim=1).cpu()
+    with finite_predictions():
+        return torch.stack(KINDS[kind](module, images, columns), dim=1).cpu()
+
+
+@contextmanager
+def finite_predictions() -> Iterator[None]:
+    """Converts torch's error about probabilities that are not finite.
+
+    Raises:
+        UsageError: in place of that.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if "probability tensor" not in str(error) and "nan" not in str(error).lower():
+            raise
+        raise UsageError("The model predicts NaN or infinity: its weights are damaged.") from error
 
 
 @torch.no_grad()
 def draw_images(module: ACN, count: int) -> Images:
     """`count` samples of the model, 0 to 1: a stored code c, z ~ p(z|c), and x ~ r(x|z)."""
     marginal = module.prior.marginal(module.bank.codes[module.bank.rows], nearest=1)
-    images: Tensor = module.decoder(marginal.sample((count,))).sample()
+    with finite_predictions():
+        images: Tensor = module.decoder(marginal.sample((count,))).sample()
     return images
 
 

@@ -241,6 +241,11 @@ def rename_new(beside: Path, path: Path) -> None:
         raise exists(path) from error
 
 
+def is_plain(path: Path) -> bool:
+    """Whether there is a regular file at this path, itself and not through a link."""
+    return path.is_file() and not path.is_symlink()
+
+
 def sync(path: Path) -> None:
     """Flushes a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

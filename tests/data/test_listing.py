@@ -139,6 +139,11 @@ def test_what_is_beside_splits_is_told(tmp_path):
     ]
 
 
+def test_other_files_beside_splits_are_told(tmp_path):
+    fill(tmp_path, "train/a.png", "test/b.png", "val/c.heic", "extra/d.heic", "extra/e.svg")
+    assert sorted(list_folder(tmp_path).left_out) == ["1 .svg", "2 .heic"]
+
+
 def test_names_of_splits_alone_are_classes(tmp_path):
     fill(tmp_path, "train/a.png", "boat/b.png")
     assert listed(tmp_path) == [("boat/b.png", "boat"), ("train/a.png", "train")]

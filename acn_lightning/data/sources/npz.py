@@ -136,9 +136,14 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Split:
     labels = content.get(f"{prefix}labels")
     if labels is None:
         labels = np.full(len(images), -1)
-    elif labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+    elif labels.ndim != 1 or labels.dtype.kind not in "iu" or not is_within(labels, 2**63):
         raise UsageError(f"data.root: '{prefix}labels' in {path} are not integers from 0, (N,).")
     check_counts(len(images), f"'{name}'", len(labels), f"'{prefix}labels' of {path}")
     tensor = torch.from_numpy(images)
     tensor = tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
     return Split(tensor, torch.from_numpy(labels.astype(np.int64)))
+
+
+def is_within(values: np.ndarray, end: int) -> bool:
+    """Whether all values are from 0 to below `end`."""
+    return bool(values.min(initial=0) >= 0 and values.max(initial=0) < end)
