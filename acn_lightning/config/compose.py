@@ -151,9 +151,7 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
     except TypeError as error:  # what OmegaConf raises if a list meets a mapping
-        raise UsageError(
-            f"A key has a list where its section, or another key, belongs: {error}"
-        ) from error
+        raise UsageError(f"a list and a mapping are given for one key ({error}).") from error
     refuse_characters(flatten(plain))
     return without_foreign_defaults(plain, asked)
 

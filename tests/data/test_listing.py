@@ -133,6 +133,7 @@ def test_what_is_beside_splits_is_told(tmp_path):
     assert [len(list_folder(tmp_path).of(part).files) for part in ("train", "test")] == [1, 1]
     assert list_folder(tmp_path).left_out == [
         "1 .csv",
+        "1 .txt",
         "1 beside train",
         "1 in extra",
         "2 in val (validation images are held out of training: data.validation)",
