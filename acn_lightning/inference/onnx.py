@@ -1,8 +1,10 @@
 """Exports the encoder to ONNX, for programs without PyTorch."""
 
+import io
 import json
 import logging
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,8 @@ def export(codes: Codes, images: Tensor, path: Path) -> np.ndarray:
         UsageError: torch cannot export the encoder.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with eval_mode(codes), warnings.catch_warnings():
+    # onnxscript may print what it rewrites, amid the command's own output.
+    with eval_mode(codes), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch's own libraries warn about each other
         try:
             torch.onnx.export(
