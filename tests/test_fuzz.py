@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image, PngImagePlugin
+from safetensors.torch import save_file
 
 from acn_lightning.cli import main
 from acn_lightning.config.compose import FOLDER, compose
@@ -23,6 +25,7 @@ from acn_lightning.data.sources.cifar10 import load, python_batch
 from acn_lightning.data.sources.folder import FolderSource
 from acn_lightning.data.sources.idx import read_idx_file
 from acn_lightning.data.sources.npz import read_npz
+from acn_lightning.networks.weights import read_weights
 from acn_lightning.utils.errors import UsageError
 from tests.mutations import TIMES, changed_bytes, changed_text
 
@@ -189,6 +192,20 @@ def test_pickles_of_cifar():
         return load(plain, Path("x")) if draw.random() < 0.1 else read(draw)
 
     counted(whole, 55)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_files(suffix):
+    path = Path(f"some.{suffix}")
+    weights = {"body.weight": torch.zeros(4, 3), "body.bias": torch.ones(4)}
+    (torch.save if suffix == "pt" else save_file)(weights, path)
+    plain = path.read_bytes()
+
+    def read(draw):
+        path.write_bytes(changed_bytes(plain, draw) if draw.random() < 0.95 else plain)
+        assert read_weights(path)
+
+    counted(read, 600)
 
 
 # ---------------------------------------------------------------- configs

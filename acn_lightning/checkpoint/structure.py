@@ -34,7 +34,7 @@ def check_structure(content: Any) -> None:
         UsageError: a part is missing, or has another type, shape or range.
     """
     need(isinstance(content, dict), "it is not a mapping")
-    check_plain({name: part for name, part in content.items() if name != "state_dict"})
+    check_values({name: part for name, part in content.items() if name != "state_dict"})
     check_known(part_of(content, "hyper_parameters", dict))
     check_weights(part_of(content, "state_dict", dict))
     if "code_bank" in content:
@@ -64,7 +64,7 @@ def part_of(content: Mapping[str, Any], name: str, kind: type) -> Any:
 # ---------------------------------------------------------------- values
 
 
-def check_plain(content: Any) -> None:
+def check_values(content: Any) -> None:
     """Checks that all is made of mappings, sequences, tensors and plain values, under plain names.
 
     Raises:

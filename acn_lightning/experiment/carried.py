@@ -62,9 +62,6 @@ def config_of(checkpoint: dict[str, Any]) -> Plain:
         plain = name in ("seed", "channels_last")
         if name in config and isinstance(config[name], dict) is plain:
             raise UsageError(f"The checkpoint's config has a wrong {name}: acn did not write it.")
-    seed = config.get("seed", 0)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError(f"The checkpoint's seed is {seed!r:.60}: acn did not write it.")
     if not isinstance(config["model"].get("encoder"), dict):
         raise UsageError("The checkpoint's config has no encoder: acn did not write it.")
     return in_todays_terms(config)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.files import local_path
 
 
@@ -85,17 +84,16 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     path = local_path(str(path), "model.encoder.weights")
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
-    try:
+    with foreign(f"{path} is truncated, or is not a weights file", path):
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} is damaged, or holds a pickled object, which could run code when loaded: "
-            "refused. Give a .safetensors file, or a state_dict of tensors."
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UsageError(f"{path} is truncated, or is not a weights file.") from error
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UsageError(
+                f"{path} is damaged, or holds a pickled object, which could run code when loaded: "
+                "refused. Give a .safetensors file, or a state_dict of tensors."
+            ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

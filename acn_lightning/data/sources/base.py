@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acn_lightning.data.download import Published, download
 from acn_lightning.data.subsets import held_out_rows
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.files import local_path
 from acn_lightning.utils.registry import Registered
 
@@ -140,10 +140,8 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UsageError: it cannot be read, is not text or is empty.
     """
-    try:
+    with foreign(f"data.root: {path} cannot be read as text", path):
         lines = path.read_text("utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"data.root: {path} cannot be read as text ({error}).") from error
     if not lines:
         raise UsageError(f"data.root: {path} is empty.")
     return lines
