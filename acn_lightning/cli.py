@@ -6,7 +6,6 @@ Heavy imports happen only when needed.
 import argparse
 import inspect
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from acn_lightning.commands import all_commands
+from acn_lightning.utils.docstrings import arguments
 from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
 from acn_lightning.utils.signals import handling
 from acn_lightning.utils.terminal import steady_streams
@@ -114,7 +114,7 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
     Raises:
         UsageError: an argument is missing, or an option has a value of the wrong type.
     """
-    arguments, overrides = split(command, words)
+    named, overrides = split(command, words)
     from acn_lightning.commands._report import quiet_libraries  # imports torch
 
     quiet_libraries()
@@ -122,8 +122,8 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
         from acn_lightning.config.compose import own_options
 
         own, overrides = own_options(command, overrides)
-        return command(*arguments, overrides, **own)
-    return command(*arguments, overrides)
+        return command(*named, overrides, **own)
+    return command(*named, overrides)
 
 
 def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any], list[str]]:
@@ -134,7 +134,7 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
     """
     names = [word for word in words if "=" not in word or os.path.exists(word)]
     overrides = [word for word in words if word not in names]
-    arguments: list[Any] = []
+    given: list[Any] = []
     for parameter in positional(command):
         if parameter.annotation == list[str]:
             taken, names = names, []
@@ -145,8 +145,8 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
                 f"say which {parameter.name}: acn {command.__name__} {usage(command)}."
             )
         several = parameter.annotation == list[str]
-        arguments.append(taken if several else next(iter(taken), None))
-    return arguments, [*names, *overrides]  # surplus names are refused later, as not key=value
+        given.append(taken if several else next(iter(taken), None))
+    return given, [*names, *overrides]  # surplus names are refused later, as not key=value
 
 
 def positional(command: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -218,7 +218,7 @@ def usage(command: Callable[..., Any]) -> str:
 
 def describe(command: Callable[..., Any]) -> str:
     """Help on a command's arguments and options: defaults, and texts from the docstring."""
-    said = docstring_arguments(inspect.getdoc(command) or "")
+    said = arguments(inspect.getdoc(command) or "")
     rows = [(one.name.upper(), said.get(one.name, "")) for one in positional(command)]
     rows += [
         (f"{option.name}={yaml(option.default)}", said.get(option.name, ""))
@@ -227,16 +227,6 @@ def describe(command: Callable[..., Any]) -> str:
     rows.append(("key=value", said.get("overrides", "")))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
-
-
-def docstring_arguments(docstring: str) -> dict[str, str]:
-    """The text for each name in a docstring's Args (or a dataclass's Attributes) section."""
-    found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring, re.M)
-    said: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \w)", found[1].rstrip()) if found else []:
-        names, _, text = entry.strip().partition(": ")
-        said |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return said
 
 
 def yaml(value: Any) -> str:
