@@ -4,12 +4,8 @@ belong to: the page configuration.md, and the catalogue that the command reads.
 python docs/make_reference.py
 """
 
-import dataclasses
-import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from acn_lightning.commands import all_commands
 from acn_lightning.config import live
@@ -23,7 +19,7 @@ from acn_lightning.config.keys import (
     kind_key,
 )
 from acn_lightning.config.values import members
-from acn_lightning.utils.docstrings import first_words, type_text
+from acn_lightning.utils.docstrings import first_words, type_text, value_text
 from acn_lightning.utils.registry import Option, options
 
 HEAD = """\
@@ -123,19 +119,11 @@ def chapter(title: str, one: Described) -> str:
 def table(own: Mapping[str, Option]) -> str:
     """Returns a table of options: name, type, default and description."""
     rows = [
-        f"| `{name}` | {type_text(one.annotation)} | {plain(one.default)} | {one.text} |".replace(
-            "|  |", "| |"
-        )
+        f"| `{name}` | {type_text(one.annotation)} | {value_text(one.default)} | {one.text} |"
         for name, one in own.items()
     ]
-    return "\n".join(["| key | type | default | |", "|---|---|---|---|", *rows]) if rows else ""
-
-
-def plain(default: Any) -> str:
-    """Returns a default as YAML writes it."""
-    if default in (dataclasses.MISSING, inspect.Parameter.empty):
-        return ""
-    return default or '""' if isinstance(default, str) else json.dumps(default)
+    head = ["| key | type | default | |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]).replace("|  |", "| |") if rows else ""
 
 
 # ---------------------------------------------------------------- the catalogue

@@ -63,7 +63,8 @@ def compose(
         between: values applied after the experiment and before the overrides.
 
     Raises:
-        UsageError: an experiment, layer or key is unknown, or a value has the wrong type.
+        UsageError: an experiment, layer or key is unknown, a layer is not for the experiment, or a
+            value has the wrong type.
     """
     # A path may itself contain a plus.
     first, *rest = [experiment] if Path(experiment).is_file() else experiment.split("+")
@@ -73,7 +74,7 @@ def compose(
     base = OmegaConf.create({"experiment": name} | read_yaml(paths[0]))
     try:
         for path in paths[1:]:
-            base = overlay(base, OmegaConf.create(read_yaml(path)))
+            base = overlay(base, OmegaConf.create(read_layer(path, first)))
         base = overlay(base, OmegaConf.create(dict(between or {})))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
@@ -246,6 +247,24 @@ def read_yaml(path: Path) -> Plain:
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a mapping of keys to values.")
     return rename_keys(cast(Plain, content))
+
+
+def read_layer(path: Path, experiment: str) -> Plain:
+    """Reads a layer. Its key `for` may list those of the package's experiments that it fits.
+
+    Raises:
+        UsageError: as for `read_yaml`; or it is not for this experiment.
+    """
+    content = read_yaml(path)
+    fitting = content.pop("for", list(experiments()))
+    if not (isinstance(fitting, list) and all(isinstance(one, str) for one in fitting)):
+        raise UsageError(f"{path}: for: list the experiments that it is for, as [mnist, cifar10].")
+    if experiment in experiments() and experiment not in fitting:
+        raise UsageError(
+            f"{experiment}+{path.stem}: the layer {path.stem} is for {', '.join(fitting)}, and not "
+            f"for {experiment}. Leave it out.{nearest(experiment, fitting)}"
+        )
+    return content
 
 
 def to_yaml(config: Plain) -> str:

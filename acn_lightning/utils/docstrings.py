@@ -1,10 +1,14 @@
 """What docstrings and signatures tell a user about options."""
 
+import dataclasses
 import inspect
+import json
 import re
+import shutil
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +38,59 @@ def arguments(docstring: str) -> dict[str, str]:
 
 
 def choices(annotation: Any, text: str) -> list[str]:
-    """The words that an option takes: those in quotes in its description.
+    """The words that an option takes: those in quotes in its description, unless it says that they
+    are examples, "such as" these.
 
     Example:
-        >>> choices(str, '"train" or "test" images')
-        ['train', 'test']
+        >>> choices(str, '"train" or "test" images'), choices(str, 'such as "a" or "b"')
+        (['train', 'test'], [])
     """
-    members = typing.get_args(annotation) or (annotation,)
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    members = typing.get_args(annotation) if is_union else (annotation,)
     if bool in members:
         return ["true", "false"]
+    literals = [one for one in members if typing.get_origin(one) is typing.Literal]
+    if literals:
+        return [str(word) for one in literals for word in typing.get_args(one)]
     words = dict.fromkeys(CHOICE.findall(text)) if str in members else {}
-    return list(words) if len(words) > 1 else []
+    return list(words) if len(words) > 1 and "such as" not in text else []
+
+
+def value_text(value: Any) -> str:
+    """A default as YAML writes it; nothing if there is none.
+
+    Example:
+        >>> value_text(None), value_text(0.5), value_text([1]), value_text("")
+        ('null', '0.5', '[1]', '""')
+    """
+    if value in (inspect.Parameter.empty, dataclasses.MISSING):
+        return ""
+    return value or '""' if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def takes(annotation: Any, text: str, words: Sequence[str] = ()) -> str:
+    """What an option takes.
+
+    Args:
+        annotation, text: the option's.
+        words: the words that it takes; by default those that its description names.
+    """
+    words = words or choices(annotation, text)
+    kind = type_text(annotation)
+    if not words or words == ["true", "false"]:
+        return kind
+    return ", ".join(dict.fromkeys(words)) + (" or null" if "null" in kind else "")
+
+
+def lines_about(name: str, default: Any, what: str, text: str) -> list[str]:
+    """Lines for a terminal about an option: its name and default, what it takes, what it is."""
+    width = max(60, min(100, shutil.get_terminal_size().columns) - 2)
+    head = f"{name}={value_text(default)}  ({what})"
+    space = " " * 6
+    return [
+        *textwrap.wrap(head, width, initial_indent="  ", subsequent_indent="        "),
+        *textwrap.wrap(text, width, initial_indent=space, subsequent_indent=space),
+    ]
 
 
 def type_text(annotation: Any) -> str:
