@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acn_lightning.api import ACN, TrainedACN, load
+    from acn_lightning.api import ACN, TrainedACN, fit, load
     from acn_lightning.config.compose import compose
     from acn_lightning.data import ImageData
     from acn_lightning.experiment.build import build
@@ -22,6 +22,7 @@ __all__ = [
     "TrainedACN",
     "build",
     "compose",
+    "fit",
     "load",
 ]
 
@@ -33,6 +34,7 @@ _HOMES = {
     "TrainedACN": "acn_lightning.api",
     "build": "acn_lightning.experiment.build",
     "compose": "acn_lightning.config.compose",
+    "fit": "acn_lightning.api",
     "load": "acn_lightning.api",
 }
 

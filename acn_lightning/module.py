@@ -69,8 +69,9 @@ class ACN(LightningModule):
         load: `acn_lightning.load`, set once `acn_lightning.ACN` has been imported.
 
     Raises:
-        UsageError: an option is out of range; when fitting, the callback `RefreshNeighbours` is
-            missing, or a cosine schedule has no last step.
+        UsageError: an option is out of range; a loader's batches are not of the type `Batch`; when
+            fitting, the callback `RefreshNeighbours` is missing, or a cosine schedule has no last
+            step.
     """
 
     load: ClassVar[Callable[..., Any]]
@@ -230,7 +231,14 @@ class ACN(LightningModule):
                 raise UsageError("schedule.kind: this one needs an end. Set trainer.max_epochs.")
         return self.optimizer.make(self.parameters())
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        check_batch(batch)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        check_batch(batch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        check_batch(batch)
         # Computed from the step and the group's factor: torch's schedulers do not support a factor
         # that changes while they decay the rate.
         fraction = self.schedule(self.trainer.global_step, self.steps)
@@ -254,3 +262,17 @@ class ACN(LightningModule):
             for name, (mean_value, weight) in zip(COSTS, sums.view(-1, 2), strict=True):
                 mean = self._mean("train", name)
                 mean.mean_value, mean.weight = mean_value.clone(), weight.clone()
+
+
+def check_batch(batch: Any) -> None:
+    """Checks that a loader's batches are what an ACN takes.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if not isinstance(batch, Batch):
+        raise UsageError(
+            "An ACN takes batches of acn_lightning.data.Batch(index, image, label), not "
+            f"{type(batch).__name__}: train with acn_lightning.fit(images, labels), or give the "
+            "Trainer an acn_lightning.ImageData."
+        )

@@ -22,7 +22,9 @@ FLOORS = (
     ("callbacks",),
     ("config",),
     ("experiment",),
-    ("api", "commands"),
+    ("commands",),
+    ("training",),
+    ("api",),
     ("cli",),
     ("__main__",),
 )

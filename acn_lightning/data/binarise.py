@@ -1,16 +1,22 @@
 """Binarises grey images."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from acn_lightning.data.storage import IN_MEMORY
 from acn_lightning.utils.errors import check_choice
 
 BINARISATIONS = ("none", "threshold", "static", "dynamic")
 
 
 def binarise(
-    images: UInt8[Tensor, "size channel height width"], how: str, seed: int
+    images: UInt8[Tensor, "size channel height width"],
+    how: str,
+    seed: int,
+    empty: Callable[[torch.Size], Tensor] = IN_MEMORY.empty,
 ) -> UInt8[Tensor, "size channel height width"]:
     """Makes images of 0 and 255 only. The result is reproducible.
 
@@ -20,6 +26,7 @@ def binarise(
             "dynamic" set a pixel with its grey value's probability, in one draw that depends only
             on `seed` and the image's row. (`draw_binary` makes the fresh draws of "dynamic".)
         seed: of the draw.
+        empty: makes room for the result.
 
     Raises:
         UsageError: `how` is not one of these.
@@ -27,12 +34,12 @@ def binarise(
     check_choice("data.binarisation", how, BINARISATIONS)
     if how == "none":
         return images
-    if how == "threshold":
-        return (images >= 128).to(torch.uint8) * 255
-    generator = torch.Generator().manual_seed(seed)
+    generator, room = torch.Generator().manual_seed(seed), empty(images.shape)
     # In pieces, because the probabilities take four times the memory of the images.
-    pieces = [torch.bernoulli(piece / 255, generator=generator) for piece in images.split(4096)]
-    return torch.cat([piece.to(torch.uint8) * 255 for piece in pieces])
+    for some, own in zip(images.split(4096), room.split(4096), strict=True):
+        drawn = some >= 128 if how == "threshold" else (some / 255).bernoulli(generator=generator)
+        own.copy_(drawn).mul_(255)
+    return room
 
 
 def binarise_alike(

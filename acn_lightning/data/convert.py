@@ -11,27 +11,47 @@ from torch import Tensor
 from acn_lightning.data.pixels import fit_image
 from acn_lightning.utils.errors import UsageError
 
+PIECE = 2**12
+"""Number of images converted at once."""
+
 
 def as_images(
     images: np.ndarray | Tensor, image_shape: tuple[int, ...]
 ) -> UInt8[Tensor, "size channel height width"]:
-    """Converts arrays to the form in which this project stores images.
+    """Converts arrays to the form of a model's images.
+
+    Args:
+        images: as for `as_bytes`.
+        image_shape: (C, H, W) to convert to, with a warning if the images differ.
+
+    Raises:
+        UsageError: the arrays have another form.
+    """
+    array = as_bytes(images)
+    if not len(array):
+        return array.reshape(-1, *image_shape)
+    if tuple(array.shape[1:]) == image_shape:
+        return array.contiguous()
+    warn_of_conversion(tuple(array.shape[1:]), image_shape)
+    return resized(array, image_shape)
+
+
+def as_bytes(images: np.ndarray | Tensor) -> UInt8[Tensor, "size channel height width"]:
+    """Converts arrays to the form in which this project stores images. Bytes are not copied.
 
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W); C is 1 or 3. uint8 from 0 to 255, floats
             from 0 to 1, or bool. If both the first and the last axis could be the channels, a torch
             tensor has them first and a NumPy array last.
-        image_shape: (C, H, W) to convert to, with a warning if the images differ. They are resized
-            to cover the size and cropped evenly; colour becomes grey, or grey becomes RGB.
 
     Raises:
         UsageError: the arrays have another form.
     """
     axes: tuple[int, ...]  # where channels may be, the likelier first
     if isinstance(images, Tensor):
-        array, axes = images.cpu(), (1, 3)
+        array, axes = images.detach().cpu(), (1, 3)
     else:
-        array, axes = torch.from_numpy(np.require(images, requirements="W")), (3, 1)
+        array, axes = shared(images), (3, 1)
     if array.ndim == 3:
         array, axes = array[:, None], (1,)
     axis = next((one for one in axes if array.ndim == 4 and array.shape[one] in (1, 3)), None)
@@ -41,26 +61,49 @@ def as_images(
             "(N, C, H, W) with C = 1 or 3."
         )
     array = array.movedim(axis, 1)
-    if array.dtype == torch.bool:
-        array = array.to(torch.uint8) * 255
-    elif array.is_floating_point():
-        if array.numel() and not (array.min() >= 0 and array.max() <= 1):  # or NaN
-            raise UsageError(
-                f"images of {str(array.dtype).removeprefix('torch.')} must lie between 0 and 1; "
-                f"these go from {float(array.min()):g} to {float(array.max()):g}."
-            )
-        array = (array.float() * 255).round().to(torch.uint8)
-    elif array.dtype != torch.uint8:
+    if array.dtype == torch.uint8:
+        return array
+    if array.dtype != torch.bool and not array.is_floating_point():
         raise UsageError(
             f"images are {str(array.dtype).removeprefix('torch.')}: give uint8 from 0 to 255, or "
             "floats from 0 to 1."
         )
-    if tuple(array.shape[1:]) == image_shape or not len(array):
-        return array.reshape(-1, *image_shape) if not len(array) else array.contiguous()
-    warn_of_conversion(tuple(array.shape[1:]), image_shape)
+    if array.is_floating_point() and array.numel():
+        low, high = array.min(), array.max()
+        if not (low >= 0 and high <= 1):  # or NaN
+            raise UsageError(
+                f"images of {str(array.dtype).removeprefix('torch.')} must lie between 0 and 1; "
+                f"these go from {float(low):g} to {float(high):g}."
+            )
+    stored = torch.empty(array.shape, dtype=torch.uint8)
+    for some, own in zip(array.split(PIECE), stored.split(PIECE), strict=True):
+        own.copy_((some.float() * 255).round())
+    return stored
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """The array as a tensor in the same memory, or on the same disk, if its type allows it.
+
+    Raises:
+        UsageError: it does not hold numbers of a type that torch has.
+    """
+    if array.dtype.byteorder not in "=|" or any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*not writable")  # nobody writes to it
+            return torch.from_numpy(array)
+    except TypeError as error:
+        raise UsageError(f"arrays are {array.dtype}: give uint8, or floats from 0 to 1.") from error
+
+
+def resized(
+    images: UInt8[Tensor, "size channel height width"], image_shape: tuple[int, ...]
+) -> UInt8[Tensor, "size channel2 height2 width2"]:
+    """Images resized to cover a size and cropped evenly; colour becomes grey, or grey RGB."""
     channels, *size = image_shape
-    converted = np.empty((len(array), *image_shape), np.uint8)
-    for row, image in enumerate(array.permute(0, 2, 3, 1).numpy()):
+    converted = np.empty((len(images), *image_shape), np.uint8)
+    for row, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
         grey = image.shape[2] == 1
         pixels = fit_image(Image.fromarray(image[..., 0] if grey else image), size, channels)
         converted[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)

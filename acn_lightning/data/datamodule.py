@@ -14,9 +14,12 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from acn_lightning.data.augment import Augmentation, transform_sizes
 from acn_lightning.data.binarise import BINARISATIONS, binarise, draw_binary
+from acn_lightning.data.cache import CACHES, read_source
+from acn_lightning.data.checked import checked
 from acn_lightning.data.dataset import Batch, IndexedImages
 from acn_lightning.data.loader import ResumableLoader, ResumableSampler, keep_whole
 from acn_lightning.data.sources.base import Source, Splits
+from acn_lightning.data.storage import PIECE
 from acn_lightning.data.subsets import held_out_rows, some_rows
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
 from acn_lightning.utils.names import joined
@@ -43,6 +46,10 @@ class ImageData(LightningDataModule):
             static draw even with "dynamic", so that results are comparable.
         validation: how many training images to hold out for validation: a fraction below 1 or a
             number of images. 0 for none.
+        cache: where decoded images are kept: "memory"; "disk", decoded once into a file that all
+            processes map; or "auto", on disk if they would take more than a quarter of the memory.
+            Sources that read their arrays whole (mnist, npz, ...) use memory.
+        cache_folder: the folder of these files; null for the user's cache folder.
         subset: how many of the training images to use at all, including those held out. The seed
             decides which. null for all.
         batch_size: examples per step and process.
@@ -66,6 +73,8 @@ class ImageData(LightningDataModule):
         download: bool = True,
         binarisation: str = "static",
         validation: float | int = 0.1,
+        cache: str = "auto",
+        cache_folder: str | None = None,
         subset: int | None = None,
         batch_size: int = 64,
         augment: str = "none",
@@ -84,7 +93,8 @@ class ImageData(LightningDataModule):
             raise UsageError(
                 f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
             )
-        self.download = download
+        check_choice("data.cache", cache, CACHES)
+        self.download, self.cache, self.cache_folder = download, cache, cache_folder
         self.binarisation, self.validation = binarisation, validation
         self.batch_size, self.seed, self.subset = batch_size, seed, subset
         self.content: Splits | None = None
@@ -101,10 +111,12 @@ class ImageData(LightningDataModule):
         """Reads the data once."""
         if self.content is not None:
             return
-        content = self.reader.read()
+        content = checked(read_source(self.reader, self.cache, self.cache_folder), self.reader)
+        storage = self.reader.storage
         if self.subset is not None:
             chosen = some_rows(len(content.train.images), self.subset, self.seed)
-            content = content._replace(train=content.train.at(chosen))
+            taken = storage.take(content.train.images, chosen)
+            content = content._replace(train=content.train.at(chosen, taken))
         size = len(content.train.images)
         count = self.validation if self.validation >= 1 else round(self.validation * size)
         if count > size - 2:
@@ -118,9 +130,9 @@ class ImageData(LightningDataModule):
                 "test splits is labelled. Label both, or neither."
             )
         # With "dynamic", this fixed draw is used for everything that must be comparable.
-        fixed = binarise(content.train.images, self.binarisation, self.seed)
+        fixed = binarise(content.train.images, self.binarisation, self.seed, storage.empty)
         drawn = content.train.images if self.binarisation == "dynamic" else fixed
-        test = binarise(content.test.images, self.binarisation, self.seed)
+        test = binarise(content.test.images, self.binarisation, self.seed, storage.empty)
         self.labels, self.classes = content.train.labels, content.classes
         self.stored_images, self.stored_names = content.train.images, content.train.names
         self.image_shape = tuple(content.train.images.shape[1:])
@@ -137,8 +149,9 @@ class ImageData(LightningDataModule):
     def binary(self) -> bool:
         """Whether every pixel is black or white."""
         return self.binarisation != "none" or all(
-            bool(((part.images == 0) | (part.images == 255)).all())
+            bool(((some == 0) | (some == 255)).all())
             for part in (self.fixed_set, self.test_set)
+            for some in part.images.split(PIECE)
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

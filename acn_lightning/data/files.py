@@ -1,21 +1,24 @@
 """Reads many image files to one form, several at a time."""
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from acn_lightning.data.opener import open_image
 from acn_lightning.data.pixels import DEEP, DEPTHS, Form, Glance, Picture, glance, read_picture
+from acn_lightning.data.storage import IN_MEMORY, Storage, copy_rows
 from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, keyed
-from acn_lightning.utils.memory import check_memory
 from acn_lightning.utils.progress import progress_bar
 
 S = TypeVar("S")
@@ -76,7 +79,12 @@ class Reader:
             return None
 
 
-def read_files(files: Sequence[Path], form: Form, unreadable: str = "stop") -> Read:
+def read_files(
+    files: Sequence[Path],
+    form: Form,
+    unreadable: str = "stop",
+    storage: Storage = IN_MEMORY,
+) -> Read:
     """Reads files to one size and number of channels, several in parallel, with a progress bar if
     it takes long.
 
@@ -85,6 +93,7 @@ def read_files(files: Sequence[Path], form: Form, unreadable: str = "stop") -> R
         form: what to convert to. Channels that are None become 1 if all images are grey, else 3.
             Bits that are None become as many as the brightest pixel of all 16-bit images needs.
         unreadable: "stop" raises at a file that cannot be read; "skip" leaves it out.
+        storage: where the images are to lie.
 
     Raises:
         UnreadableError: a file cannot be read; with "skip", no file can be read.
@@ -104,8 +113,8 @@ def read_files(files: Sequence[Path], form: Form, unreadable: str = "stop") -> R
         raise UnreadableError(f"none of the {len(files):,} images can be read: {why}")
     # Filled in place: a large collection may not fit in memory twice.
     shape = (len(files), form.channels or 3, *pixels.shape[:2])
-    check_memory(f"{len(files):,} images of {size_in_pixels(pixels)} pixels", math.prod(shape))
-    images = np.empty(shape, np.uint8)
+    stored = storage.empty(shape, f"{len(files):,} images of {size_in_pixels(pixels)} pixels")
+    images = stored.numpy()
 
     def fill(row: int) -> Picture | None:
         picture = read(files[row])
@@ -118,8 +127,10 @@ def read_files(files: Sequence[Path], form: Form, unreadable: str = "stop") -> R
     pictures = in_parallel(fill, range(len(files)), "reading images")
     rows = [row for row, picture in enumerate(pictures) if picture]
     kept = [picture for picture in pictures if picture]
+    if len(rows) < len(files):
+        copy_rows(stored, torch.tensor(rows), stored)
     return Read(
-        torch.from_numpy(images if len(rows) == len(files) else images[rows]),
+        stored[: len(rows)],
         rows,
         [one.size for one in kept],
         [one.changes for one in kept],
@@ -170,16 +181,52 @@ def check_shape(pixels: np.ndarray, file: Path, expected: np.ndarray, first: Pat
         )
 
 
+def published_form(image_size: Sequence[int]) -> Form:
+    """How colour photographs of a published data set become pixels: they have 8 bits."""
+    return Form(image_size=image_size, channels=3, bits=16)
+
+
 def read_images(
-    files: Sequence[Path], image_size: Sequence[int], channels: int
+    files: Sequence[Path], form: Form, storage: Storage = IN_MEMORY
 ) -> UInt8[Tensor, "size channel height width"]:
-    """Reads the files of a published data set, which have 8 bits and are not transparent.
+    """Reads the files of a published data set.
 
     Raises:
         UsageError: a file cannot be read.
     """
     with keyed("data.root", UnreadableError):
-        return read_files(files, Form(image_size=image_size, channels=channels, bits=16)).images
+        return read_files(files, form, storage=storage).images
+
+
+def decoded_size(files: Sequence[Path], form: Form) -> int:
+    """Bytes that an image of these files takes when it is decoded, at most."""
+    channels = form.channels or 3
+    if form.image_size is not None:
+        return channels * math.prod(form.image_size)
+    for file in files:
+        try:
+            with open_image(file, form.max_pixels) as image:
+                return channels * image.width * image.height
+        except UnreadableError:  # which reading reports
+            continue
+    return 0
+
+
+def identity(files: Iterable[Path], *options: Any) -> str:
+    """A digest by which the same files, decoded in the same way, are known again: from paths, sizes
+    and times of change.
+
+    Raises:
+        OSError: a file cannot be looked at.
+    """
+    import PIL
+
+    digest = blake2b(repr((PIL.__version__, *options)).encode(), digest_size=16)
+    for file in files:
+        status = file.stat()
+        words = f"{os.fsencode(file)!r} {status.st_size} {status.st_mtime_ns} {status.st_ino}\n"
+        digest.update(words.encode())
+    return digest.hexdigest()
 
 
 def size_in_pixels(array: np.ndarray) -> str:

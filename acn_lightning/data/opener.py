@@ -1,11 +1,12 @@
 """The one door through which image files come in."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from acn_lightning.utils.errors import UnreadableError, foreign
 from acn_lightning.utils.text import printable
@@ -49,22 +50,46 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator["ImageFile"
         UsageError: it needs more memory than there is.
         OSError: the machine failed, so other files would fail too.
     """
-    from PIL import Image, UnidentifiedImageError
-
     name = printable(path)
     complaint = name + COMPLAINT
     with foreign(complaint, name):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UnreadableError(f"{complaint}: it is not a regular file.")
-        with open(path, "rb", opener=open_at_once) as file:
-            try:
-                image = Image.open(file, formats=FORMATS)
-            except UnidentifiedImageError as error:
-                known = ", ".join(FORMATS)
-                raise UnreadableError(f"{complaint} (damaged, or none of {known}).") from error
-            with image:
-                check_pixels(image, name, max_pixels)
-                yield image
+        with (
+            open(path, "rb", opener=open_at_once) as file,
+            opened(file, name, max_pixels) as image,
+        ):
+            yield image
+
+
+@contextmanager
+def open_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Iterator["ImageFile"]:
+    """Opens an image file's content, in the same way.
+
+    Raises:
+        UnreadableError: it is not an image, damaged or too large.
+        UsageError: it needs more memory than there is.
+    """
+    with (
+        foreign(name + COMPLAINT, name),
+        opened(io.BytesIO(content), name, max_pixels) as image,
+    ):
+        yield image
+
+
+@contextmanager
+def opened(file: BinaryIO, name: str, max_pixels: int) -> Iterator["ImageFile"]:
+    """The image in a file that is open."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise UnreadableError(f"{name}{COMPLAINT} (damaged, or none of {known}).") from error
+    with image:
+        check_pixels(image, name, max_pixels)
+        yield image
 
 
 def open_at_once(path: str, flags: int) -> int:

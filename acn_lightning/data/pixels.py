@@ -120,9 +120,18 @@ def glance(path: Path, form: Form) -> Glance:
         UnreadableError: the file cannot be read as an image.
     """
     with open_image(path, form.max_pixels) as image:
-        if form.bits is None and is_deep(image) and not has_scale(image):
-            return Glance(True, int(deep_values(image, path).max()))
-        return Glance(is_grey(image))
+        return glance_at(image, form, path)
+
+
+def glance_at(image: "Image", form: Form, name: object) -> Glance:
+    """`glance` at an image that is open.
+
+    Raises:
+        UnreadableError: its grey values are no 16-bit numbers.
+    """
+    if form.bits is None and is_deep(image) and not has_scale(image):
+        return Glance(True, int(deep_values(image, name).max()))
+    return Glance(is_grey(image))
 
 
 def read_picture(path: Path, form: Form) -> Picture:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acn_lightning.config.compose import Plain
 from acn_lightning.config.sections import Budget
-from acn_lightning.data import ImageData
+from acn_lightning.data import ImageData, Source
 from acn_lightning.experiment.build import build_for, read_data
 from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.trainer import quiet_trainer
@@ -53,7 +53,9 @@ def is_open(config: Plain) -> bool:
     return config["trainer"]["max_epochs"] is None or bool(open_parts(config))
 
 
-def fitting(config: Plain, trainer: Trainer, budget: Budget) -> Choice:
+def fitting(
+    config: Plain, trainer: Trainer, budget: Budget, source: Source | None = None
+) -> Choice:
     """The largest networks that leave time for `trainer.max_epochs` epochs (20 if null), and how
     many epochs to train for.
 
@@ -62,6 +64,7 @@ def fitting(config: Plain, trainer: Trainer, budget: Budget) -> Choice:
             may be null; those are chosen here.
         trainer: sets the device and the precision.
         budget: how long training may take.
+        source: as for `read_data`.
 
     Raises:
         UsageError: there are several processes, which would each choose for themselves.
@@ -71,7 +74,7 @@ def fitting(config: Plain, trainer: Trainer, budget: Budget) -> Choice:
             "trainer.max_epochs: a budget of minutes is for one process. Set the number of epochs, "
             "and model.encoder.channels and model.decoder.channels if they are null."
         )
-    data = read_data(config)
+    data = read_data(config, source)
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
     best: Choice | None = None
     for size in sizes:
@@ -85,7 +88,9 @@ def fitting(config: Plain, trainer: Trainer, budget: Budget) -> Choice:
     return best
 
 
-def with_sizes(config: Plain, checkpoint: dict[str, Any] | None) -> Plain:
+def with_sizes(
+    config: Plain, checkpoint: dict[str, Any] | None, source: Source | None = None
+) -> Plain:
     """The config with all sizes and epochs filled in. A run that resumes takes them from its
     checkpoint; otherwise they are chosen to fit this machine, and printed.
 
@@ -97,7 +102,7 @@ def with_sizes(config: Plain, checkpoint: dict[str, Any] | None) -> Plain:
     if checkpoint is not None:
         return with_sizes_of(config, config_of(checkpoint))
     trainer = quiet_trainer(config)
-    choice = fitting(config, trainer, Budget(**config["budget"]))
+    choice = fitting(config, trainer, Budget(**config["budget"]), source)
     sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
     rank_zero_only(print)(
         f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "

@@ -14,7 +14,7 @@ from acn_lightning.checkpoint import KEY
 from acn_lightning.config.compose import Plain
 from acn_lightning.config.keys import KINDS
 from acn_lightning.config.live import find_callback, refuse_stale
-from acn_lightning.data import ImageData
+from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.costs import NEIGHBOURS
 from acn_lightning.module import ACN
 from acn_lightning.networks.base import Component
@@ -28,23 +28,27 @@ from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.registry import find_class, make
+from acn_lightning.utils.registry import options as keyword_options
 
 LARGEST_SEED = 2**32 - 1
 """What `seed_everything` takes."""
 
 
-def build(config: Plain, image_shape: tuple[int, ...] | None = None) -> tuple[ImageData, ACN]:
+def build(
+    config: Plain, image_shape: tuple[int, ...] | None = None, source: Source | None = None
+) -> tuple[ImageData, ACN]:
     """Reads the data and builds the module for it.
 
     Args:
         config: a complete config.
         image_shape: shape of the images that the networks take; None takes the data's.
+        source: as for `read_data`.
 
     Raises:
         UsageError: the data cannot be read, an option is out of range, K is too large for the
             data, or the networks take images of another shape.
     """
-    data = read_data(config)
+    data = read_data(config, source)
     return data, build_for(data, config, image_shape)
 
 
@@ -70,8 +74,12 @@ def build_for(data: ImageData, config: Plain, image_shape: tuple[int, ...] | Non
     return module
 
 
-def read_data(config: Plain) -> ImageData:
+def read_data(config: Plain, source: Source | None = None) -> ImageData:
     """Seeds the random number generators, then reads the data of a config.
+
+    Args:
+        config: a complete config.
+        source: reads the images; None makes the one that the config describes.
 
     Raises:
         UsageError: the data cannot be read, or an option is out of range.
@@ -79,7 +87,10 @@ def read_data(config: Plain) -> ImageData:
     refuse_stale()
     check_range("seed", config["seed"], 0, LARGEST_SEED)
     seed_everything(config["seed"], verbose=False)
-    data = ImageData(config["seed"], **config["data"])
+    given = config["data"]
+    if source is not None:
+        given = {key: given[key] for key in keyword_options(ImageData)} | {"source": source}
+    data = ImageData(config["seed"], **given)
     data.prepare_data()
     data.setup()
     return data

@@ -31,7 +31,13 @@ SECTIONS = ("seed", "channels_last", "model", "data", "neighbours", "refresh", "
             "schedule", "finetune", "trainer")  # fmt: skip
 """What is taken from a checkpoint's config, save for these keys:"""
 
-PLACES = {"data": ("root", "download"), "finetune": ("checkpoint",)}
+PLACES = {
+    "data": ("root", "path", "download", "cache", "cache_folder"),
+    "finetune": ("checkpoint",),
+}
+
+READ = ("root", "path")
+"""Keys of `data` that say where images are."""
 
 TRAINER = ("max_epochs", "min_epochs", "max_steps", "min_steps", "precision",
            "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
@@ -212,17 +218,18 @@ def merged(base: Plain, top: Plain) -> Plain:
 
 
 def refuse_unnamed_root(rest: Plain, config: Plain, named: Mapping[str, Any]) -> None:
-    """Checks that the user named the folder that images are read from.
+    """Checks that the user named the place that images are read from.
 
     Raises:
         UsageError: it is another than the default, and the user did not name any.
     """
-    theirs = rest.get("data", {}).get("root")
-    if theirs is not None and theirs != config["data"].get("root") and "data.root" not in named:
-        raise UsageError(
-            "data.root: say where the images are; a checkpoint does not decide what is read. It "
-            f"was trained on those in data.root={shlex.quote(str(theirs))}."
-        )
+    for key in READ:
+        theirs = rest.get("data", {}).get(key)
+        if theirs not in (None, config["data"].get(key)) and f"data.{key}" not in named:
+            raise UsageError(
+                f"data.{key}: say where the images are; a checkpoint does not decide what is read. "
+                f"It was trained on those in data.{key}={shlex.quote(str(theirs))}."
+            )
 
 
 def not_taken(
@@ -239,7 +246,7 @@ def not_taken(
     """
     theirs = dict(flatten(divide(config_of(checkpoint))[1]))
     ours, named = dict(flatten(config)), named_in(overrides)
-    silent = ("run", "resume", "data.root", "experiment")
+    silent = ("run", "resume", "experiment", *(f"data.{key}" for key in READ))
     lost = [
         shlex.quote(printable(f"{key}={value if isinstance(value, str) else json.dumps(value)}"))
         for key, value in theirs.items()

@@ -1,6 +1,7 @@
 """What a run resumes from, and what it may change when it resumes."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,16 +39,24 @@ class Resumed(NamedTuple):
 
 FREE = ("trainer.", "budget.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
         "evaluation.", "sampling.", "callbacks.",
-        "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
+        "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.path",
+        "data.download", "data.cache",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
 """Beginnings of the keys that a run may change when it resumes."""
 
 
-def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Resumed | None]:
+def fit_config(
+    experiment: str | None, overrides: list[str], between: Mapping[str, Any] | None = None
+) -> tuple[Plain, Resumed | None]:
     """The config to train with, and the checkpoint to resume from if one is named.
 
     With a checkpoint but no experiment, the config is the checkpoint's. Either way the config must
     agree with the checkpoint in everything that a resumed run cannot change.
+
+    Args:
+        experiment: a name, or a YAML file.
+        overrides: changes to its config.
+        between: as for `compose`.
 
     Raises:
         UsageError: the config does not agree, or is invalid.
@@ -55,7 +64,7 @@ def fit_config(experiment: str | None, overrides: list[str]) -> tuple[Plain, Res
     typed = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
     resume = read_word("resume", typed[-1], str | None) if typed else None
     if experiment or not resume or resume == AUTO:
-        config = compose(experiment or "digits", overrides)
+        config = compose(experiment or "digits", overrides, between)
         resume = config["resume"]
     if not resume or resume == AUTO:
         return config, None

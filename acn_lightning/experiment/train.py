@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain
-from acn_lightning.data import ImageData
+from acn_lightning.data import ImageData, Source
 from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes
 from acn_lightning.experiment.build import build, make_callbacks
 from acn_lightning.experiment.finetune import load_pretrained
@@ -48,13 +48,14 @@ class Parts(NamedTuple):
     last: cb.LastCheckpoint
 
 
-def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
+def run(config: Plain, resumed: Resumed | None = None, source: Source | None = None) -> Outcome:
     """Trains with a config, and reports on the test set.
 
     Args:
         config: a complete config.
         resumed: the checkpoint to resume from. With None a new run starts, except that
             `resume=auto` resumes the run of the same name.
+        source: reads the images; None makes the one that the config describes.
 
     Raises:
         UsageError: the config, the data or the checkpoint is wrong; nothing has been written.
@@ -67,10 +68,10 @@ def run(config: Plain, resumed: Resumed | None = None) -> Outcome:
         resumed = own_checkpoint(config, folder)
     cb.Finetune(**config["finetune"])  # checks the options before reading data, which may take long
     open_budget = is_open(config)
-    config = with_sizes(config, resumed.content if resumed else None)
+    config = with_sizes(config, resumed.content if resumed else None, source)
     if resumed:
         check_networks(config, resumed.content)
-    data, module = build(config)
+    data, module = build(config, source=source)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
     parts, callbacks = make_parts(config, data, folder, resumed)

@@ -9,6 +9,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from acn_lightning.data.download import Published, download
+from acn_lightning.data.storage import IN_MEMORY, Storage
 from acn_lightning.data.subsets import held_out_rows
 from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.files import local_path
@@ -26,10 +27,15 @@ class Split(NamedTuple):
     labels: Int[Tensor, " size"]
     names: tuple[str, ...] = ()
 
-    def at(self, rows: Int[Tensor, " n"]) -> "Split":
-        """The given rows of this split."""
+    def at(self, rows: Int[Tensor, " n"], images: Tensor | None = None) -> "Split":
+        """The given rows of this split.
+
+        Args:
+            rows: which.
+            images: theirs, if they have been taken already.
+        """
         names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
-        return Split(self.images[rows], self.labels[rows], names)
+        return Split(self.images[rows] if images is None else images, self.labels[rows], names)
 
 
 class Splits(NamedTuple):
@@ -38,6 +44,19 @@ class Splits(NamedTuple):
     train: Split
     test: Split
     classes: tuple[str, ...]
+
+
+class Outline(NamedTuple):
+    """What is known about images before they are decoded.
+
+    Attributes:
+        size: bytes that they will have, at most.
+        identity: by which the same images, decoded in the same way, are known again; None if they
+            cannot be.
+    """
+
+    size: int
+    identity: str | None
 
 
 class Source(Registered, key="data.source"):
@@ -51,17 +70,28 @@ class Source(Registered, key="data.source"):
             if there is nothing to tell.
         prepared: once the images are read, options that were found in them, and with which other
             images have to be prepared alike.
+        storage: where it puts images that it decodes. `ImageData` sets it.
     """
 
     published: ClassVar[Published | None] = None
     root: Path | None = None
     report: str = ""
     prepared: Mapping[str, Any] = MappingProxyType({})
+    storage: Storage = IN_MEMORY
 
     def prepare(self) -> None:
         """Downloads missing files. Called in one process per machine, before `read`."""
         if self.published and self.root:
             download(self.published, self.root)
+
+    def outline(self) -> Outline | None:
+        """What is known about the images before they are decoded; None for a source that reads
+        them whole, and so keeps them in memory.
+
+        Raises:
+            UsageError: they cannot be read.
+        """
+        return None
 
     def read(self) -> Splits:
         """Reads all images and labels.
@@ -83,15 +113,26 @@ def folder_of(root: str | None, kind: str) -> Path:
     return local_path(root, "data.root")
 
 
-def split_off_test(part: Split, classes: tuple[str, ...], fraction: float, name: str) -> Splits:
-    """Makes a fixed `fraction` the test split, for sources published without one."""
+def split_off_test(
+    part: Split,
+    classes: tuple[str, ...],
+    fraction: float,
+    name: str,
+    storage: Storage | None = None,
+) -> Splits:
+    """Makes a fixed `fraction` the test split, for sources published without one. With a storage,
+    the images are its own, and are moved in place."""
     count = round(len(part.images) * fraction)
     if count < 1:
         raise UsageError(
             f"data.root: {name} has {len(part.images)} images, too few to hold any out for testing."
         )
-    train, test = held_out_rows(len(part.images), count)
-    return Splits(part.at(train), part.at(test), classes)
+    rows = held_out_rows(len(part.images), count)
+    if storage is None:
+        return Splits(part.at(rows[0]), part.at(rows[1]), classes)
+    images = storage.divide(part.images, *rows)
+    train, test = (part.at(*pair) for pair in zip(rows, images, strict=True))
+    return Splits(train, test, classes)
 
 
 def require_folder(root: Path) -> None:

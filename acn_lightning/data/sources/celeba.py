@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from acn_lightning.data.files import read_images
+from acn_lightning.data.files import decoded_size, identity, published_form, read_images
 from acn_lightning.data.pixels import parse_size
 from acn_lightning.data.sources.base import (
+    Outline,
     Source,
     Split,
     Splits,
@@ -18,6 +19,7 @@ from acn_lightning.data.sources.base import (
     require_files,
     require_size,
 )
+from acn_lightning.data.storage import IN_MEMORY, Storage
 from acn_lightning.utils.errors import UsageError, check_choice
 from acn_lightning.utils.text import as_text
 
@@ -43,11 +45,21 @@ class CelebASource(Source, kind="celeba"):
         self.root: Path = folder_of(root, "celeba")
         self.image_size, self.attribute = parse_size(image_size), attribute or "Smiling"
 
+    def outline(self) -> Outline | None:
+        if self.image_size is None or not (self.root / IMAGES).is_dir():
+            return None  # which reading reports
+        files = sorted((self.root / IMAGES).iterdir())
+        tables = [path for name in (ATTRIBUTES, PARTITION) if (path := self.root / name).is_file()]
+        known = identity([*files, *tables], self.image_size, self.attribute)
+        return Outline(len(files) * decoded_size(files, published_form(self.image_size)), known)
+
     def read(self) -> Splits:
-        return read_celeba(self.root, self.image_size, self.attribute)
+        return read_celeba(self.root, self.image_size, self.attribute, self.storage)
 
 
-def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) -> Splits:
+def read_celeba(
+    root: Path, image_size: Sequence[int] | None, attribute: str, storage: Storage = IN_MEMORY
+) -> Splits:
     """Reads a folder with `img_align_celeba/` (000001.jpg ...), `list_attr_celeba.txt` and
     `list_eval_partition.txt`. The publisher's partition 0 is the training split and 2 the test
     split. Partition 1, for validation, is not used: as for every source, validation images are held
@@ -59,6 +71,7 @@ def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) ->
             centre crop of 178 x 178. None is refused.
         attribute: which of the 40 attributes to use as the label: 1 for images that have it, else
             0.
+        storage: where the images are to lie.
 
     Returns:
         Images (N, 3, *image_size); the classes "not ATTRIBUTE" and "ATTRIBUTE".
@@ -79,7 +92,7 @@ def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) ->
             f"data.root: in {root}, only one of {ATTRIBUTES} and {PARTITION} has {odd}."
         )
     present = {path.name for path in (root / IMAGES).iterdir()}
-    parts = []
+    parts, form = [], published_form(size)
     for number in "02":
         names = [name for name, part in partition.items() if part == number]
         if not names:
@@ -91,7 +104,7 @@ def read_celeba(root: Path, image_size: Sequence[int] | None, attribute: str) ->
             )
         files = [root / IMAGES / name for name in names]
         labels = torch.tensor([values[name] for name in names])
-        parts.append(Split(read_images(files, size, 3), labels, tuple(map(as_text, files))))
+        parts.append(Split(read_images(files, form, storage), labels, tuple(map(as_text, files))))
     return Splits(parts[0], parts[1], (f"not {attribute}", attribute))
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from acn_lightning.data.files import read_files
-from acn_lightning.data.listing import list_folder
+from acn_lightning.data.files import decoded_size, identity, read_files
+from acn_lightning.data.listing import Listing, list_folder
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form, parse_size
 from acn_lightning.data.report import describe
 from acn_lightning.data.sources.base import (
+    Outline,
     Source,
     Split,
     Splits,
@@ -59,6 +60,21 @@ class FolderSource(Source, kind="folder"):
         )
         self.root: Path = folder_of(root, "folder")
         self.unreadable = unreadable
+        self.listing: Listing | None = None
+
+    def outline(self) -> Outline:
+        listing = self.listing = self.list()
+        files = [file for part in (listing.train, listing.test) if part for file in part.files]
+        known = identity(files, self.form, self.unreadable, listing.left_out, self.root.resolve())
+        return Outline(len(files) * decoded_size(files, self.form), known)
+
+    def list(self) -> Listing:
+        """Its files, which are listed once for `outline` and `read`."""
+        if self.listing is None:
+            require_folder(self.root)
+            with keyed("data.root", UsageError):
+                self.listing = list_folder(self.root)
+        return self.listing
 
     def read(self) -> Splits:
         """Reads all images and labels, by the rule of `list_folder`.
@@ -67,14 +83,12 @@ class FolderSource(Source, kind="folder"):
             UsageError: the folder is missing or has no images, an image cannot be read, or sizes
                 differ.
         """
-        require_folder(self.root)
-        with keyed("data.root", UsageError):
-            listing = list_folder(self.root)
+        listing, self.listing = self.list(), None
         parts = [part for part in (listing.train, listing.test) if part]
         files = [file for part in parts for file in part.files]
         way_out = "To leave such files out: data.unreadable=skip."
         with keyed("data.root", UnreadableError, way_out if self.unreadable == "stop" else ""):
-            read = read_files(files, self.form, self.unreadable)
+            read = read_files(files, self.form, self.unreadable, self.storage)
         every = [label for part in parts for label in part.labels]
         labels = [every[row] for row in read.rows]
         self.report = describe(
@@ -89,7 +103,7 @@ class FolderSource(Source, kind="folder"):
             tuple(as_text(files[row]) for row in read.rows),
         )
         if listing.test is None:
-            return split_off_test(whole, tuple(classes), 0.1, str(self.root))
+            return split_off_test(whole, tuple(classes), 0.1, str(self.root), self.storage)
         first = sum(row < len(listing.train.files) for row in read.rows)
         return Splits(*divide(whole, first, self.root), tuple(classes))
 

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from acn_lightning.data.files import read_images
-from acn_lightning.data.listing import list_part
+from acn_lightning.data.files import decoded_size, identity, published_form, read_images
+from acn_lightning.data.listing import Part, list_part
 from acn_lightning.data.pixels import parse_size
 from acn_lightning.data.sources.base import (
+    Outline,
     Source,
     Split,
     Splits,
@@ -27,6 +28,7 @@ from acn_lightning.data.sources.base import (
     size_words,
 )
 from acn_lightning.data.sources.npz import load_npz
+from acn_lightning.data.storage import IN_MEMORY, Storage
 from acn_lightning.utils.errors import UsageError, keyed
 from acn_lightning.utils.text import as_text
 
@@ -54,11 +56,22 @@ class ImageNetSource(Source, kind="imagenet"):
         self.root: Path = folder_of(root, "imagenet")
         self.image_size = parse_size(image_size)
 
+    def outline(self) -> Outline | None:
+        base = base_of(self.root)
+        if self.image_size is None or not ((base / "train").is_dir() and (base / "val").is_dir()):
+            return None
+        files = [file for part in list_parts(base) for file in part.files]
+        table = self.root / SOLUTION
+        known = identity([*files, *([table] if table.is_file() else [])], self.image_size)
+        return Outline(len(files) * decoded_size(files, published_form(self.image_size)), known)
+
     def read(self) -> Splits:
-        return read_imagenet(self.root, self.image_size)
+        return read_imagenet(self.root, self.image_size, self.storage)
 
 
-def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Splits:
+def read_imagenet(
+    root: Path, image_size: Sequence[int] | None, storage: Storage = IN_MEMORY
+) -> Splits:
     """Reads ILSVRC2012. Its published test part has no labels, so its validation part is the test
     split.
 
@@ -70,6 +83,7 @@ def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Splits:
             Kaggle's: both under `ILSVRC/Data/CLS-LOC`, where `val/*.JPEG` has no sub-folders and
             `LOC_val_solution.csv` gives the classes.
         image_size: (height, width) to resize JPEG files to; None for the downsampled version.
+        storage: where decoded JPEG files are to lie.
 
     Returns:
         Images (N, 3, height, width); the classes are "1" to "1000" for the downsampled version,
@@ -93,7 +107,7 @@ def read_imagenet(root: Path, image_size: Sequence[int] | None) -> Splits:
             f"data.root: {root} has the pickled version of downsampled ImageNet. Take the npz "
             "version, from the same page of https://image-net.org: a pickle can run code."
         )
-    return read_files(root, image_size)
+    return read_files(root, image_size, storage)
 
 
 def read_downsampled(root: Path) -> Splits:
@@ -155,14 +169,24 @@ def batch_images(path: Path) -> UInt8[Tensor, "size 3 side side"]:
     return torch.from_numpy(data).view(-1, 3, side, side)
 
 
-def read_files(root: Path, image_size: Sequence[int] | None) -> Splits:
-    """Reads the JPEG files, in the publisher's folders or Kaggle's."""
+def base_of(root: Path) -> Path:
+    """The folder of `train` and `val`, the publisher's or Kaggle's."""
     inner = root / "ILSVRC" / "Data" / "CLS-LOC"
-    base = inner if inner.is_dir() else root
+    return inner if inner.is_dir() else root
+
+
+def list_parts(base: Path) -> tuple[Part, Part]:
+    """The JPEG files of `train` and `val`."""
+    with keyed("data.root", UsageError):
+        return list_part(base / "train"), list_part(base / "val")
+
+
+def read_files(root: Path, image_size: Sequence[int] | None, storage: Storage) -> Splits:
+    """Reads the JPEG files, in the publisher's folders or Kaggle's."""
+    base = base_of(root)
     require_files(base, ("train/", "val/"), LAYOUTS)
     size = require_size(image_size, "ImageNet")
-    with keyed("data.root", UsageError):
-        train, test = list_part(base / "train"), list_part(base / "val")
+    train, test = list_parts(base)
     wnids = [wnid for wnid in train.labels if wnid]
     if not wnids:
         raise UsageError(f"data.root: {base / 'train'} has no sub-folders. Give each class one.")
@@ -175,9 +199,10 @@ def read_files(root: Path, image_size: Sequence[int] | None) -> Splits:
             f"data.root: images in {base / 'val'} are of class {unknown}, which {base / 'train'} "
             "does not have."
         )
+    form = published_form(size)
     train_part, test_part = (
         Split(
-            read_images(files, size, 3),
+            read_images(files, form, storage),
             torch.tensor([label[wnid] for wnid in names]),
             tuple(map(as_text, files)),
         )

@@ -1,0 +1,195 @@
+"""Images that were decoded once, kept on disk and mapped by all processes that use them."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from acn_lightning.data.sources.base import Source, Split, Splits
+from acn_lightning.data.storage import Storage, mapped
+from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.files import local_path, new_folder, sync
+from acn_lightning.utils.memory import total_memory
+
+CACHES = ("auto", "memory", "disk")
+
+SHARE = 0.25
+"""The part of the memory above which "auto" keeps images on disk."""
+
+FORMAT = 1
+"""Counts the changes in how images are decoded or kept."""
+
+ABOUT = "about.json"
+
+BLOCK, BLOCKS = 4096, 64
+"""Size and number of the blocks of a file that are compared with what was written."""
+
+
+def read_source(source: Source, how: str = "auto", folder: str | None = None) -> Splits:
+    """What `source.read` returns. Images on disk are decoded only if no earlier process has done
+    so; if several begin at once, the first decodes and the others wait.
+
+    Args:
+        source: to read. Its `storage` is set.
+        how: "memory", "disk", or "auto": on disk if images would take more than a quarter of the
+            memory.
+        folder: the cache folder; None for the user's own.
+
+    Raises:
+        UsageError: the source cannot be read, or the cache folder cannot be written or has too
+            little room.
+    """
+    check_choice("data.cache", how, CACHES)
+    outline = source.outline() if how != "memory" else None
+    if outline is None and how == "disk":
+        raise UsageError(
+            "data.cache: disk is for sources that decode images one at a time, such as folder; "
+            f"{type(source).__name__} reads them whole. Leave it out."
+        )
+    if outline is None or (how == "auto" and outline.size <= SHARE * total_memory()):
+        return source.read()
+    cache = cache_folder(folder)
+    if outline.identity is None:
+        check_writable(cache)
+        source.storage = Storage(cache)
+        return source.read()
+    entry = cache / f"{type(source).kind}-{outline.identity}-{FORMAT}"
+    found = load(entry, source)
+    if found is None:
+        check_writable(cache)
+        with locked(entry.with_name(f"{entry.name}.lock")):
+            found = load(entry, source) or make(entry, source)
+    source.storage = Storage(cache)  # what is made of the images belongs to this process
+    return found
+
+
+def cache_folder(named: str | None) -> Path:
+    """The folder of all caches; it need not exist."""
+    if named is not None:
+        return local_path(named, "data.cache_folder")
+    import pooch
+
+    return Path(pooch.os_cache("acn_lightning"))
+
+
+def check_writable(cache: Path) -> None:
+    """Creates the cache folder.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError(f"no permission to write {cache}")
+    except OSError as error:
+        raise UsageError(
+            f"data.cache_folder: cannot write {cache} ({error}). Name another folder, or set "
+            "data.cache=memory."
+        ) from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock, then holds it."""
+    lock = FileLock(path)
+    try:
+        with suppress(NotImplementedError):  # the file system has no locks
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
+# ---------------------------------------------------------------- writing
+
+
+def make(entry: Path, source: Source) -> Splits:
+    """Reads a source into a new entry of the cache, which appears whole or not at all.
+
+    Raises:
+        UsageError: the source cannot be read, or there is too little room.
+    """
+    shutil.rmtree(entry, ignore_errors=True)  # it is damaged
+    with new_folder(entry) as beside:
+        source.storage = storage = Storage(beside, named=True)
+        splits = source.read()
+        parts = [describe(split, storage) for split in splits[:2]]
+        used = {part["file"] for part in parts}
+        for path in [path for path in storage.files if path.name not in used]:
+            storage.drop(storage.files[path])
+        about = {
+            "parts": parts,
+            "classes": splits.classes,
+            "report": source.report,
+            "prepared": dict(source.prepared),
+            "checks": {name: check(beside / name) for name in used},
+        }
+        (beside / ABOUT).write_text(json.dumps(about), "utf-8")
+        for name in (*used, ABOUT):
+            sync(beside / name)
+    found = load(entry, source)
+    assert found is not None
+    return found
+
+
+def describe(split: Split, storage: Storage) -> dict[str, Any]:
+    """What is written about a split: where its images lie, its labels and names."""
+    path, offset = next(
+        (path, split.images.data_ptr() - own.data_ptr())
+        for path, own in storage.files.items()
+        if 0 <= split.images.data_ptr() - own.data_ptr() < own.nbytes
+    )
+    return {
+        "file": path.name,
+        "offset": offset,
+        "shape": list(split.images.shape),
+        "labels": split.labels.tolist(),
+        "names": split.names,
+    }
+
+
+def check(path: Path) -> list[Any]:
+    """The size of a file, and a checksum of blocks spread over it. All of it would take as long to
+    read as the images are worth."""
+    size, digest = path.stat().st_size, blake2b(digest_size=16)
+    with path.open("rb") as file:
+        for block in range(BLOCKS):
+            file.seek(max(0, size - BLOCK) * block // (BLOCKS - 1))
+            digest.update(file.read(BLOCK))
+    return [size, digest.hexdigest()]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(entry: Path, source: Source) -> Splits | None:
+    """An entry of the cache; None if there is none, or if it is damaged. Sets what the source has
+    found in its images."""
+    try:
+        about = json.loads((entry / ABOUT).read_text("utf-8"))
+        if any(check(entry / name) != kept for name, kept in about["checks"].items()):
+            return None
+        train, test = (read_split(entry, part) for part in about["parts"])
+        source.report, source.prepared = told(about["report"], entry), about["prepared"]
+        return Splits(train, test, tuple(about["classes"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of a damaged file
+        return None
+
+
+def read_split(entry: Path, part: dict[str, Any]) -> Split:
+    """The split that `describe` wrote."""
+    images = mapped(entry / part["file"], part["offset"], part["shape"])
+    return Split(images, torch.tensor(part["labels"], dtype=torch.long), tuple(part["names"]))
+
+
+def told(report: str, entry: Path) -> str:
+    """The source's report, and where its images lie."""
+    return f"{report} Decoded images are in {entry}.".lstrip()

@@ -1,0 +1,200 @@
+"""Reads images that come one at a time from Python: from lists, data sets and tables."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from acn_lightning.data.convert import as_bytes
+from acn_lightning.data.files import settled
+from acn_lightning.data.opener import COMPLAINT, open_bytes
+from acn_lightning.data.pixels import (
+    Form,
+    Glance,
+    Picture,
+    glance,
+    glance_at,
+    to_picture,
+    read_picture,
+)
+from acn_lightning.data.storage import Storage
+from acn_lightning.utils.errors import UnreadableError, UsageError, foreign, keyed
+from acn_lightning.utils.progress import progress_bar
+
+AT_ONCE = 256
+"""Number of images that are read before the next ones are asked for."""
+
+
+class Items(NamedTuple):
+    """Images to read.
+
+    Attributes:
+        size: how many.
+        get: returns an image and its label, None for none. An image is one of PIL's, a path, the
+            content of a file, an array or a tensor; {"bytes", "path"} stands for the one that is
+            not None.
+        name: of all, for errors.
+        together: whether several may be asked for at once.
+    """
+
+    size: int
+    get: Callable[[int], tuple[Any, Any]]
+    name: str
+    together: bool = False
+
+
+def read_items(
+    items: Items, form: Form, storage: Storage
+) -> tuple[UInt8[Tensor, "size channel height width"], list[Any]]:
+    """Reads images to one form; returns them with their labels.
+
+    Args:
+        items: at least one.
+        form: as for `read_files`. Channels or bits that are None take a pass over all images.
+        storage: where the images are to lie.
+
+    Raises:
+        UsageError: an image cannot be read, or sizes differ and the form names none.
+    """
+    if not (form.channels and form.bits):
+        form = settled(form, each(items, lambda one, name: look(one, form, name), "looking at"))
+    first = picture(items.get(0)[0], form, f"{items.name} 0").pixels
+    shape = (items.size, form.channels or 3, *first.shape[:2])
+    images = storage.empty(shape, f"{items.size:,} images of {words(first)} pixels")
+    pixels = images.numpy()
+    labels: list[Any] = [None] * items.size
+
+    def fill(row: int) -> None:
+        given, labels[row] = items.get(row)
+        own = picture(given, form, f"{items.name} {row}").pixels
+        if own.shape != first.shape:
+            raise UsageError(
+                f"data.image_size: images differ in size: {items.name} 0 is {words(first)}, "
+                f"{items.name} {row} is {words(own)}. Give one size for all: "
+                "data.image_size=[64,64]."
+            )
+        pixels[row] = own if own.ndim == 2 else own.transpose(2, 0, 1)
+
+    run(fill, items, "reading")
+    return images, labels
+
+
+def each(items: Items, do: Callable[[Any, str], Glance], doing: str) -> list[Glance]:
+    """What `do` returns for each image."""
+    looks: set[Glance] = set()  # of few values
+
+    def one(row: int) -> None:
+        looks.add(do(items.get(row)[0], f"{items.name} {row}"))
+
+    run(one, items, doing)
+    return list(looks)
+
+
+def run(do: Callable[[int], None], items: Items, doing: str) -> None:
+    """Calls `do` with each row, several at once if they may be."""
+    pool = ThreadPoolExecutor() if items.together else nullcontext()
+    with progress_bar(f"{doing} images", "image", total=items.size) as shown, pool as workers:
+        for start in range(0, items.size, AT_ONCE):
+            rows = range(start, min(start + AT_ONCE, items.size))
+            apply = workers.map if isinstance(workers, Executor) else map
+            for _ in apply(do, rows):
+                pass
+            shown.update(len(rows))
+
+
+def decoded_item_size(items: Items, form: Form) -> int:
+    """Bytes that one image takes when it is decoded, at most."""
+    channels = form.channels or 3
+    if form.image_size is not None:
+        return channels * math.prod(form.image_size)
+    own = Form(channels=1, background=form.background, bits=16, max_pixels=form.max_pixels)
+    return channels * picture(items.get(0)[0], own, f"{items.name} 0").pixels.size
+
+
+def split_item(item: Any) -> tuple[Any, Any]:
+    """(image, label) of an item of a torch `Dataset`.
+
+    Raises:
+        UsageError: it is neither an image nor an image with its label.
+    """
+    if isinstance(item, Mapping) and "image" in item:
+        return item["image"], item.get("label")
+    if isinstance(item, tuple | list):
+        if not 1 <= len(item) <= 2:
+            raise UsageError(
+                f"the data set's items have {len(item)} parts: give an image, or (image, label)."
+            )
+        return item[0], item[1] if len(item) == 2 else None
+    return item, None
+
+
+# ---------------------------------------------------------------- one image
+
+
+def look(given: Any, form: Form, name: str) -> Glance:
+    """`glance` at an image of any kind."""
+    given = only(given)
+    if isinstance(given, str | os.PathLike):
+        return glance(Path(given), form)
+    if isinstance(given, bytes):
+        with open_bytes(given, name, form.max_pixels) as image:
+            return glance_at(image, form, name)
+    if isinstance(given, Image.Image):
+        with foreign(name + COMPLAINT, name):
+            return glance_at(given, form, name)
+    return Glance(pil_of(given, name).mode == "L")
+
+
+def picture(given: Any, form: Form, name: str) -> Picture:
+    """`read_picture` of an image of any kind.
+
+    Raises:
+        UnreadableError: it is no image.
+    """
+    given = only(given)
+    if isinstance(given, str | os.PathLike):
+        return read_picture(Path(given), form)
+    if isinstance(given, bytes):
+        with open_bytes(given, name, form.max_pixels) as image:
+            return to_picture(image, form, name)
+    whole = given if isinstance(given, Image.Image) else pil_of(given, name)
+    with foreign(name + COMPLAINT, name):
+        return to_picture(whole, form, name)
+
+
+def only(given: Any) -> Any:
+    """What a table holds of an image: its file's content, else its path."""
+    if isinstance(given, Mapping) and given.keys() <= {"bytes", "path"}:
+        return given.get("bytes") or given.get("path")
+    return given
+
+
+def pil_of(given: Any, name: str) -> Image.Image:
+    """An array (H, W), (H, W, C) or (C, H, W) as an image.
+
+    Raises:
+        UsageError: it is no such array.
+    """
+    if isinstance(given, list):  # as tables hold arrays
+        with foreign(name + COMPLAINT, name):
+            given = np.asarray(given, np.uint8)
+    if not isinstance(given, np.ndarray | Tensor):
+        raise UnreadableError(
+            f"{name} is {type(given).__name__}, not an image of PIL, a path, an array or a tensor."
+        )
+    with keyed(name, UsageError):
+        pixels = as_bytes(given[None])[0].permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+
+
+def words(pixels: np.ndarray) -> str:
+    """Width x height."""
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"

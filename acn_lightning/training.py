@@ -1,0 +1,90 @@
+"""Training on images that are given in Python."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from acn_lightning.commands._report import quiet_libraries
+from acn_lightning.data.sources.arrays import ArraysSource, as_given
+from acn_lightning.experiment.folder import is_rank_zero
+from acn_lightning.experiment.resume import fit_config
+from acn_lightning.experiment.train import run
+from acn_lightning.utils.errors import InterruptionError, UsageError
+from acn_lightning.utils.registry import options
+
+
+def train(
+    images: Any,
+    labels: Any,
+    experiment: str,
+    test: Any,
+    classes: Sequence[str] | None,
+    overrides: Sequence[str],
+    sections: Mapping[str, Any],
+) -> Path:
+    """Trains as `acn_lightning.fit` says; returns the best checkpoint.
+
+    Raises:
+        UsageError: as for `acn_lightning.fit`.
+        TrainingError: the loss is no longer finite.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM.
+    """
+    quiet_libraries()
+    given = plain(sections)
+    data = given.setdefault("data", {})
+    if not isinstance(data, dict):
+        raise UsageError("data is a section: give its keys, data={'image_size': 32}.")
+    folder = isinstance(images, str | os.PathLike)
+    if folder:
+        if labels is not None or test is not None or classes is not None:
+            raise UsageError("labels: a folder's sub-folders are its classes. Leave labels out.")
+        data |= {"source": "folder", "root": os.fspath(images)}
+    else:
+        # What an experiment says of size is for its own images; arrays have one of their own.
+        own = {"image_size": None} if isinstance(images, np.ndarray | Tensor) else {}
+        data |= {"source": ArraysSource.kind} | own | data
+    config, resumed = fit_config(experiment, list(overrides), given)
+    source = None
+    if not folder:
+        if config["data"]["source"] != ArraysSource.kind:
+            raise UsageError("data.source: the images are given already. Leave the source out.")
+        chosen = {name: config["data"][name] for name in options(ArraysSource)}
+        source = ArraysSource(*as_given(images, labels, test), classes, **chosen)
+    if config["trainer"].get("enable_checkpointing") is False:
+        raise UsageError(
+            "trainer.enable_checkpointing: fit returns the model of the best checkpoint, so it has "
+            "to keep one. Leave it out."
+        )
+    try:
+        results = run(config, resumed, source).results
+    except InterruptionError as stop:
+        raise interrupted(stop) from stop
+    return Path(results["checkpoint"])
+
+
+def plain(value: Any) -> Any:
+    """Values of Python and NumPy as a config has them."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def interrupted(stop: InterruptionError) -> BaseException:
+    """The exception with which Python ends at a signal. Says how to resume, on rank 0."""
+    if stop.checkpoint and is_rank_zero():
+        name = shlex.quote(stop.checkpoint.parents[1].name)
+        print(
+            f"\nacn: interrupted. To go on, call fit with run={name!r}, resume='auto'.",
+            file=sys.stderr,
+        )
+    return KeyboardInterrupt() if stop.status == 130 else SystemExit(stop.status)
