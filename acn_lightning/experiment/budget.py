@@ -18,6 +18,7 @@ from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.progress import doing
 
 STEPS = 4
 """Steps that are timed, after an untimed one."""
@@ -97,7 +98,8 @@ def with_sizes(config: Plain, checkpoint: dict[str, Any] | None) -> Plain:
     if checkpoint is not None:
         return with_sizes_of(config, config_of(checkpoint))
     trainer = quiet_trainer(config)
-    choice = fitting(config, trainer, Budget(**config["budget"]))
+    with doing("timing networks that fit the budget"):
+        choice = fitting(config, trainer, Budget(**config["budget"]))
     sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
     rank_zero_only(print)(
         f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "
