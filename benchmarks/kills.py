@@ -126,7 +126,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     kept = [
-        {name: row[name] for name in sorted(row) if row[name] and "seconds" not in name}
+        {name: row[name] for name in sorted(row) if row[name] and "second" not in name}
         for row in rows
     ]
     return sorted(kept, key=str)

@@ -6,6 +6,7 @@ if __name__ == "callbacks":
     )
 
 from acn_lightning.callbacks.agreement import CheckAgreement
+from acn_lightning.callbacks.average import AverageWeights
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from acn_lightning.callbacks.dashboard import Dashboard
 from acn_lightning.callbacks.finetune import Finetune
@@ -13,23 +14,29 @@ from acn_lightning.callbacks.finite import StopOnNonFiniteLoss
 from acn_lightning.callbacks.measure import MeasureTest
 from acn_lightning.callbacks.pictures import DrawPictures
 from acn_lightning.callbacks.probe import ProbeCodes
-from acn_lightning.callbacks.progress import PrintEpochs
+from acn_lightning.callbacks.progress import RunBar, ShowProgress
 from acn_lightning.callbacks.refresh import RefreshNeighbours
 from acn_lightning.callbacks.seeds import SeedEpochs
 from acn_lightning.callbacks.signals import StopOnSignal
+from acn_lightning.callbacks.steps import MeasureSteps
+from acn_lightning.callbacks.stopping import StopEarly
 
 __all__ = [
+    "AverageWeights",
     "BestCheckpoint",
     "CheckAgreement",
     "Dashboard",
     "DrawPictures",
     "Finetune",
     "LastCheckpoint",
+    "MeasureSteps",
     "MeasureTest",
-    "PrintEpochs",
     "ProbeCodes",
     "RefreshNeighbours",
+    "RunBar",
     "SeedEpochs",
+    "ShowProgress",
+    "StopEarly",
     "StopOnNonFiniteLoss",
     "StopOnSignal",
 ]

@@ -1,7 +1,9 @@
 """What a dashboard shows beyond scalars: goals of metrics, the data's fingerprint, checkpoints and
 the explorer."""
 
+import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from acn_lightning.inference.collection import of_data
 from acn_lightning.inference.embedding import embed
 from acn_lightning.utils.errors import check_range
 from acn_lightning.utils.files import replacing
+from acn_lightning.utils.progress import doing
 
 BEST = {
     "train/total": "min",
@@ -33,13 +36,57 @@ BEST = {
 }
 """Metrics whose best value, not the last, W&B's table of runs shows."""
 
+INTERNAL = (
+    "bank/megabytes", "bank/rebuild_seconds", "bank/received_megabytes", "bank/refreshed",
+    "bank/unseen", "codes/eigenvalue_max", "codes/eigenvalue_min", "codes/norm",
+    "codes/variance_mean", "codes/variance_min",
+)  # fmt: skip
+"""Metrics that W&B draws no panel of by itself."""
+
+CHARTS = {
+    "Costs": {
+        "total": ["train/total", "val/total"],
+        "distortion": ["train/distortion", "val/distortion"],
+        "rate": ["train/rate", "val/rate"],
+    },
+    "Accuracies": {
+        "of neighbours": ["val/knn_accuracy", "codes/knn_accuracy", "codes/precision_at_10"],
+        "of linear classifiers": ["codes/linear_accuracy", "codes/labels_.*"],
+        "of clusters": ["codes/cluster_accuracy", "codes/nmi"],
+    },
+    "Steps": {
+        "learning rate": ["train/learning_rate.*"],
+        "gradient norm": ["train/gradient_norm"],
+        "images per second": ["train/images_per_second"],
+        "seconds per epoch": ["train/epoch_seconds"],
+    },
+    "Neighbours": {
+        "share": ["bank/neighbour_agreement", "bank/neighbours_changed", "bank/recall"],
+        "distance": ["bank/neighbour_distance"],
+    },
+    "Codes": {
+        "dimensions": ["codes/active_dimensions", "codes/effective_dimensions"],
+        "statistics gap": ["codes/statistics_gap"],
+        "eigenvalues": ["codes/eigenvalue_.*"],
+    },
+}
+"""TensorBoard's custom scalars: charts by category, in order, each with the tags that it draws."""
+
+COMPARED = (
+    "val/total", "val/knn_accuracy", "codes/linear_accuracy", "test/total", "test/ordered",
+    "test/unordered", "test/knn_accuracy", "test/linear_accuracy", "train/images_per_second",
+)  # fmt: skip
+"""Metrics beside the config in TensorBoard's table of runs, by their last values."""
+
 
 class Dashboard(Callback):
     """Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against
     the global step, as in Lightning.
 
-    When training starts, W&B learns whether each metric is better low or high. Its config gets the
-    `data_fingerprint` and, if this package is a git checkout, the `commit`. At the end of each
+    When training starts, W&B learns whether each metric is better low or high, and which ones need
+    no panel. Its config gets the `data_fingerprint` and, if this package is a git checkout, the
+    `commit`. TensorBoard gets the config and the figures to compare runs by (tab "HParams"), and
+    charts that put costs before internals (tab "Custom scalars"). At the end of each
     epoch, both get `codes/variance`, a histogram of the variance of each code dimension: dead
     dimensions show at 0. After the test, W&B gets the checkpoints as artifacts, with the aliases
     `best` and `last`, and the explorer of some test images.
@@ -60,8 +107,18 @@ class Dashboard(Callback):
         for run in runs(trainer.loggers, "wandb"):
             for name, summary in BEST.items():
                 run.define_metric(name, step_metric="trainer/global_step", summary=summary)
+            for name in INTERNAL:
+                run.define_metric(name, step_metric="trainer/global_step", hidden=True)
             known = {"data_fingerprint": data_of(trainer).fingerprint, "commit": commit()}
             run.config.update(known, allow_val_change=True)
+        for writer in runs(trainer.loggers, "tensorboard"):
+            layout = {
+                category: {chart: ["Multiline", tags] for chart, tags in charts.items()}
+                for category, charts in CHARTS.items()
+            }
+            writer.add_custom_scalars(layout)
+            for summary in hparams(acn_of(pl_module).hparams.get(KEY, {}))[:2]:
+                writer.file_writer.add_summary(summary)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,7 +141,11 @@ class Dashboard(Callback):
             if self.checkpoints:
                 self._log_checkpoints(run)
             if self.explorer:
-                self._log_explorer(run, trainer, pl_module)
+                with doing("making the explorer"):
+                    self._log_explorer(run, trainer, pl_module)
+        for writer in runs(trainer.loggers, "tensorboard"):
+            *_, end = hparams({})
+            writer.file_writer.add_summary(end)
 
     def _log_checkpoints(self, run: Any) -> None:
         import wandb
@@ -124,6 +185,31 @@ def runs(loggers: list[Logger], kind: str) -> list[Any]:
     names = {"wandb": "WandbLogger", "tensorboard": "TensorBoardLogger"}
     found: list[Any] = [one for one in loggers if type(one).__name__ == names[kind]]
     return [one.experiment for one in found]
+
+
+def hparams(config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """TensorBoard's records of a run's config: of the keys and figures to compare, of the values
+    when the run starts, and of its end. The figures are those logged under the same names."""
+    from torch.utils.tensorboard.summary import hparams as records
+
+    return records(flat(config), dict.fromkeys(COMPARED, 0.0))
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config by dotted keys, with values that TensorBoard takes.
+
+    Example:
+        >>> flat({"seed": 0, "data": {"root": None, "size": [64, 48], "download": True}})
+        {'seed': 0, 'data.root': 'null', 'data.size': '[64, 48]', 'data.download': True}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            known = isinstance(value, bool | int | float | str)
+            found[f"{prefix}{key}"] = value if known else json.dumps(value, default=str)
+    return found
 
 
 def commit() -> str | None:

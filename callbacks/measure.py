@@ -20,13 +20,25 @@ from acn_lightning.evaluation.tours import greedy_tour, import_solver, shortened
 from acn_lightning.module import ACN
 from acn_lightning.utils.distributed import gather
 from acn_lightning.utils.errors import TrainingError, check_choice, check_range
+from acn_lightning.utils.progress import doing, progress_bar
+
+LOGGED = {
+    "linear": "linear_accuracy",
+    "linear_pca": "linear_accuracy_pca",
+    "linear_pixels": "linear_accuracy_pixels",
+}
+"""Names under which accuracies are logged, where they differ."""
+
+KNOWN = ("reconstruction", "knn")
+"""What the module logs, as `test/distortion` and `test/knn_accuracy`."""
 
 
 class MeasureTest(Callback):
     """Gathers the test images' codes from all ranks and computes their costs (`bounds`). Measures
     codes, and the representations that they compete with, by `classifiers.measure`.
 
-    Logs costs and accuracies as `test/<name>`, bits per dimension as `test/<name>_bits_per_dim`.
+    Logs costs and accuracies as `test/<name>`, unless the module has logged them, and bits per
+    dimension as `test/<name>_bits_per_dim`.
 
     Args:
         posterior_samples: number of z drawn for each test image; costs are means over them.
@@ -72,14 +84,19 @@ class MeasureTest(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         acn_of(pl_module).posterior_samples = self.posterior_samples
         self.coded = []
+        batches = int(sum(trainer.num_test_batches))
+        alone = trainer.is_global_zero and trainer.progress_bar_callback is None
+        self.bar = progress_bar("encoding and decoding the test images", "batch", batches, alone)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
         self.coded.append(Encoded(**outputs))
+        self.bar.update()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = acn_of(pl_module), data_of(trainer)
+        self.bar.close()
         coded, failure = gather_encoded(self.coded), None
         try:
             results = self._measure(coded, module, data) if trainer.is_global_zero else {}
@@ -89,27 +106,32 @@ class MeasureTest(Callback):
         if failure or not self.results:
             raise failure or TrainingError("Rank 0 could not evaluate the test images.")
         dims = math.prod(data.image_shape)
-        for name, value in {**self.results["costs"], **self.results["accuracies"]}.items():
-            if value is not None:
+        figures = self.results["costs"] | {
+            LOGGED.get(name, name): value for name, value in self.results["accuracies"].items()
+        }
+        for name, value in figures.items():
+            if value is not None and name not in KNOWN:
                 module.log(f"test/{name}", value, rank_zero_only=True)
         for name in ("ordered", "unordered"):
             figure = bits_per_dim(self.results["costs"][name], dims)
             module.log(f"test/{name}_bits_per_dim", figure, rank_zero_only=True)
 
     def _measure(self, coded: Encoded, module: ACN, data: ImageData) -> dict[str, Any]:
-        orders = [greedy_tour(coded.mean)]
-        if self.tour_seconds:
-            orders.append(shortened_tour(coded.mean, self.tour_seconds))
-        freedom = order_nats(data.test_set.images[coded.index.cpu()])
-        costs = bounds(
-            coded,
-            module.prior,
-            module.bank,
-            module.index,
-            self.unconditional_codes,
-            orders,
-            freedom,
-        )
+        with doing("ordering the test images into a tour"):
+            orders = [greedy_tour(coded.mean)]
+            if self.tour_seconds:
+                orders.append(shortened_tour(coded.mean, self.tour_seconds))
+            freedom = order_nats(data.test_set.images[coded.index.cpu()])
+        with doing("measuring the costs of the test images"):
+            costs = bounds(
+                coded,
+                module.prior,
+                module.bank,
+                module.index,
+                self.unconditional_codes,
+                orders,
+                freedom,
+            )
         if not all(map(math.isfinite, costs.values())):
             raise TrainingError("The cost of the test images is NaN or infinite.")
         representations = self._representations(coded, module, data)
@@ -139,15 +161,18 @@ class MeasureTest(Callback):
         near = module.bank.labels[rows].cpu().numpy()
         if self.linear == "none":
             return found | {"codes": similarity(near, labels.numpy(), classes)}
-        found["codes"] = measure(*codes, classes, near)
+        with doing("fitting classifiers and clusters to the codes"):
+            found["codes"] = measure(*codes, classes, near)
         if self.linear == "all":
             pixels = (
                 Labelled(data.fixed_set.images.flatten(1).numpy(), data.labels.numpy()),
                 Labelled(data.test_set.images[tested].flatten(1).numpy(), labels.numpy()),
             )
-            reduced = principal_components(*pixels, module.bank.codes.shape[1])
-            found["pca"] = measure(*reduced, classes)
-            found["pixels"] = measure(*pixels, classes)
+            with doing("fitting classifiers and clusters to principal components"):
+                reduced = principal_components(*pixels, module.bank.codes.shape[1])
+                found["pca"] = measure(*reduced, classes)
+            with doing("fitting classifiers and clusters to pixels"):
+                found["pixels"] = measure(*pixels, classes)
         return found
 
 

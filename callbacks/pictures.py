@@ -24,6 +24,7 @@ from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.exact import distances_to
 from acn_lightning.utils.errors import check_range
 from acn_lightning.utils.files import replacing
+from acn_lightning.utils.progress import doing
 
 VIEWS = 8
 """Number of transformed copies drawn of an image."""
@@ -88,7 +89,8 @@ class DrawPictures(Callback):
             self._draw(trainer, acn_of(pl_module), held_out, "pca")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set, "tsne")
+        with doing("drawing pictures", trainer.is_global_zero):
+            self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set, "tsne")
 
     @rank_zero_only
     @torch.no_grad()

@@ -1,32 +1,184 @@
-"""Progress for a log file, where a bar would leave thousands of lines."""
+"""How far a run is, and how long the rest will take."""
 
+import math
+import sys
 import time
+from collections import deque
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer, TQDMProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tqdm import tqdm
+
+EPOCHS = 5
+"""Epochs that an estimate is the mean of: as many as there are from probe to probe."""
+
+FORWARD = 1 / 3
+"""Time of a forward pass, as a share of that of a training step."""
+
+WATCHED = 2.0
+"""Seconds of steps that the first estimate is made from, after an untimed step."""
 
 
-class PrintEpochs(Callback):
-    """Prints one line per epoch: costs in nats per image, and seconds."""
+class ShowProgress(Callback):
+    """Says how long training will take: a first estimate after two seconds of training, from the
+    time of its steps; then at each epoch, from the time of the last five.
+
+    Where there is no progress bar, as in a log file, an epoch is a line: its number, costs in nats
+    per image, its time, and about how much is left. With a bar, `RunBar` shows the same.
+
+    Logs `train/epoch_seconds`: from the end of the epoch before, so with the neighbour search,
+    validation, pictures and checkpoints.
+
+    Attributes:
+        seconds: of the last epochs of this attempt at the run; those of an epoch that it resumed or
+            left midway are those of a whole one.
+    """
 
     def __init__(self) -> None:
-        self.start = 0.0
+        self.seconds: deque[float] = deque(maxlen=EPOCHS)
+        self.start = self.watched = 0.0
+        self.step = self.batches = 0
+        self.announced = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = time.perf_counter()  # an epoch resumed midway has no start hook
+        self.start, self.step = time.perf_counter(), trainer.global_step
+        self.seconds.clear()
+        self.batches, self.announced = 0, False
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = time.perf_counter()
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.announced:
+            return
+        self.batches += 1
+        if self.batches == 1:  # the first one compiles, and fills caches
+            self.watched = time.perf_counter()
+            return
+        seconds = time.perf_counter() - self.watched
+        if self.batches > 3 and (seconds > WATCHED or trainer.is_last_batch):
+            self.announced = True
+            say(announcement(trainer, seconds / (self.batches - 1)))
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        costs = ", ".join(
-            f"{name} {metrics[name]:.2f}"
-            for name in ("train/total", "val/rate", "val/distortion", "val/total")
-            if name in metrics
-        )
-        seconds = time.perf_counter() - self.start
-        limit = trainer.max_epochs if trainer.max_epochs is not None else -1
-        epoch = f"{trainer.current_epoch + 1}" + (f"/{limit}" if limit >= 0 else "")
-        print(f"epoch {epoch}: {costs}, {seconds:.1f} s", flush=True)
+        now = time.perf_counter()
+        seconds, steps = now - self.start, trainer.global_step - self.step
+        self.start, self.step = now, trainer.global_step
+        pl_module.log("train/epoch_seconds", seconds, on_step=False, rank_zero_only=True)
+        if steps:
+            self.seconds.append(seconds * steps_of_epoch(trainer) / steps)
+        if trainer.progress_bar_callback is None:
+            say(epoch_line(trainer, seconds, self.left(trainer, trainer.current_epoch + 1)))
+
+    def left(self, trainer: Trainer, done: int) -> str:
+        """About how long the rest takes after this many epochs; empty if that is not known."""
+        if not self.seconds:
+            return ""
+        words = time_left(trainer, done, sum(self.seconds) / len(self.seconds))
+        return f"{words} left" if words else ""
+
+
+class RunBar(TQDMProgressBar):
+    """Lightning's progress bar; the one of an epoch says how far the run is."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *arguments: Any) -> None:
+        super().on_train_epoch_start(trainer, *arguments)
+        shown = [one for one in callbacks_of(trainer) if isinstance(one, ShowProgress)]
+        left = [one.left(trainer, trainer.current_epoch) for one in shown]
+        words = ", ".join([f"Epoch {numbered(trainer)}", *filter(None, left)])
+        self.train_progress_bar.set_description(words)
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Prints a line, above a bar if there is one."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def announcement(trainer: Trainer, step: float) -> str:
+    """What a run is going to do, given the seconds of a batch's training."""
+    batches = trainer.num_training_batches
+    encoding = any(getattr(one, "encode", False) for one in callbacks_of(trainer))
+    forward = sum(trainer.num_val_batches) + encoding * batches
+    left = epochs_left(trainer, trainer.current_epoch)
+    many = "epochs" if math.isinf(left) else f"{math.ceil(left):,} epochs"
+    begin = f"from epoch {trainer.current_epoch + 1} on " if trainer.current_epoch else ""
+    words = [f"training {begin}for {many} of {steps_of_epoch(trainer):,} steps"]
+    words.append(time_left(trainer, trainer.current_epoch, step * (batches + FORWARD * forward)))
+    words.append(f"writing to {trainer.default_root_dir}")
+    return ", ".join(filter(None, words))
+
+
+def epoch_line(trainer: Trainer, seconds: float, left: str) -> str:
+    """The line of an epoch that has ended."""
+    metrics = trainer.callback_metrics
+    costs = [
+        f"{name} {metrics[name]:.2f}"
+        for name in ("train/total", "val/rate", "val/distortion", "val/total")
+        if name in metrics
+    ]
+    words = ", ".join(filter(None, [*costs, f"{seconds:.1f} s", left]))
+    return f"epoch {numbered(trainer)}: {words}"
+
+
+def numbered(trainer: Trainer) -> str:
+    """The number of the current epoch, from 1, and of how many if that is known."""
+    limit = trainer.max_epochs if trainer.max_epochs is not None else -1
+    return f"{trainer.current_epoch + 1}" + (f"/{limit}" if limit >= 0 else "")
+
+
+def steps_of_epoch(trainer: Trainer) -> int:
+    """The optimiser's steps in an epoch."""
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+
+
+def epochs_left(trainer: Trainer, done: int) -> float:
+    """Epochs that a run still has to do, in parts of one if it ends by steps; infinite if neither
+    number ends it."""
+    left = math.inf
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        left = float(trainer.max_epochs - done)
+    if trainer.max_steps >= 0:
+        left = min(left, (trainer.max_steps - trainer.global_step) / steps_of_epoch(trainer))
+    return max(0.0, left)
+
+
+def time_left(trainer: Trainer, done: int, epoch: float) -> str:
+    """About how long a run still takes after this many epochs; empty if it has no end.
+
+    Args:
+        trainer: of the run.
+        done: epochs that are complete.
+        epoch: seconds of an epoch.
+    """
+    left = epochs_left(trainer, done)
+    timers = [one.time_remaining() for one in callbacks_of(trainer) if isinstance(one, Timer)]
+    seconds = min([left * epoch if left else 0.0, *(one for one in timers if one is not None)])
+    if math.isinf(seconds) or seconds <= 0:
+        return ""
+    early = any(isinstance(one, EarlyStopping) for one in callbacks_of(trainer))
+    return f"{'at most' if early else 'about'} {duration(seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as precise as an estimate is.
+
+    Example:
+        >>> [duration(one) for one in (0.2, 99.0, 100.0, 3600.0, 9e3, 2e5)]
+        ['1 s', '99 s', '2 min', '60 min', '2 h 30 min', '2 d 7 h']
+    """
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The callbacks of a run."""
+    found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return found

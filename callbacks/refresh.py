@@ -12,6 +12,7 @@ from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.code_bank import RefreshReport
+from acn_lightning.utils.progress import progress_bar
 
 SAMPLE = 4096
 """Number of codes that dashboard stats are computed on."""
@@ -175,10 +176,13 @@ def encode_all(trainer: Trainer, module: ACN) -> None:
     """Encodes every training image with the current weights, and writes the codes to the bank."""
     # Codes stored during the epoch must not win over the new ones, which another rank may write.
     module.bank.written.clamp_(max=module.bank.boundary - 1)
-    with eval_mode(module):
-        for batch in data_of(trainer).encoding_dataloader():
+    batches, show = data_of(trainer).encoding_dataloader(), trainer.is_global_zero
+    bar = progress_bar("encoding the training images", "batch", len(batches), show)
+    with eval_mode(module), bar:
+        for batch in batches:
             # The data module's hook converts the images to floats here.
             batch = trainer.strategy.batch_to_device(batch)
             with trainer.precision_plugin.forward_context():
                 module.bank.write(batch.index, module(batch.image).mean)
+            bar.update()
     module.bank.synchronise()

@@ -33,7 +33,7 @@ def rows(folder):
     with (folder / "metrics.csv").open() as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
-                if value and "seconds" not in name:
+                if value and "second" not in name:
                     by_epoch.setdefault(int(row["epoch"]), {})[name] = value
     return by_epoch
 

@@ -40,6 +40,8 @@ def check_structure(content: Any) -> None:
     check_weights(part_of(content, "state_dict", dict))
     if "code_bank" in content:
         check_bank(part_of(content, "code_bank", dict), content["hyper_parameters"])
+        if "average" in content:
+            check_average(part_of(content, "average", dict), content["code_bank"])
     check_data(content.get("ImageData", {}), content.get("code_bank", {}).get("labels", ()))
     check_training(content)
 
@@ -245,6 +247,21 @@ def check_pending(pending: Any, codes: Tensor) -> None:
         own = array(named, "pending codes", (torch.float32,), 2)
         fits = own.shape == (len(rows), codes.shape[1]) and within(rows, 0, len(codes))
         need(fits, "its pending codes do not fit its bank")
+
+
+def check_average(average: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
+    """Checks the other weights and codes of a run that averages its weights.
+
+    Raises:
+        UsageError: a part has another form, or another size than in the bank.
+    """
+    check_weights(part_of(average, "weights", dict))
+    part_of(average, "held", bool)
+    codes = array(average, "codes", (torch.float32,), 2)
+    written = array(average, "written", (torch.int32,), 1)
+    need(codes.shape == bank["codes"].shape, "its average has codes of another size")
+    need(written.shape == bank["written"].shape, "its average has another size than its bank")
+    need(within(written, -1, bank["boundary"] + 1), "its codes were written in the future")
 
 
 def check_data(state: Any, labels: Sized) -> None:

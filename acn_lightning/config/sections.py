@@ -66,6 +66,8 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "neighbours": NeighbourIndex,
     "refresh": callbacks.RefreshNeighbours,
     "finetune": callbacks.Finetune,
+    "average": callbacks.AverageWeights,
+    "early_stopping": callbacks.StopEarly,
     "checkpoints": callbacks.LastCheckpoint,
     "evaluation": callbacks.MeasureTest,
     "dashboard": callbacks.Dashboard,

@@ -18,6 +18,7 @@ from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.progress import doing
 
 STEPS = 4
 """Steps that are timed, after an untimed one."""
@@ -102,7 +103,8 @@ def with_sizes(
     if checkpoint is not None:
         return with_sizes_of(config, config_of(checkpoint))
     trainer = quiet_trainer(config)
-    choice = fitting(config, trainer, Budget(**config["budget"]), source)
+    with doing("timing networks that fit the budget"):
+        choice = fitting(config, trainer, Budget(**config["budget"]), source)
     sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
     rank_zero_only(print)(
         f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "

@@ -132,6 +132,8 @@ def make_parts(
     monitor = "val/total" if data.validation_set else "train/total"
     checkpoints = folder / "checkpoints"
     last = cb.LastCheckpoint(checkpoints, **config["checkpoints"])
+    average = cb.AverageWeights(**config["average"])
+    early = cb.StopEarly(monitor, **config["early_stopping"])
     keep = config["trainer"].get("enable_checkpointing") is not False
     parts = Parts(
         timer=make_timer(config),
@@ -146,13 +148,17 @@ def make_parts(
         cb.CheckAgreement(),
         parts.timer,
         cb.StopOnNonFiniteLoss(),  # before the callbacks that save
+        cb.MeasureSteps(),  # before the search, which takes time
         cb.Finetune(**config["finetune"]),
         parts.refresh,
+        *([average] if average.decay else []),  # before all that look at the model
         cb.ProbeCodes(**config["probe"]),
         parts.measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
         cb.Dashboard(folder, **config["dashboard"]),
         *make_callbacks(config),
+        cb.ShowProgress(),  # after all that take time
+        *([early] if early.wanted else []),
         parts.stop,
     ]
     return parts, callbacks + ([parts.best, parts.last] if keep else [])

@@ -15,7 +15,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 
-from acn_lightning.callbacks import PrintEpochs
+from acn_lightning.callbacks import RunBar
 from acn_lightning.checkpoint import DurableCheckpointIO
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
@@ -25,16 +25,15 @@ from acn_lightning.utils.errors import UsageError, check_range, one_line
 def make_trainer(
     config: Plain, callbacks: list[Callback], loggers: list[Logger], folder: Path
 ) -> Trainer:
-    """Creates the Trainer. Progress is a bar on a terminal, else one line per epoch.
+    """Creates the Trainer. On a terminal it shows a progress bar.
     `trainer.precision=auto` becomes the fastest precision on this machine.
 
     Raises:
         UsageError: the Trainer rejects an argument, or the strategy or precision is unsuitable.
     """
     arguments = config["trainer"] | {"default_root_dir": str(folder)}
-    if "enable_progress_bar" not in arguments and not sys.stdout.isatty():
-        arguments["enable_progress_bar"] = False
-        callbacks = [*callbacks, PrintEpochs()]
+    if arguments.setdefault("enable_progress_bar", sys.stdout.isatty()):
+        callbacks = [*callbacks, RunBar()]
     check_ranges(arguments)
     if any(isinstance(one, Timer) for one in callbacks):
         arguments.pop("max_time", None)  # the timer has it; Lightning would ignore it, and say so

@@ -8,6 +8,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
+from acn_lightning.callbacks.average import tensors_of
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError
 
@@ -56,6 +57,7 @@ def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer, module: ACN)
     if len(optimizers) != 1:
         raise UsageError(f"The checkpoint has the state of {len(optimizers)} optimisers, not of 1.")
     check_optimizer(optimizers[0], module)
+    check_average(checkpoint.get("average", {}), module)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         kept = states.get(callback.state_key, {})
         check_numbers(kept, callback.state_dict(), f"callbacks.{type(callback).__name__}")
@@ -122,6 +124,19 @@ def check_optimizer(state: Any, module: ACN) -> None:
         for name, value in example.items() if one else ():
             if not is_like(one.get(name), value, known):
                 raise UsageError(f"The checkpoint's optimiser has a wrong {name}.")
+
+
+def check_average(average: Mapping[str, Any], module: ACN) -> None:
+    """Checks that a run's other weights are those of a module.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if average:
+        found = {name: (one.shape, one.dtype) for name, one in average["weights"].items()}
+        own = tensors_of(module)
+        if found != {name: (one.shape, one.dtype) for name, one in own.items()}:
+            raise UsageError("The checkpoint's average is one of other weights.")
 
 
 EXAMPLE = (3, 5)

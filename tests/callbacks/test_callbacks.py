@@ -1,6 +1,5 @@
 """What each callback promises, seen from a run."""
 
-import logging
 import warnings
 
 import pytest
@@ -9,7 +8,6 @@ from lightning import Callback
 
 from acn_lightning.callbacks import (
     DrawPictures,
-    PrintEpochs,
     RefreshNeighbours,
     SeedEpochs,
     StopOnNonFiniteLoss,
@@ -167,16 +165,6 @@ def test_weights_spoilt_by_the_last_step_of_all_are_found(steps):
     run = trainer(*callbacks, max_epochs=2, max_steps=steps, limit_val_batches=0)
     with pytest.raises(TrainingError, match=rf"at step {steps} \(epoch 0\)"):
         run.fit(module, datamodule=data)
-
-
-def test_a_line_an_epoch(capsys):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    data, module = digits()
-    trainer(RefreshNeighbours(), PrintEpochs(), max_epochs=2).fit(module, datamodule=data)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert "train/total" in lines[0]
-    assert "val/total" in lines[0]
 
 
 @pytest.mark.parametrize("options", [{"every_n_epochs": -1}, {"images": 0}])

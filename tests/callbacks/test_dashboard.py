@@ -1,7 +1,9 @@
 """What loggers get: read back from what a run has written."""
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from acn_lightning.callbacks.pictures import queries_table as queries_table
 from acn_lightning.callbacks.refresh import some_rows
-from acn_lightning.config.compose import FOLDER, read_yaml
+from acn_lightning.config.compose import FOLDER, flatten, read_yaml
 from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats, probe
 from tests.conftest import QUICK, bank_of, naive_vote, only_run
 
@@ -75,7 +77,8 @@ def test_wandb_has_every_figure_over_the_global_step(dashboard):
         "bank/neighbour_agreement", "bank/neighbours_changed", "codes/norm", "codes/variance_min",
         "codes/active_dimensions", "codes/knn_accuracy", "codes/linear_accuracy", "codes/variance",
         "images/reconstructions", "images/neighbours", "images/samples", "images/projection",
-        "queries", "explorer", "test/kl_k5", "test/ordered",
+        "queries", "explorer", "test/kl_k5", "test/ordered", "train/images_per_second",
+        "train/epoch_seconds", "train/learning_rate", "train/gradient_norm",
     ):  # fmt: skip
         assert name in names, name
     steps = [step for step, _ in names["val/total"]]
@@ -89,6 +92,22 @@ def test_wandb_knows_what_is_better(dashboard):
     assert known["val/total"]["summary"] == {"min": True}
     assert known["codes/linear_accuracy"]["summary"] == {"max": True}
     assert known["val/total"]["step_metric"] == "trainer/global_step"
+    hidden = {name for name, one in known.items() if one.get("options", {}).get("hidden")}
+    assert "bank/megabytes" in hidden
+    assert not hidden & (known_costs := {"train/total", "val/total", "val/knn_accuracy"})
+    assert known_costs <= known.keys()
+
+
+def test_a_figure_of_the_test_has_one_name(dashboard):
+    """Two columns of the same value would be one figure twice."""
+    folder, _ = dashboard
+    with (folder / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    figures = {name: value for name, value in last.items() if value and name.startswith("test/")}
+    assert len(figures) > 8
+    del figures["test/kl_k5"]  # the rate, with five neighbours
+    assert len(set(figures.values())) == len(figures)
+    assert not {"test/knn", "test/reconstruction", "test/linear"} & last.keys()
 
 
 def test_wandb_has_checkpoints_table_commit_and_data(dashboard):
@@ -138,10 +157,51 @@ def test_tensorboard_has_figures_histograms_and_pictures(acn):
     tags = events.Tags()
     assert {"val/total", "codes/linear_accuracy", "bank/neighbours_changed"} <= set(tags["scalars"])
     assert tags["histograms"] == ["codes/variance"]
+    check_hparams(events, only_run())
+    check_charts(events, set(tags["scalars"]))
     assert set(tags["images"]) == {
         f"images/{name}"
         for name in ("augmented", "reconstructions", "neighbours", "samples", "projection")
     }
+
+
+def check_hparams(events, folder):
+    """The table of runs has the config and figures that were logged."""
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    records = {}
+    for tag in ("_hparams_/experiment", "_hparams_/session_start_info",
+                "_hparams_/session_end_info"):  # fmt: skip
+        data = plugin_data_pb2.HParamsPluginData()
+        data.ParseFromString(events.SummaryMetadata(tag).plugin_data.content)
+        records[tag.partition("/")[2]] = data
+    told = {
+        key: getattr(value, value.WhichOneof("kind"))
+        for key, value in records["session_start_info"].session_start_info.hparams.items()
+    }
+    config = dict(flatten(read_yaml(folder / "config.yaml")))
+    assert told.keys() == config.keys()
+    for key in ("model.code_size", "optimizer.learning_rate", "data.source"):
+        assert told[key] == config[key]
+    asked = {one.name.tag for one in records["experiment"].experiment.metric_infos}
+    logged = set(events.Tags()["scalars"])
+    assert {"val/total", "test/ordered", "test/knn_accuracy"} <= asked & logged
+    assert asked - logged <= {"test/linear_accuracy"}  # evaluation.linear=none
+    assert records["session_end_info"].session_end_info.status == 1  # a success
+
+
+def check_charts(events, logged):
+    """Costs come first, and each chart has something to draw."""
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    tensor = events.Tensors("custom_scalars__config__")[0].tensor_proto
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(tensor.string_val[0])
+    assert [one.title for one in layout.category][:2] == ["Costs", "Accuracies"]
+    for category in layout.category:
+        for chart in category.chart:
+            found = [tag for tag in logged for one in chart.multiline.tag if re.match(one, tag)]
+            assert found, chart.title
 
 
 def test_what_is_not_wanted_is_left_out(acn):
