@@ -45,7 +45,7 @@ class MeasureTest(Callback):
         unconditional_codes: number of terms in the unconditional cost's sum for each image. More
             terms take longer and lower the bound.
         tour_seconds: seconds to search for a tour shorter than the greedy one, with a solver
-            (`pip install acn-lightning[tour]`); the cheaper of the two is used. 0 for the greedy
+            (`pip install fast-tsp`); the cheaper of the two is used. 0 for the greedy
             tour alone.
         linear: what to fit classifiers and clusters on: "all" for codes, pixels and principal
             components of the pixels; "codes" for codes alone, as the other two do not depend on

@@ -1,6 +1,9 @@
 """The encoder in ONNX Runtime."""
 
 import json
+import shlex
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch import nn
 
 from acn_lightning import ACN
 from acn_lightning.networks.distributions import unit_normal
+from acn_lightning.utils import optional
 
 
 def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
@@ -54,7 +58,11 @@ def test_codes_that_differ_are_not_written(checkpoint, monkeypatch):
 
 
 def test_what_is_missing_is_named(acn, checkpoint, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    listed = [f'{one}; extra == "{name}"' for name in extras for one in extras[name]]
+    monkeypatch.setattr(optional, "requires", lambda _: listed)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, err = acn("onnx", checkpoint)
     assert status == 2
-    assert err == "acn: acn onnx needs onnxruntime: pip install 'acn-lightning[onnx]'.\n"
+    assert err == (f"acn: acn onnx needs onnxruntime: pip install {shlex.join(extras['onnx'])}\n")

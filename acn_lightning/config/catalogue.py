@@ -18,6 +18,8 @@ SECTIONS = {
         'download': Option(bool, True, 'whether to download missing files of a published data set.'),
         'binarisation': Option(str, 'static', '"none"; "threshold" at half of white; "static", one fixed draw for each image; "dynamic", a fresh draw whenever an image is trained on. Held-out images use the static draw even with "dynamic", so that results are comparable.'),
         'validation': Option(float | int, 0.1, 'how many training images to hold out for validation: a fraction below 1 or a number of images. 0 for none.'),
+        'cache': Option(str, 'auto', 'where decoded images are kept: "memory"; "disk", decoded once into a file that all processes map; or "auto", on disk if they would take more than a quarter of the memory. Sources that read their arrays whole (mnist, npz, ...) use memory.'),
+        'cache_folder': Option(str | None, None, "the folder of these files; null for the user's cache folder."),
         'subset': Option(int | None, None, 'how many of the training images to use at all, including those held out. The seed decides which. null for all.'),
         'batch_size': Option(int, 64, 'examples per step and process.'),
         'augment': Option(str, 'none', 'how to transform, at random, the copy of each image that the encoder sees while training: "affine" (rotation, scale, shift, shear: for digits and the like), "colour" (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always describes the original image, and stored codes and results are of original images.'),
@@ -47,6 +49,13 @@ SECTIONS = {
         'unfreeze_epoch': Option(int | None, None, 'epoch from which the frozen parts train; null for never.'),
         'rate': Option(float, 1.0, 'factor of `optimizer.learning_rate` for weights that come from elsewhere.'),
     }),
+    'average': Described('Keeps an exponential moving average of the weights (Polyak and Juditsky 1992), which is often better than the weights of any step. Training itself does not change: with or without an average, the same steps are taken.', {
+        'decay': Option(float, 0.0, 'share of the average that each step keeps, such as 0.999, which then covers about the last 1,000 steps; 0 for no average.'),
+    }),
+    'early_stopping': Described("Lightning's `EarlyStopping`, for whole epochs: ends the run once the cost that `best.ckpt` is chosen by has not fallen for some epochs.", {
+        'patience': Option(int | None, None, 'epochs with a validation in a row after which the run ends, if none of them has a lower cost; null for never.'),
+        'min_delta': Option(float, 0.0, 'nats per image by which the cost has to be lower.'),
+    }),
     'checkpoints': Described('Keeps the newest state of a run as `last.ckpt`, and the ones before as `last-1.ckpt`, ...', {
         'keep': Option(int, 2, 'number of checkpoints to keep. If one is damaged, the one before it remains.'),
         'every_n_steps': Option(int, 0, 'number of steps between additional saves within an epoch; 0 for none.'),
@@ -54,7 +63,7 @@ SECTIONS = {
     'evaluation': Described("Gathers the test images' codes from all ranks and computes their costs (`bounds`). Measures codes, and the representations that they compete with, by `classifiers.measure`.", {
         'posterior_samples': Option(int, 1, 'number of z drawn for each test image; costs are means over them.'),
         'unconditional_codes': Option(int, 1024, "number of terms in the unconditional cost's sum for each image. More terms take longer and lower the bound."),
-        'tour_seconds': Option(float, 0.0, 'seconds to search for a tour shorter than the greedy one, with a solver (`pip install acn-lightning[tour]`); the cheaper of the two is used. 0 for the greedy tour alone.'),
+        'tour_seconds': Option(float, 0.0, 'seconds to search for a tour shorter than the greedy one, with a solver (`pip install fast-tsp`); the cheaper of the two is used. 0 for the greedy tour alone.'),
         'linear': Option(str, 'all', 'what to fit classifiers and clusters on: "all" for codes, pixels and principal components of the pixels; "codes" for codes alone, as the other two do not depend on the model; or "none". On a million images the fits take hours and all memory.'),
     }),
     'dashboard': Described('Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against the global step, as in Lightning.', {
@@ -81,6 +90,27 @@ SECTIONS = {
 
 KINDS: dict[str, dict[str, Described]] = {
     'data': {
+        'huggingface': Described("A data set in one of the formats of Hugging Face's `datasets`. No code of a data set is run.", {
+            'path': Option(str | None, None, 'a folder of Parquet files, of images, or that `save_to_disk` wrote; a .parquet or .arrow file; or the name of a data set on the hub, OWNER/NAME.'),
+            'subset_name': Option(str | None, None, "which of the data set's configurations; null for its only one."),
+            'split': Option(str, 'train', 'the training split.'),
+            'test_split': Option(str | None, None, 'the test split; null takes "test", else "validation", else a fixed tenth of `split`.'),
+            'image': Option(str | None, None, 'the column of the images; null takes the only one.'),
+            'label': Option(str | None, None, 'the column of the labels; null takes the only column of classes, else "label"; "none" takes none.'),
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
+            'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
+            'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
+            'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
+            'max_pixels': Option(int, 89478485, 'images of more pixels cannot be read; at most 178956970.'),
+        }),
+        'arrays': Described('Images that are given in Python, to `acn_lightning.fit`.', {
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
+            'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
+            'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
+            'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
+            'unreadable': Option(str, 'stop', '"stop" at a file that cannot be read, or "skip" it; for lists of paths.'),
+            'max_pixels': Option(int, 89478485, 'images of more pixels cannot be read; at most 178956970.'),
+        }),
         'celeba': Described('CelebA, aligned and cropped, see `read_celeba`.', {
             'root': Option(str | None, None, 'the folder of the published files.'),
             'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares.'),

@@ -29,8 +29,8 @@ def import_faiss() -> Any:
         import faiss.contrib.torch_utils
     except ImportError as error:
         raise UsageError(
-            "FAISS is not installed: pip install 'acn-lightning[cpu]', or 'acn-lightning[gpu]' on "
-            "a machine with an NVIDIA GPU (one of the two: they share a module name)."
+            "FAISS is not installed: pip install faiss-cpu, or faiss-gpu on a machine with an "
+            "NVIDIA GPU and CUDA 12 (one of the two: they share a module name)."
         ) from error
     return faiss
 

@@ -109,7 +109,7 @@ class NeighbourIndex:
         if device == "gpu" and not faiss.get_num_gpus():
             raise UsageError(
                 "neighbours.device=gpu: this FAISS sees no GPU. On a machine with one, install "
-                "'acn-lightning[gpu]' instead of '[cpu]', or use neighbours.device=auto."
+                "faiss-gpu instead of faiss-cpu; or use neighbours.device=auto."
             )
         self.code_size, self.seed, self.k, self.factory = code_size, seed, k, factory
         self.recall, self.effort, self.float16 = recall, effort, float16
