@@ -22,8 +22,8 @@ from acn_lightning.data.pixels import (
     Picture,
     glance,
     glance_at,
-    to_picture,
     read_picture,
+    to_picture,
 )
 from acn_lightning.data.storage import Storage
 from acn_lightning.utils.errors import UnreadableError, UsageError, foreign, keyed
