@@ -39,7 +39,7 @@ def section_of(command: Callable[..., Any]) -> str | None:
     return getattr(module_of(command), "SECTION", None)
 
 
-def own_options(command: Callable[..., Any]) -> dict[str, Option]:
+def bare_options(command: Callable[..., Any]) -> dict[str, Option]:
     """The options that a command takes by a name without dots: its keyword-only parameters, and
     the keys of its section."""
     own = options(command)
@@ -70,7 +70,7 @@ def describe(command: Callable[..., Any]) -> str:
     lines = ["arguments:"] if positional(command) else []
     for one in positional(command):
         lines += entry(one.name.upper(), said.get(one.name, ""))
-    if own := own_options(command):
+    if own := bare_options(command):
         lines += ["", "options:"]
         for name, option in own.items():
             lines += lines_about(name, option.default, takes(*option[::2]), option.text)
@@ -115,7 +115,7 @@ def nearest_command(word: str, commands: Iterable[str]) -> str:
 def nearest_option(command: Callable[..., Any], words: Iterable[str]) -> str | None:
     """An error about the first word whose key is none of the config's sections or keys, but near to
     an option of the command; None if there is no such word."""
-    own = own_options(command)
+    own = bare_options(command)
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or "." in key or key in own or key in config_names():
