@@ -17,6 +17,7 @@ from acn_lightning.commands._completion import candidates
 from acn_lightning.commands._help import bare_options, positional
 from acn_lightning.config import catalogue, live
 from acn_lightning.config.compose import compose, experiments, flatten, layers
+from acn_lightning.config.explain import about
 from acn_lightning.config.keys import KINDS, PACKAGES
 from acn_lightning.config.schema import trainer_options
 from acn_lightning.data.augment import RECIPES
@@ -169,12 +170,9 @@ def test_options_lists_sections(acn):
         assert f"\n  {name} " in out
 
 
-@pytest.mark.parametrize("name", sorted(experiments()))
-def test_every_key_of_an_experiment_is_explained(acn, name):
-    for key, _ in flatten(compose(name)):
-        status, out, _ = acn("options", key)
-        assert status == 0
-        assert f"  {key}=" in out, key
+def test_every_key_of_an_experiment_is_explained():
+    for key in {key for name in experiments() for key, _ in flatten(compose(name))}:
+        assert f"  {key}=" in about(key), key
 
 
 def test_options_of_a_section_are_its_kinds_and_keys_with_defaults(acn):
@@ -228,7 +226,7 @@ def test_wrong_words_for_options(acn, words, message):
 # ---------------------------------------------------------------- comments
 
 
-@pytest.mark.parametrize("name", [*sorted(experiments()), "mnist+small+vae"])
+@pytest.mark.parametrize("name", ["digits", "folder", "mnist+small+vae"])
 def test_a_config_explained_is_the_same_config(acn, name):
     words = ["data.root=caf\udce9 #1", "seed=7"] if name != "digits" else ["wandb.tags=[a b, '#c']"]
     status, out, _ = acn("show", name, "explain=true", *words)
