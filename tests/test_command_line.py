@@ -6,7 +6,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from acn_lightning.config import catalogue, live
 from acn_lightning.config.compose import compose, experiments, flatten, layers
 from acn_lightning.config.explain import about
 from acn_lightning.config.keys import KINDS, PACKAGES
-from acn_lightning.config.schema import trainer_options
+from acn_lightning.config.schema import is_current, trainer_options
 from acn_lightning.data.augment import RECIPES
 from acn_lightning.data.binarise import BINARISATIONS
 from acn_lightning.utils.docstrings import choices, takes, value_text
@@ -28,7 +27,7 @@ from acn_lightning.utils.registry import options
 
 ROOT = Path(__file__).parents[1]
 
-AS_LISTED = all(version(one).startswith(catalogue.VERSIONS[one]) for one in PACKAGES)
+AS_LISTED = all(map(is_current, PACKAGES))
 """Whether Lightning and PyTorch are those whose arguments the catalogue has."""
 
 # ---------------------------------------------------------------- the catalogue
@@ -263,6 +262,9 @@ def test_callbacks_of_ones_own_have_no_comments_and_stay(acn):
         (["show", "explian=true"], "acn show has no such option. Did you mean 'explain'?"),
         (["explore", "x.ckpt", "seed=1"], "x.ckpt"),
         (["explore", "x.ckpt", "zzzz=1"], "x.ckpt"),
+        (["explore", "x.ckpt", "--k", "8"], "'--k': write k=VALUE, without dashes."),
+        (["explore", "x.ckpt", "--k=8"], "'--k=8': write k=8, without dashes."),
+        (["fit", "digits", "-e", "3"], "'-e': write e=VALUE, without dashes."),
         (["completion", "bsh"], "Did you mean 'bash'?"),
         (["completion", "bash", "seed=1"], "acn completion has no options."),
     ],

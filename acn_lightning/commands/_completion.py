@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from acn_lightning.commands import all_commands
-from acn_lightning.commands._help import CONF, bare_options, positional
+from acn_lightning.commands._help import CONF, bare_options, positional, takes_config
 from acn_lightning.utils.docstrings import arguments, choices
 
 FILES = ("root", "path", "weights", "checkpoint", "resume", "out", "default_root_dir")
@@ -103,8 +103,8 @@ def files(prefix: str, kinds: Iterable[str] = ()) -> list[str]:
 
 def keys_after(command: Callable[..., Any], prefix: str) -> list[str]:
     """A command's own options, and the config's keys, each with its `=`."""
-    if positional(command)[-1:] and positional(command)[-1].name in ("key", "shell"):
-        return []
+    if not takes_config(command) or any(one.name == "key" for one in positional(command)):
+        return []  # `acn options` has keys among its arguments
     from acn_lightning.config.explain import keys
 
     return [*(f"{name}=" for name in bare_options(command)), *next_keys(keys(), prefix)]
