@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 from acn_lightning.commands import all_commands, module_of
 from acn_lightning.commands._help import (
     describe,
+    mistyped,
     names_of_configs,
     nearest_command,
-    nearest_option,
     positional,
     usage,
 )
@@ -138,9 +138,9 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
     Raises:
         UsageError: an argument is missing, or an option has a value of the wrong type.
     """
+    if error := mistyped(command, [word for word in words if not os.path.exists(word)]):
+        raise UsageError(error)
     given, overrides = split(command, words)
-    if mistyped := nearest_option(command, overrides):
-        raise UsageError(mistyped)
     if not getattr(module_of(command), "LIGHT", False):
         from acn_lightning.commands._report import quiet_libraries  # imports torch
 

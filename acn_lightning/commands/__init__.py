@@ -7,7 +7,8 @@ from the signature and docstring. The return value is printed. Files whose name 
 underscore are shared helpers.
 
 Two constants of the file tell more about the command. `SECTION` names a section of the config whose
-keys may leave out its name, such as `kind=daydream`. `LIGHT = True` says that it needs no torch.
+keys the command takes without it, such as `kind=daydream`: help lists them. `LIGHT = True` says
+that the command needs no torch.
 
 Heavy packages are imported inside the function, as `acn --help` imports all of these files.
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from acn_lightning.commands import all_commands
-from acn_lightning.commands._help import CONF, own_options, positional
+from acn_lightning.commands._help import CONF, bare_options, positional, takes_config
 from acn_lightning.utils.docstrings import arguments, choices
 
 FILES = ("root", "path", "weights", "checkpoint", "resume", "out", "default_root_dir")
@@ -52,7 +52,10 @@ def candidates(command: Callable[..., Any], before: list[str], prefix: str) -> l
     found = keys_after(command, prefix)
     if place < len(parameters):
         found = [*arguments_like(command, parameters[place], prefix), *found]
-    return [one for one in found if one.startswith(prefix)]
+    found = [one for one in found if one.startswith(prefix)]
+    # A shell puts a space behind a word that is the only one: go on into a section.
+    section = found[0] if len(found) == 1 and found[0].endswith(".") else prefix
+    return found if section == prefix else candidates(command, before, section)
 
 
 # ---------------------------------------------------------------- arguments
@@ -100,19 +103,20 @@ def files(prefix: str, kinds: Iterable[str] = ()) -> list[str]:
 
 def keys_after(command: Callable[..., Any], prefix: str) -> list[str]:
     """A command's own options, and the config's keys, each with its `=`."""
-    if arguments(inspect.getdoc(command) or "").get("overrides") == "none.":
-        return []
+    if not takes_config(command) or any(one.name == "key" for one in positional(command)):
+        return []  # `acn options` has keys among its arguments
     from acn_lightning.config.explain import keys
 
-    return [*(f"{name}=" for name in own_options(command)), *next_keys(list(keys()), prefix)]
+    return [*(f"{name}=" for name in bare_options(command)), *next_keys(keys(), prefix)]
 
 
-def next_keys(known: list[str], prefix: str) -> list[str]:
-    """Keys and sections that continue a prefix, up to the next dot. Of a section that is the only
-    one, the keys: a shell puts a space behind a word that is the only one.
+def next_keys(known: Iterable[str], prefix: str) -> list[str]:
+    """Keys and sections that continue a prefix, up to the next dot.
 
     Example:
         >>> next_keys(["seed", "data.root", "model.code_size", "model.prior.width"], "mo")
+        ['model.']
+        >>> next_keys(["seed", "data.root", "model.code_size", "model.prior.width"], "model.")
         ['model.code_size=', 'model.prior.']
     """
     found: dict[str, None] = {}
@@ -120,8 +124,6 @@ def next_keys(known: list[str], prefix: str) -> list[str]:
         if key.startswith(prefix):
             name, dot, _ = key[len(prefix) :].partition(".")
             found[f"{prefix}{name}{dot or '='}"] = None
-    if len(found) == 1 and (only := next(iter(found))).endswith("."):
-        return next_keys(known, only)
     return list(found)
 
 
@@ -131,7 +133,7 @@ def values(command: Callable[..., Any], key: str, value: str) -> list[str]:
     from acn_lightning.config.explain import keys
 
     section, _, last = key.rpartition(".")
-    option = own_options(command).get(key) or keys().get(key)
+    option = bare_options(command).get(key) or keys().get(key)
     if not option:
         return []
     if last in FILES:

@@ -39,7 +39,7 @@ def section_of(command: Callable[..., Any]) -> str | None:
     return getattr(module_of(command), "SECTION", None)
 
 
-def own_options(command: Callable[..., Any]) -> dict[str, Option]:
+def bare_options(command: Callable[..., Any]) -> dict[str, Option]:
     """The options that a command takes by a name without dots: its keyword-only parameters, and
     the keys of its section."""
     own = options(command)
@@ -50,6 +50,11 @@ def own_options(command: Callable[..., Any]) -> dict[str, Option]:
     return own
 
 
+def takes_config(command: Callable[..., Any]) -> bool:
+    """Whether a command takes keys of the config."""
+    return arguments(inspect.getdoc(command) or "").get("overrides") != "none."
+
+
 def usage(command: Callable[..., Any]) -> str:
     """The usage, such as `CHECKPOINT IMAGE ... [key=value ...]`."""
     words = []
@@ -57,7 +62,8 @@ def usage(command: Callable[..., Any]) -> str:
         word = parameter.name.upper()
         word += " ..." if parameter.annotation == list[str] else ""
         words.append(f"[{word}]" if parameter.annotation == (str | None) else word)
-    return " ".join([*words, "[key=value ...]"])
+    takes_keys = takes_config(command) or bare_options(command)
+    return " ".join([*words, "[key=value ...]"] if takes_keys else words)
 
 
 # ---------------------------------------------------------------- help
@@ -70,15 +76,16 @@ def describe(command: Callable[..., Any]) -> str:
     lines = ["arguments:"] if positional(command) else []
     for one in positional(command):
         lines += entry(one.name.upper(), said.get(one.name, ""))
-    if own := own_options(command):
+    if own := bare_options(command):
         lines += ["", "options:"]
         for name, option in own.items():
             lines += lines_about(name, option.default, takes(*option[::2]), option.text)
-    lines += ["", "config:", *entry("key=value", said.get("overrides", ""))]
-    lines += [
-        "      acn options lists all keys; acn options SECTION explains those of a section.",
-        "      acn show NAME prints an experiment's values, with explain=true in comments.",
-    ]
+    if takes_config(command):
+        lines += ["", "config:", *entry("key=value", said.get("overrides", ""))]
+        lines += [
+            "      acn options lists all keys; acn options SECTION explains those of a section.",
+            "      acn show NAME prints an experiment's values, with explain=true in comments.",
+        ]
     return "\n".join(lines).strip("\n")
 
 
@@ -112,12 +119,14 @@ def nearest_command(word: str, commands: Iterable[str]) -> str:
     return f" Did you mean '{known[meant]}'?" if guess else ""
 
 
-def nearest_option(command: Callable[..., Any], words: Iterable[str]) -> str | None:
-    """An error about the first word whose key is none of the config's sections or keys, but near to
-    an option of the command; None if there is no such word."""
-    own = own_options(command)
+def mistyped(command: Callable[..., Any], words: Iterable[str]) -> str | None:
+    """An error about the first word that has dashes, or whose key is none of the config's sections
+    or keys, but near to an option of the command; None if there is no such word."""
+    own = bare_options(command)
     for word in words:
         key, equals, _ = word.partition("=")
+        if (bare := word.lstrip("-")) and bare != word:
+            return f"'{word}': write {bare if equals else f'{bare}=VALUE'}, without dashes."
         if not equals or "." in key or key in own or key in config_names():
             continue
         if guess := nearest(key, own):

@@ -14,7 +14,6 @@ def options(key: str | None, overrides: list[str]) -> str:
     """
     from acn_lightning.config.explain import about, overview
 
-    sections = [word.partition("=")[0].rpartition(".")[0] for word in overrides]
-    if key is None and not sections:
+    if key is None and not overrides:
         return overview()
-    return about(key or sections[0], overrides)
+    return about(key or overrides[0].partition("=")[0], overrides)

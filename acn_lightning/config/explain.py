@@ -2,13 +2,13 @@
 
 import ast
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from acn_lightning.config import catalogue
 from acn_lightning.config.compose import Plain, parse_overrides, to_yaml
@@ -21,7 +21,7 @@ from acn_lightning.config.keys import (
     Described,
     kind_key,
 )
-from acn_lightning.config.schema import kind_options, trainer_schema
+from acn_lightning.config.schema import kind_of, kind_options, trainer_schema
 from acn_lightning.utils.docstrings import arguments, lines_about, takes
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import Option
@@ -58,7 +58,7 @@ def sections() -> dict[str, Described]:
 
 
 def chosen_by(name: str) -> Described:
-    """A section whose only fixed key chooses a class, about which the section's text says enough."""
+    """A section whose only fixed key chooses a class; the section's text says for what."""
     text = KINDS[name].text
     return Described(text[:1].upper() + text[1:], {"kind": KINDS[name]._replace(text="")})
 
@@ -122,7 +122,7 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def about(name: str, words: list[str]) -> str:
+def about(name: str, words: Sequence[str] = ()) -> str:
     """What there is to say about a section or a key.
 
     Args:
@@ -133,33 +133,40 @@ def about(name: str, words: list[str]) -> str:
     Raises:
         UsageError: there is no such section, key or kind.
     """
-    if name in sections():
-        return "\n".join(about_section(name, words))
+    chosen = parse_overrides(words)
     section, _, key = name.rpartition(".")
     if section in KINDS and name == kind_key(section):
-        return about(section, words)
+        name = section
+    if name in sections():
+        return "\n".join(about_section(name, kinds_of(name, chosen)))
     if section in sections() and key in sections()[section].options:
         return "\n".join(about_key(name, sections()[section].options[key]))
-    having = [kind for kind, own in kinds_of(section, words).items() if key in own.options]
-    if not having:
-        known = [*keys(), *filter(None, sections())]
-        last = {one.rpartition(".")[2]: one for one in reversed(known)}
-        guess = nearest(name, known) or (f" Did you mean '{last[name]}'?" if name in last else "")
-        raise UsageError(f"{name}: there is no such section or key.{guess or ' acn options.'}")
     lines = []
-    for kind in having:
-        option = kinds_of(section, words)[kind].options[key]
-        lines += ["", f"{kind_key(section)}={kind}", *about_key(name, option)]
+    for kind, own in kinds_of(section, chosen).items():
+        if key in own.options:
+            lines += ["", f"{kind_key(section)}={kind}", *about_key(name, own.options[key])]
+    if not lines:
+        raise UsageError(f"{name}: there is no such section or key.{like(name)}")
     return "\n".join(lines[1:])
 
 
-def about_section(name: str, words: list[str]) -> Iterator[str]:
+def like(name: str) -> str:
+    """A question about a name that no section or key has, or where to look."""
+    known = [*keys(), *filter(None, sections())]
+    last = {one.rpartition(".")[2]: one for one in reversed(known)}
+    guess = last.get(name.rpartition(".")[2])
+    return nearest(name, known) or (
+        f" Did you mean '{guess}'?" if guess else " acn options lists all sections."
+    )
+
+
+def about_section(name: str, kinds: Mapping[str, Described]) -> Iterator[str]:
     """Yields what there is to say about a section: its keys, then those of each kind."""
     one = sections()[name]
     yield from textwrap.wrap(one.text, 98)
     for key, option in one.options.items():
         yield from about_key(f"{name}.{key}".lstrip("."), option)
-    for kind, own in kinds_of(name, words).items():
+    for kind, own in kinds.items():
         yield from ["", f"{kind_key(name)}={kind}"]
         yield from textwrap.wrap(own.text, 96, initial_indent="  ", subsequent_indent="  ")
         for key, option in own.options.items():
@@ -182,19 +189,22 @@ def taken(name: str, option: Option) -> str:
     return takes(option.annotation, option.text)
 
 
-def kinds_of(section: str, words: list[str]) -> dict[str, Described]:
-    """The kinds of a section that the words choose; by default all of the package's.
+def kinds_of(section: str, chosen: DictConfig) -> dict[str, Described]:
+    """The kinds of a section that a config chooses; by default all of the package's.
 
     Raises:
         UsageError: there is no such kind.
     """
     if section not in KINDS:
         return {}
-    kind = OmegaConf.select(parse_overrides(words), kind_key(section))
     own = catalogue.KINDS[section]
-    if kind is not None:
-        return {kind: own.get(kind) or Described("", kind_options(section, str(kind)))}
-    return {name: one._replace(options=kind_options(section, name)) for name, one in own.items()}
+    kinds = list(own)
+    if OmegaConf.select(chosen, kind_key(section)) is not None:
+        kinds = [kind_of(chosen, section)]
+    return {
+        kind: Described(own[kind].text if kind in own else "", kind_options(section, kind))
+        for kind in kinds
+    }
 
 
 # ---------------------------------------------------------------- in a file

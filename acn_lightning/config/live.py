@@ -104,17 +104,7 @@ def refuse_stale() -> None:
     """
     from acn_lightning.config import catalogue  # late: what makes it must run without it
 
-    listed, found = (
-        dict(
-            [(name, one.options) for name, one in fixed.items()]
-            + [
-                (f"{kind_key(section)}={kind}", one.options)
-                for section in FAMILIES
-                for kind, one in chosen[section].items()
-            ]
-        )
-        for fixed, chosen in ((catalogue.SECTIONS, catalogue.KINDS), (sections(), kinds()))
-    )
+    listed, found = by_name(catalogue.SECTIONS, catalogue.KINDS), by_name(sections(), kinds())
     for name in listed.keys() | found.keys():
         one, other = listed.get(name, {}), found.get(name, {})
         for key in one.keys() | other.keys():
@@ -123,6 +113,17 @@ def refuse_stale() -> None:
                     f"{name}: the option {key} has changed in the code. Run "
                     "python docs/make_reference.py, which lists the options anew."
                 )
+
+
+def by_name(
+    fixed: dict[str, Described], chosen: dict[str, dict[str, Described]]
+) -> dict[str, dict[str, Option]]:
+    """This package's options by section, such as "data", and kind, such as "data.source=npz"."""
+    return {name: one.options for name, one in fixed.items()} | {
+        f"{kind_key(section)}={kind}": one.options
+        for section in FAMILIES
+        for kind, one in chosen[section].items()
+    }
 
 
 # ---------------------------------------------------------------- what the catalogue lacks
