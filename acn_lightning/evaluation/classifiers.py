@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from acn_lightning.data.subsets import stratified
+from acn_lightning.evaluation.linear import LinearClassifiers
 from acn_lightning.retrieval.exact import exact_neighbours
 
 KNN = 5
@@ -52,9 +53,8 @@ def measure(
     """
     near = neighbour_labels(train, test) if near is None else near
     return {
-        "linear": linear_accuracy(train, test),
+        **linear_accuracies(train, test, classes),
         **similarity(near, test.labels, classes),
-        **{f"labels_{count}": few_labels(train, test, count, classes) for count in LABELS},
         **clustering(test, classes),
     }
 
@@ -90,26 +90,33 @@ def linear_accuracy(
         test: features and labels to test on.
         chosen: training images whose labels are known; the others only serve to standardise.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+    known = chosen if isinstance(chosen, slice) else chosen.numpy()
+    classifiers = LinearClassifiers(train.features, test.features)
+    return classifiers.accuracy(train.labels, test.labels, known)
 
-    labels = train.labels[chosen]
-    if len(np.unique(labels)) < 2:  # scikit-learn rejects a single class
-        return float((test.labels == labels[0]).mean())
-    scaler = StandardScaler().fit(train.features.astype(np.float32))  # pixels come as bytes
-    model = LogisticRegression(max_iter=1000)
-    model.fit(scaler.transform(train.features[chosen].astype(np.float32)), labels)
-    return float(model.score(scaler.transform(test.features.astype(np.float32)), test.labels))
+
+def linear_accuracies(train: Labelled, test: Labelled, classes: int) -> dict[str, Any]:
+    """`linear`, the `linear_accuracy` with all labels; and `labels_10`, `labels_100` and
+    `labels_1000` with that many: see `few_labels`."""
+    classifiers = LinearClassifiers(train.features, test.features)
+    few = {f"labels_{count}": few_labels(classifiers, train.labels, test.labels, count, classes)
+           for count in LABELS}  # fmt: skip
+    return {"linear": classifiers.accuracy(train.labels, test.labels), **few}
 
 
 def few_labels(
-    train: Labelled, test: Labelled, count: int, classes: int
+    classifiers: LinearClassifiers,
+    labels: np.ndarray,
+    test_labels: np.ndarray,
+    count: int,
+    classes: int,
 ) -> dict[str, float] | None:
     """`linear_accuracy` if only `count` training images have labels, each class getting its share.
 
     Args:
-        train: features and labels to choose from.
-        test: features and labels to test on.
+        classifiers: features to learn from and to test on.
+        labels: labels to choose from.
+        test_labels: labels to test on.
         count: total number of labels.
         classes: number of classes.
 
@@ -117,10 +124,10 @@ def few_labels(
         {"mean", "spread"} over five draws, the spread being the largest minus the smallest; None if
         `count` is below the number of classes, or above that of training images.
     """
-    if not classes <= count <= len(train.labels):
+    if not classes <= count <= len(labels):
         return None
-    labels = torch.from_numpy(train.labels)
-    found = [linear_accuracy(train, test, stratified(labels, count, seed)) for seed in range(DRAWS)]
+    draws = [stratified(torch.from_numpy(labels), count, seed).numpy() for seed in range(DRAWS)]
+    found = [classifiers.accuracy(labels, test_labels, chosen) for chosen in draws]
     return {"mean": statistics.mean(found), "spread": max(found) - min(found)}
 
 
