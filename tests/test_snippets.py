@@ -9,7 +9,7 @@ names that the pages use. There, in order,
 - `make`, `python -m` and files of this repository have to exist.
 
 A block that needs more than this says so in a line before it, `<!-- needs: network -->`, and is
-only composed.
+only composed. Blocks in `py` and `sh` show other projects' code.
 """
 
 import importlib.util
@@ -26,7 +26,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 
+import acn_lightning
 from acn_lightning.cli import main
 from acn_lightning.commands import all_commands
 from acn_lightning.config.compose import compose, experiments
@@ -42,7 +44,7 @@ PAGES = [
 ]
 NEEDS = {"network", "GPU", "cluster", "time"}
 PROGRAMS = re.compile(
-    r"\.|acn|embedding-atlas|eval|git|hf|kubectl|make|pip|python|sbatch|tensorboard|torchrun|wandb"
+    r"\.|acn|embedding-atlas|eval|for|git|hf|kubectl|make|pip|python|sbatch|tensorboard|torchrun|wandb"
     r"|cluster/.*"
 )
 HERE = {"digits", "folder"}
@@ -65,13 +67,20 @@ class Block(NamedTuple):
     def lines(self):
         """The commands in it, without their comments, if it holds commands."""
         first = re.sub(r"^#.*\n|^\w+=\S+ ", "", self.text, flags=re.M).split()[:1]
-        if self.language in ("python", "yaml") or not (first and PROGRAMS.fullmatch(first[0])):
+        if self.language or not (first and PROGRAMS.fullmatch(first[0])):
             return []
-        lines = self.text.replace("\\\n", " ").splitlines()
+        lines = re.sub(r"^for (\w+) in (.*); do (.*); done$", each, self.text, flags=re.M)
+        lines = lines.replace("\\\n", " ").splitlines()
         split = [shlex.split(line, comments=True) for line in lines]
         return [
             [*dropwhile(lambda word: re.match(r"[A-Z]+=", word), line)] for line in split if line
         ]
+
+
+def each(loop):
+    """The commands of a loop of the shell."""
+    name, values, command = loop.groups()
+    return "\n".join(command.replace(f"${name}", value) for value in values.split())
 
 
 def read(page):
@@ -138,6 +147,11 @@ def reader(desk, tmp_path, monkeypatch):
     monkeypatch.setattr(webbrowser, "open", lambda _: True)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
+
+    def quick_fit(*given, overrides=(), fit=acn_lightning.fit, **sections):
+        return fit(*given, overrides=[*overrides, *QUICK, "trainer.max_epochs=1"], **sections)
+
+    monkeypatch.setattr(acn_lightning, "fit", quick_fit)
     return tmp_path
 
 
@@ -227,7 +241,8 @@ def test_what_a_page_tells_to_type_works(page, reader, acn):
     for name in modules:  # a page's own parts are imported by name
         Path(f"{name}.py").write_text("\n".join(one.text for one in python), "utf-8")
         sys.modules.pop(name, None)
-    names: dict[str, object] = {}
+    digits = load_digits()
+    names: dict[str, object] = {"images": digits.images[:90] / 16, "labels": digits.target[:90]}
     for one in found:
         assert not one.needs or set(one.needs.split(", ")) <= NEEDS, one.needs
         if one.language == "python":
