@@ -208,13 +208,12 @@ def run(words, acn):
         words = [*words, *quick, "trainer.max_epochs=1"]
     elif words[0] == "images":
         shutil.rmtree("photos")
-    elif words[0] in ("explore", "export"):
-        words = [*words, "projection=pca"]
     elif words[0] in ALIKE:  # the same of two pages runs once
         done = (*words[:1], *(word for word in words if "=" in word and "out=" not in word))
         if done in DONE:
             return
         DONE.add(done)
+        words += ["projection=pca"] if words[0] in ("explore", "export") else []
     status, out, err = acn(*words)
     assert status == 0, f"acn {shlex.join(words)}: {err}"
     if file:
