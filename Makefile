@@ -47,6 +47,7 @@ docs: $(ready)  ## build the site, into site/
 	$(bin)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[docs]'
 	$(bin)/python docs/make_reference.py
+	$(bin)/python docs/make_notebook.py
 	$(bin)/zensical build --strict --config-file mkdocs.yml
 
 format: $(ready)  ## put the code into its form

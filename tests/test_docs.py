@@ -53,6 +53,14 @@ def test_the_reference_of_the_configuration_is_fresh():
     assert made == (DOCS / "configuration.md").read_text("utf-8"), "run make docs"
 
 
+def test_the_pages_of_the_notebooks_are_fresh():
+    module = runpy.run_path(str(DOCS / "make_notebook.py"))
+    for notebook in DOCS.glob("*.ipynb"):
+        for path, content in module["pages"](notebook).items():
+            held = content.encode() if isinstance(content, str) else content
+            assert path.read_bytes() == held, f"{path.name}: run make docs"
+
+
 def test_every_key_is_in_the_reference():
     text = (DOCS / "configuration.md").read_text("utf-8")
     for experiment in ("digits", "mnist", "folder"):
