@@ -219,7 +219,9 @@ class ACN(LightningModule):
                 raise UsageError("schedule.kind: this one needs an end. Set trainer.max_epochs.")
         return self.optimizer.make(self.parameters())
 
-    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_start(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         check_batch(batch)
 
     def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
