@@ -78,7 +78,9 @@ def open_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Itera
 
 
 @contextmanager
-def opened(file: io.BufferedIOBase, name: str, max_pixels: int) -> Iterator["ImageFile"]:
+def opened(
+    file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int
+) -> Iterator["ImageFile"]:
     """The image in a file that is open."""
     from PIL import Image, UnidentifiedImageError
 
