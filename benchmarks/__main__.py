@@ -29,6 +29,8 @@ def later(function: str, *arguments: Any) -> Callable[[], Figure]:
 BENCHMARKS = {
     "help": later("command.help"),
     "loader": later("data.loader"),
+    "cache-1e4": later("cache.cache", 10**4),
+    "cache-1e6": later("cache.cache", 10**6),
     "step": later("training.step"),
     "decoder": later("training.decoder"),
     "sampler": later("sampling.sampler"),
@@ -45,8 +47,8 @@ BENCHMARKS = {
     "scale-1e7": later("scale.scale", 10**7),
 }
 
-ONLY_WHEN_NAMED = {"scale-3e6", "scale-1e7"}
-"""These take ten minutes and half an hour."""
+ONLY_WHEN_NAMED = {"cache-1e6", "scale-3e6", "scale-1e7"}
+"""These take 4 GB of disk, ten minutes and half an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from acn_lightning.utils.errors import UnreadableError, foreign
 from acn_lightning.utils.text import printable
@@ -78,7 +78,9 @@ def open_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Itera
 
 
 @contextmanager
-def opened(file: BinaryIO, name: str, max_pixels: int) -> Iterator["ImageFile"]:
+def opened(
+    file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int
+) -> Iterator["ImageFile"]:
     """The image in a file that is open."""
     from PIL import Image, UnidentifiedImageError
 

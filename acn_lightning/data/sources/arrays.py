@@ -156,7 +156,7 @@ class ArraysSource(Source, kind="arrays"):
             split = split._replace(
                 images=self.storage.take(split.images, torch.arange(len(split.images)))
             )
-        return split_off_test(split, classes, 0.1, "the data", self.storage)
+        return split_off_test(split, classes, 0.1, "the data set", self.storage, "images")
 
 
 def told(splits: Sequence[Split], classes: tuple[str, ...]) -> str:

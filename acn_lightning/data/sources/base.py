@@ -119,13 +119,14 @@ def split_off_test(
     fraction: float,
     name: str,
     storage: Storage | None = None,
+    key: str = "data.root",
 ) -> Splits:
     """Makes a fixed `fraction` the test split, for sources published without one. With a storage,
     the images are its own, and are moved in place."""
     count = round(len(part.images) * fraction)
     if count < 1:
         raise UsageError(
-            f"data.root: {name} has {len(part.images)} images, too few to hold any out for testing."
+            f"{key}: {name} has {len(part.images)} images, too few to hold any out for testing."
         )
     rows = held_out_rows(len(part.images), count)
     if storage is None:

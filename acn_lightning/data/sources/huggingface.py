@@ -134,7 +134,7 @@ class HuggingFaceSource(Source, kind="huggingface"):
         among = f" in {len(classes):,} classes" if classes else ""
         self.report = f"{as_text(self.path)}: {count:,} images{among}."
         if len(splits) == 1:
-            return split_off_test(splits[0], classes, 0.1, self.path, self.storage)
+            return split_off_test(splits[0], classes, 0.1, self.path, self.storage, "data.path")
         return Splits(splits[0], splits[1], classes)
 
 

@@ -1,0 +1,349 @@
+"""Images and labels that are given in Python."""
+
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import acn_lightning
+from acn_lightning.callbacks import RefreshNeighbours
+from acn_lightning.config.compose import compose
+from acn_lightning.data import ImageData
+from acn_lightning.data.labels import number_labels, plain_labels
+from acn_lightning.data.sources.arrays import ArraysSource, as_given
+from acn_lightning.experiment.build import build_for
+from acn_lightning.utils.errors import UsageError
+from tests.conftest import QUICK
+
+GREY = (np.arange(40 * 6 * 5) % 251).astype(np.uint8).reshape(40, 6, 5)
+COLOUR = (np.arange(40 * 6 * 5 * 3) % 251).astype(np.uint8).reshape(40, 6, 5, 3)
+LABELS = np.arange(40) % 4
+
+
+def read(images, labels=None, test=None, classes=None, **options):
+    return ArraysSource(*as_given(images, labels, test), classes, **options).read()
+
+
+def everything(splits):
+    """All images, in the order in which they were given: the split is that of `held_out_rows`."""
+    from acn_lightning.data.subsets import held_out_rows
+
+    count = len(splits.train.images) + len(splits.test.images)
+    rows = torch.cat(held_out_rows(count, len(splits.test.images)))
+    whole = torch.empty(count, *splits.train.images.shape[1:], dtype=torch.uint8)
+    labels = torch.empty(count, dtype=torch.long)
+    whole[rows] = torch.cat([splits.train.images, splits.test.images])
+    labels[rows] = torch.cat([splits.train.labels, splits.test.labels])
+    return whole.numpy(), labels.numpy()
+
+
+class Items(Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, row):
+        return self.items[row]
+
+
+def first(images):
+    """Channels first."""
+    return torch.from_numpy(images.reshape(*images.shape[:3], -1)).movedim(3, 1)
+
+
+def files_of(images, folder):
+    folder.mkdir()
+    paths = [folder / f"{row:03}.png" for row in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    return paths
+
+
+KINDS = {
+    "array": lambda images, _: images,
+    "channel last": lambda images, _: images.reshape(*images.shape[:3], -1),
+    "tensor": lambda images, _: first(images),
+    "floats": lambda images, _: images / 255,
+    "float tensor": lambda images, _: torch.from_numpy(images / 255),
+    "big endian": lambda images, _: (images / 255).astype(">f4"),
+    "reversed": lambda images, _: images[::-1][::-1],
+    "list of arrays": lambda images, _: list(images),
+    "list of pictures": lambda images, _: list(map(Image.fromarray, images)),
+    "list of paths": lambda images, folder: files_of(images, folder),
+    "list of names": lambda images, folder: list(map(str, files_of(images, folder))),
+    "dataset": lambda images, _: Items(list(map(Image.fromarray, images))),
+    "tensor dataset": lambda images, _: TensorDataset(first(images) / 255),
+    "dictionaries": lambda images, _: Items([{"image": one} for one in images]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("images", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_images_however_they_are_given(kind, images, tmp_path):
+    found, labels = everything(read(KINDS[kind](images, tmp_path / "files"), LABELS))
+    expected = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    assert (found == expected).all()
+    assert (labels == LABELS).all()
+
+
+def test_arrays_of_the_users_are_not_changed():
+    before, labels = GREY.copy(), LABELS.copy()
+    read(GREY, LABELS, image_size=None)
+    assert (before == GREY).all()
+    assert (labels == LABELS).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "classes"),
+    [
+        (None, [-1, -1, -1, -1], ()),
+        ([0, 1, 2, 0], [0, 1, 2, 0], ("0", "1", "2")),
+        (np.array([7, 3, 3, 7], np.uint8), [1, 0, 0, 1], ("3", "7")),
+        (torch.tensor([1, -1, 0, 1]), [1, -1, 0, 1], ("0", "1")),
+        (["dog", "cat", None, "dog"], [1, 0, -1, 1], ("cat", "dog")),
+        (np.array(["b", "a", "b", "a"]), [1, 0, 1, 0], ("a", "b")),
+        (np.array([True, False, True, True]), [1, 0, 1, 1], ("False", "True")),
+        ([np.int64(5), torch.tensor(5), 6, 6], [0, 0, 1, 1], ("5", "6")),
+    ],
+)
+def test_labels_of_many_kinds(labels, numbers, classes):
+    found, names = number_labels([plain_labels(labels, 4)])
+    assert (found[0].tolist(), names) == (numbers, classes)
+
+
+def test_labels_with_names_of_classes():
+    found, names = number_labels([[0, 2, None], ["a"][:0]], ["a", "b", "c"])
+    assert ([part.tolist() for part in found], names) == ([[0, 2, -1], []], ("a", "b", "c"))
+    assert number_labels([["c", "a"]], ["a", "b", "c"])[0][0].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "why"),
+    [
+        ([0, 1], None, "there are 4 images, but 2 labels"),
+        ([0.0, 1.0, 2.0, 3.0], None, "0.0 is neither the number of a class"),
+        ([0, 1, 2, -2], None, "-2 is neither"),
+        (np.eye(4), None, r"the shape is \(4, 4\)"),
+        ([[1], [1, 2], [3], [4]], None, "one class for each image is needed"),
+        ("abcd", None, r"the shape is \(\)"),
+        ([0, "a", 1, "b"], None, "both numbers and names"),
+        ([0, 1, 2, 3], ["a", "b"], "'2' is none of the 2 classes"),
+        (["cat", "dog", "dog", "cats"], ["cat", "dog"], "'cats' is none.*Did you mean 'cat'"),
+        ([b"a", b"b", b"c", b"d"], None, "b'a' is neither"),
+    ],
+)
+def test_labels_that_are_refused(labels, classes, why):
+    with pytest.raises(UsageError, match=why) as error:
+        number_labels([plain_labels(labels, 4)], classes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "why"),
+    [
+        (GREY.astype(np.int64), {}, "images are int64"),
+        (GREY / 100, {}, "must lie between 0 and 1"),
+        (GREY[0], {}, r"images have shape \(6, 5\)"),
+        (np.zeros((9, 6, 5, 4), np.uint8), {}, r"images have shape \(9, 6, 5, 4\)"),
+        (np.array(["a", "b"], object), {}, "arrays are object"),
+        ([], {}, "there are no images"),
+        (7, {}, "images are int"),
+        (iter([GREY[0]]), {}, "a data set with a length"),
+        ([[1, 2], [3, 4]], {}, "an image of PIL|cannot be read|have shape"),
+        ([GREY[0], None], {}, "image 1 is NoneType"),
+        ([GREY[0], GREY[1][:4]], {}, r"data.image_size: images differ in size.*image 1 is 5 x 4"),
+        ([GREY[0] / 20, GREY[1]], {}, "image 0: images of float64 must lie"),
+        (Items([(GREY[0], 1, 2)] * 4), {}, "items have 3 parts"),
+        (Items([(GREY[0], 0.5)] * 40), {}, "0.5 is neither"),
+        (["nowhere.png"], {}, "nowhere.png"),
+        (GREY[:4], {}, "too few to hold any out"),
+        (GREY, {"channels": 2}, "data.channels: 2"),
+    ],
+)
+def test_images_that_are_refused(images, options, why):
+    with pytest.raises(UsageError, match=why) as error:
+        read(images, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_and_channels_can_be_asked_for(tmp_path):
+    for kind in ("array", "list of pictures", "list of paths"):
+        given = KINDS[kind](COLOUR, tmp_path / kind)
+        found = read(given, LABELS, image_size=8, channels=1)
+        assert found.train.images.shape == (36, 1, 8, 8)
+    mixed = [Image.new("RGB", (9, 9), "red"), Image.new("L", (5, 4))] * 10
+    found = read(mixed, image_size=[4, 4])
+    assert found.train.images.shape == (18, 3, 4, 4)
+
+
+def test_a_test_split_of_ones_own():
+    found = read(GREY, LABELS, test=(GREY[:8], LABELS[:8] + 1))
+    assert (len(found.train.images), len(found.test.images)) == (40, 8)
+    assert found.classes == ("0", "1", "2", "3", "4")
+    assert found.test.labels.tolist() == [1, 2, 3, 4] * 2
+    assert read(GREY, test=GREY[:8]).test.labels.tolist() == [-1] * 8
+    with pytest.raises(UsageError, match="only one of the training and test images is labelled"):
+        read(GREY, LABELS, test=GREY[:8])
+
+
+def test_a_file_that_cannot_be_read_may_be_left_out(tmp_path):
+    paths = files_of(GREY, tmp_path / "files")
+    paths[3].write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"003.png"):
+        read(paths, LABELS)
+    found, labels = everything(read(paths, LABELS, unreadable="skip"))
+    assert (found[:, 0] == np.delete(GREY, 3, 0)).all()
+    assert (labels == np.delete(LABELS, 3)).all()
+
+
+# ---------------------------------------------------------------- training
+
+
+def settings(**more):
+    """`QUICK` as keywords."""
+    from omegaconf import OmegaConf
+
+    nested = OmegaConf.to_container(OmegaConf.from_dotlist(list(QUICK)))
+    trainer = {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
+    return nested | {"trainer": nested["trainer"] | trainer} | more
+
+
+DIGITS = load_digits()
+
+
+def test_fit_on_an_array_gives_a_trained_model(capsys):
+    names = np.array(["zero", "one", "two"])[DIGITS.target[:120] % 3]
+    acn = acn_lightning.fit(
+        DIGITS.images[:120] / 16, names, overrides=["model.code_size=3"], seed=1,
+        **settings(run="mine"),
+    )  # fmt: skip
+    assert acn.image_shape == (1, 8, 8)  # its own, not the experiment's
+    assert acn.classes == ("one", "two", "zero")
+    assert acn.encode(DIGITS.images[:5] / 16).shape == (5, 3)
+    assert acn.config["seed"] == 1
+    assert len(acn.bank.rows) == 97  # of 108, a tenth is for validation
+    out, err = capsys.readouterr()
+    assert "120 grey images of 8 x 8 pixels in 3 classes." in out
+    assert "overridden" not in err
+    folder = Path("runs/folder/mine")
+    assert {"config.yaml", "metrics.csv", "results.json"} <= {one.name for one in folder.iterdir()}
+
+
+def test_a_run_goes_on_where_it_ended():
+    images = DIGITS.images[:120] / 16
+
+    def codes(epochs, run, **more):
+        trainer = settings()["trainer"] | {"max_epochs": epochs}
+        acn = acn_lightning.fit(images, **settings(trainer=trainer, run=run, **more))
+        return acn.bank.codes
+
+    whole = codes(2, "whole")
+    codes(1, "parts")
+    assert torch.equal(codes(2, "parts", resume="auto"), whole)
+    with pytest.raises(UsageError, match="trained on other data"):
+        acn_lightning.fit(images[::-1], **settings(run="parts", resume="auto"))
+
+
+def test_what_was_given_in_python_is_asked_for_again(acn):
+    acn_lightning.fit(DIGITS.images[:120] / 16, **settings(run="mine"))
+    checkpoint = "runs/folder/mine/checkpoints/best.ckpt"
+    status, _, err = acn("test", checkpoint)
+    assert status == 2
+    assert "were given in Python" in err
+    assert acn("fit", "folder", "data.source=arrays")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"model": {"codesize": 3}}, "Did you mean 'model.code_size'"),
+        ({"modle": {"code_size": 3}}, "modle"),
+        ({"model": 3}, "model"),
+        ({"data": 3}, "data is a section"),
+        ({"data": {"root": "photos"}}, "data.root"),
+        ({"data": {"source": "digits"}}, "the images are given already"),
+        ({"overrides": ["data.source=digits"]}, "the images are given already"),
+        ({"overrides": ["seed"]}, "not of the form key=value"),
+        ({"experiment": "folderr"}, "Did you mean 'folder'"),
+        ({"seed": "one"}, "seed"),
+        ({"seed": object()}, "seed"),
+        ({"trainer": {"enable_checkpointing": False}}, "trainer.enable_checkpointing"),
+        ({"labels": [1]}, "40 images, but 1 labels"),
+        ({"classes": ["a"], "labels": LABELS}, "none of the 1 classes"),
+    ],
+)
+def test_what_fit_refuses_and_writes_nothing(words, why):
+    with pytest.raises(UsageError, match=why) as error:
+        acn_lightning.fit(GREY, **settings(**words))
+    assert "\n" not in str(error.value)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_folder_can_be_named(trained):
+    acn = acn_lightning.fit(
+        trained / "photos", **settings(data={"image_size": 12, "augment": "none"})
+    )
+    assert acn.image_shape == (1, 12, 12)
+    with pytest.raises(UsageError, match="Leave labels out"):
+        acn_lightning.fit(trained / "photos", [1, 2])
+
+
+def test_a_newcomers_script_of_six_lines(tmp_path):
+    pytest.importorskip("matplotlib")
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    script = re.search(r"```python\n(.*?)```", page, re.S)[1]
+    assert len([line for line in script.splitlines() if line]) == 6
+    quick = f"overrides={[*QUICK, 'data.subset=200', 'trainer.max_epochs=1']!r}"
+    Path("script.py").write_text(script.replace('budget={"minutes": 1}', quick))
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "agg"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert Path("codes.png").stat().st_size > 5000
+    assert "Warning" not in done.stderr
+
+
+def test_a_loader_of_other_batches_is_named_at_the_first_batch():
+    data = ImageData()
+    data.setup()
+    module = build_for(data, compose("digits", QUICK))
+    loader = DataLoader(TensorDataset(torch.rand(8, 1, 8, 8), torch.zeros(8)), batch_size=4)
+    trainer = Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[RefreshNeighbours()],
+        accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    for call in (trainer.fit, trainer.validate, trainer.test):
+        with pytest.raises(UsageError, match=r"not list: train with acn_lightning.fit") as error:
+            call(module, loader)
+        assert "\n" not in str(error.value)
+
+
+def test_the_order_of_a_split_is_that_of_a_folder(tmp_path):
+    for row, image in enumerate(GREY):
+        folder = tmp_path / "photos" / f"class {LABELS[row]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{row:02}.png")
+    files = sorted((tmp_path / "photos").rglob("*.png"))
+    assert [one.parent.name for one, other in pairwise(files) if one.parent != other.parent]
+    folder = ImageData(source="folder", root=str(tmp_path / "photos"), binarisation="none")
+    listed = ImageData(
+        source=ArraysSource(*as_given(files, [one.parent.name for one in files], None)),
+        binarisation="none",
+    )
+    for data in (folder, listed):
+        data.setup()
+    assert folder.fingerprint == listed.fingerprint
+    assert folder.stored_names == listed.stored_names

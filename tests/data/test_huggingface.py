@@ -1,0 +1,222 @@
+"""Data sets of Hugging Face's `datasets`, without a network."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import acn_lightning
+from acn_lightning.data import ImageData
+from acn_lightning.data.sources.arrays import ArraysSource, as_given
+from acn_lightning.utils.errors import UsageError
+from tests.conftest import QUICK
+
+datasets = pytest.importorskip("datasets")
+
+PIXELS = (np.arange(60 * 6 * 5) % 251).astype(np.uint8).reshape(60, 6, 5)
+NAMES = ["cat", "dog", "emu"]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+
+def table(count=60, start=0, names=True, **more):
+    rows = range(start, start + count)
+    columns = {
+        "image": [Image.fromarray(PIXELS[row]) for row in rows],
+        "label": [row % 3 for row in rows],
+    }
+    kinds = {
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=NAMES) if names else datasets.Value("int64"),
+    }
+    columns |= {name: values for name, (_, values) in more.items()}
+    kinds |= {name: kind for name, (kind, _) in more.items()}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+
+def written(how, folder):
+    """A data set of 50 training and 10 test images."""
+    train, test = table(50), table(10, 50)
+    folder.mkdir()
+    if how == "parquet":
+        (folder / "data").mkdir()
+        train.to_parquet(folder / "data/train-00000-of-00001.parquet")
+        test.to_parquet(folder / "data/test-00000-of-00001.parquet")
+    elif how == "saved":
+        datasets.DatasetDict({"train": train, "test": test}).save_to_disk(folder)
+    else:
+        for name, part in (("train", train), ("test", test)):
+            for row, one in enumerate(part):
+                place = folder / name / NAMES[one["label"]]
+                place.mkdir(parents=True, exist_ok=True)
+                one["image"].save(place / f"{row:02}.png")
+    return folder
+
+
+def read(path, **options):
+    data = ImageData(
+        source="huggingface", path=str(path), binarisation="none", validation=0, **options
+    )
+    data.setup()
+    return data
+
+
+def rows_of(images):
+    """Which of `PIXELS` each image is."""
+    known = {image.tobytes(): row for row, image in enumerate(PIXELS)}
+    return [known[image.numpy().tobytes()] for image in images[:, 0]]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize("how", ["parquet", "saved", "images"])
+def test_local_data_sets_without_a_network(how, cache, tmp_path):
+    data = read(written(how, tmp_path / "set"), cache=cache, cache_folder=str(tmp_path / "cache"))
+    assert tuple(data.classes) == tuple(NAMES)
+    train, test = data.train_set, data.test_set
+    rows = rows_of(train.images)
+    assert sorted(rows) == list(range(50))
+    assert train.labels.tolist() == [row % 3 for row in rows]
+    assert [row % 3 for row in rows_of(test.images)] == test.labels.tolist()
+    assert "60 images in 3 classes" in data.reader.report
+    assert (tmp_path / "cache").exists() == (cache == "disk")
+    if cache == "disk":
+        again = read(tmp_path / "set", cache="disk", cache_folder=str(tmp_path / "cache"))
+        assert again.fingerprint == data.fingerprint
+        assert len(list((tmp_path / "cache").glob("huggingface-*/"))) == 1
+
+
+def test_single_files(tmp_path):
+    table().to_parquet(tmp_path / "some.parquet")
+    table().save_to_disk(tmp_path / "saved")
+    arrow = next((tmp_path / "saved").glob("*.arrow"))
+    for path in (tmp_path / "some.parquet", arrow, tmp_path / "saved"):
+        data = read(path)
+        assert len(data.train_set) == 54  # a tenth is held out
+        assert sorted(rows_of(data.train_set.images) + rows_of(data.test_set.images)) == list(
+            range(60)
+        )
+
+
+def test_columns_and_splits_can_be_named(tmp_path):
+    kinds = {
+        "mask": (datasets.Image(), [Image.new("RGB", (6, 5), "red")] * 60),
+        "species": (datasets.Value("string"), ["b", "a"] * 30),
+        "weight": (datasets.Value("float64"), [0.5] * 60),
+    }
+    datasets.DatasetDict({"all": table(names=False, **kinds), "other": table(10)}).save_to_disk(
+        tmp_path / "set"
+    )
+    path = tmp_path / "set"
+    data = read(path, split="all", image="mask", label="species")
+    assert data.image_shape == (3, 5, 6)
+    assert tuple(data.classes) == ("a", "b")
+    assert read(path, split="all").image_shape == (1, 6, 5)  # "image" of two
+    assert tuple(read(path, split="all").classes) == (
+        "0",
+        "1",
+        "2",
+    )  # "label", though it has no names
+    assert not read(path, split="all", label="none").classes
+    assert len(read(path, split="all", test_split="other").test_set) == 10
+    assert read(path, split="all", image_size=8, channels=3).image_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"split": "trian"}, "data.split: .* has no split 'trian', only train, test. Did you mean"),
+        ({"test_split": "dev"}, "data.test_split: .*only train, test"),
+        ({"image": "img"}, "data.image: there is no column 'img', only image, label, weight"),
+        ({"label": "lable"}, "data.label: there is no column 'lable'.*Did you mean 'label'"),
+        ({"label": "weight"}, "data.label: 0.5 is neither"),
+        ({"image": "weight"}, "image 0 is float, not an image"),
+        ({"image_size": "big"}, "data.image_size"),
+        ({"subset_name": "no"}, "data.path"),
+    ],
+)
+def test_what_is_refused_in_one_line(options, why, tmp_path, acn):
+    path = tmp_path / "set"
+    weight = {"weight": (datasets.Value("float64"), [0.5] * 60)}
+    (path / "data").mkdir(parents=True)
+    for name in ("train", "test"):
+        table(**weight).to_parquet(path / f"data/{name}.parquet")
+    with pytest.raises(UsageError, match=why) as error:
+        read(path, **options)
+    assert "\n" not in str(error.value)
+    words = [f"data.{key}={value}" for key, value in options.items()]
+    status, _, err = acn("fit", "folder", "data.source=huggingface", f"data.path={path}", *words)
+    assert (status, err.count("\n")) == (2, 1), err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_images_of_mixed_sizes_need_a_size(tmp_path):
+    images = [Image.new("L", (5 + row % 2, 6)) for row in range(30)]
+    datasets.Dataset.from_dict({"image": images}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"data.image_size: images differ in size"):
+        read(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", image_size=4).image_shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (None, "data.path: source 'huggingface' needs"),
+        ("./nowhere", "there is no ./nowhere"),
+        ("nowhere.parquet", "there is no nowhere.parquet"),
+        ("owner/name", "data.path: owner/name cannot be read"),
+        ("s3://bucket/x", "is an address"),
+        ("empty", "data.path"),
+        ("text.csv", "is none of .parquet"),
+        ("damaged.parquet", "damaged.parquet cannot be read"),
+        ("script", "data.path"),
+    ],
+)
+def test_paths_that_are_no_data_set(path, why, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and nothing")
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script/script.py").write_text("open('ran', 'w')")
+    with pytest.raises(UsageError, match=why) as error:
+        read(path) if path else ImageData(source="huggingface")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_downloads_can_be_forbidden(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(UsageError, match=r"data.download=false"):
+        read("owner/name", download=False)
+
+
+def test_a_table_given_in_python():
+    given = ArraysSource(
+        *as_given(datasets.DatasetDict({"train": table(50), "test": table(10, 50)}), None, None)
+    )
+    found = given.read()
+    assert rows_of(found.train.images) == list(range(50))
+    assert found.classes == tuple(NAMES)
+    assert found.test.labels.tolist() == [row % 3 for row in range(50, 60)]
+    labelled = ArraysSource(*as_given(table(), ["x", "y"] * 30, None)).read()
+    assert labelled.classes == ("x", "y")
+
+
+def test_a_checkpoint_does_not_decide_what_is_read(tmp_path, acn):
+    path = written("saved", tmp_path / "set")
+    words = ["data.source=huggingface", f"data.path={path}", "run=mine", "trainer.max_epochs=1"]
+    status, _, err = acn(
+        "fit", "folder", *words, *QUICK, "data.image_size=8", "trainer.accelerator=cpu"
+    )
+    assert status == 0, err
+    checkpoint = "runs/folder/mine/checkpoints/best.ckpt"
+    status, _, err = acn("test", checkpoint)
+    assert status == 2
+    assert "data.path: say where the images are" in err
+    quiet = [word for word in QUICK if not word.startswith(("model.", "schedule."))]
+    status, _, err = acn("test", checkpoint, f"data.path={path}", *quiet)
+    assert status == 0, err
+    assert acn_lightning.load(checkpoint).classes == tuple(NAMES)  # needs no images
