@@ -103,10 +103,15 @@ def test_samples_are_images_of_the_models_form(loaded):
         loaded.sample(0)
 
 
-def test_a_trained_model_says_what_it_is(loaded):
-    stored = len(loaded.bank.rows)
-    said = f"images of 1 x 12 x 12, codes of 4 numbers, {stored} of them stored)"
-    assert repr(loaded) == f"TrainedACN(folder: {said}"
+def test_a_trained_model_says_what_it_is(loaded, checkpoint):
+    weights = sum(one.numel() for one in loaded.module.parameters())
+    assert repr(loaded).splitlines() == [
+        "TrainedACN(folder)",
+        "  images: 1 x 12 x 12, 3 classes",
+        f"  codes: 4 numbers each, {len(loaded.bank.rows)} stored",
+        f"  networks: encoder conv, prior mixture, decoder conv; {weights:,} weights",
+        f"  read from: {checkpoint}",
+    ]
     assert loaded.to("cpu") is loaded
 
 
@@ -157,7 +162,9 @@ def test_encoding_leaves_the_module_as_it_was(loaded, images):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (np.zeros((12, 12), np.uint8), r"shape \(12, 12\), not"),
+        (np.zeros((12,), np.uint8), r"shape \(12,\), not"),
+        (np.zeros((12, 12, 4), np.uint8), "seem to be transparent: give Image.fromarray"),
+        (np.zeros((3, 20, 20), np.uint8), r"give \(1, 3, 20, 20\) for one, \(3, 1, 20, 20\) for"),
         (np.zeros((2, 12, 12, 4), np.uint8), "C = 1 or 3"),
         (np.zeros((2, 12, 12), np.int64), "int64: give uint8"),
         (np.full((2, 12, 12), 255.0), "between 0 and 1; these go from 255 to 255"),
