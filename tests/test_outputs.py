@@ -32,7 +32,7 @@ def test_a_runs_folder_stands_for_its_best_checkpoint_or_else_its_last(run):
     (run / "checkpoints/best.ckpt").unlink()
     assert find_model(run) == run / "checkpoints/last.ckpt"
     for folder in ("runs", run / "checkpoints"):
-        with pytest.raises(UsageError, match="neither a run's folder .* nor a pack, nor a check"):
+        with pytest.raises(UsageError, match=r"neither a run's folder .* nor a pack, nor a"):
             find_model(folder)
     with pytest.raises(UsageError, match=r"use acn_lightning\.load\(PATH\)"):
         ACN.load_from_checkpoint(run / "checkpoints/last.ckpt")
@@ -102,4 +102,4 @@ def test_the_hint_after_ctrl_c_goes_on_with_the_same_run(acn, run, words):
     assert only_run() == stopped  # and no other
     assert f"{stopped}/results.json" in out
     assert acn(*begin, "trainer.default_root_dir=whole")[0] == 0
-    assert_same_end(".", "whole")
+    assert_same_end("runs", "whole")
