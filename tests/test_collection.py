@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_named_and_stops_or_is_left_out(acn, checkpoint, 
 def test_images_are_prepared_as_the_training_images_were(checkpoint, tmp_path):
     acn = ACN.load(checkpoint)
     data = acn.config["data"] | {"background": "black", "max_pixels": 400}
-    acn.config = acn.config | {"data": data}
+    acn.config, acn.known = acn.config | {"data": data}, {"bits": 12}
     Image.new("LA", (12, 12), (0, 0)).save("clear.png")
     Image.fromarray(np.full((12, 12), 1023, np.uint16)).save("deep.png")
     paths = ["clear.png", "deep.png"]

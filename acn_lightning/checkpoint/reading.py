@@ -23,10 +23,15 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
             the next one that can be read is used, with a warning.
 
     Raises:
-        UsageError: none can be read; the error is that of the first one tried.
+        UsageError: none can be read, the error being that of the first one tried; or the path is
+            a pack's.
     """
     path = Path(path)
     if path.is_dir():
+        if is_pack(path):
+            raise UsageError(
+                f"{path} is a pack, which has no state of training to resume: use acn finetune."
+            )
         path = path / "checkpoints" / LAST
     paths = [path]
     if path.name == LAST:

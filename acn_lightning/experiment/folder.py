@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain, to_yaml
+from acn_lightning.config.schema import TRAINER_DEFAULTS
 from acn_lightning.experiment.trainer import raised_by_lightning
 from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
 from acn_lightning.utils.files import check_encoding, local_path, replacing
@@ -82,9 +83,9 @@ def output_folder(command: str, source: Path | None, config: Plain) -> Path:
     """
     check_name("run", config["run"])
     root, run = folder_of_runs(config), run_of(source)
-    if run and os.access(run, os.W_OK) and not config["trainer"]["default_root_dir"]:
-        root = run
-    folder = root / OUTPUTS / (config["run"] or f"{command}-{stamp()}")
+    usual = config["trainer"]["default_root_dir"] in (None, TRAINER_DEFAULTS["default_root_dir"])
+    within = run if run and usual and os.access(run, os.W_OK) else root
+    folder = within / OUTPUTS / (config["run"] or f"{command}-{stamp()}")
     check_encoding(folder, "run")
     if folder.exists() and is_rank_zero():
         raise UsageError(f"run: {folder} already exists. Choose another name.")
