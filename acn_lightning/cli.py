@@ -114,7 +114,7 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
     Raises:
         UsageError: an argument is missing, or an option has a value of the wrong type.
     """
-    arguments, overrides = split(command, words)
+    arguments, overrides = split(command, [undashed(command, word) for word in words])
     from acn_lightning.commands._report import quiet_libraries  # imports torch
 
     quiet_libraries()
@@ -124,6 +124,16 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
         own, overrides = own_options(command, overrides)
         return command(*arguments, overrides, **own)
     return command(*arguments, overrides)
+
+
+def undashed(command: Callable[..., Any], word: str) -> str:
+    """A command's own option in the form of other commands, `--json` or `--sort=cost`, as
+    `key=value`. Other words stay."""
+    name, equals, value = word.removeprefix("--").partition("=")
+    own = {option.name: option.annotation for option in options_of(command)}
+    if not word.startswith("--") or name not in own or not (equals or own[name] is bool):
+        return word
+    return f"{name}={value if equals else 'true'}"
 
 
 def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any], list[str]]:
