@@ -1,5 +1,7 @@
 """`acn runs`."""
 
+LIGHT = True
+
 
 def runs(
     folder: str | None,
