@@ -74,6 +74,8 @@ def describe(command: Callable[..., Any]) -> str:
         lines += ["", "options:"]
         for name, option in own.items():
             lines += lines_about(name, option.default, takes(*option[::2]), option.text)
+    if said.get("overrides") == "none.":
+        return "\n".join(lines).strip("\n")
     lines += ["", "config:", *entry("key=value", said.get("overrides", ""))]
     lines += [
         "      acn options lists all keys; acn options SECTION explains those of a section.",

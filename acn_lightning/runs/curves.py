@@ -29,6 +29,11 @@ class Kind(NamedTuple):
     metrics: tuple[str, ...]
 
 
+NEIGHBOURS = {
+    "bank/neighbour_agreement": "of the same class",
+    "bank/neighbours_changed": "new since the epoch before",
+}
+
 KINDS = (
     Kind("Cost", "nats per image", ("train/total", "val/total")),
     Kind("Rate", "nats per image", ("train/rate", "val/rate")),
@@ -38,12 +43,16 @@ KINDS = (
         "%",
         ("codes/linear_accuracy", "codes/knn_accuracy", "codes/labels_100", "val/knn_accuracy"),
     ),
-    Kind("Neighbours", "%", ("bank/neighbour_agreement", "bank/neighbours_changed")),
+    Kind("Neighbours among the training images", "%", tuple(NEIGHBOURS)),
     Kind("Learning rate", "", ("*learning_rate", "*lr-", "*/lr")),
     Kind("Gradient norm", "", ("*grad",)),
     Kind("Time of an epoch", "seconds", ("*epoch_seconds",)),
     Kind("Speed", "images per second", ("*per_second",)),
 )
+
+
+NAMED = {**NEIGHBOURS, "val/knn_accuracy": "KNN, codes as stored"}
+"""What metrics are called whose own names say too little."""
 
 
 def colour(place: int) -> str:
@@ -122,8 +131,8 @@ def others(known: Sequence[str]) -> list[str]:
 def short(name: str, among: Sequence[str]) -> str:
     """What tells a metric apart from the others of its chart."""
     part, _, rest = name.partition("/")
-    if name == "val/knn_accuracy":
-        return "KNN, codes as stored"
+    if name in NAMED:
+        return NAMED[name]
     if {one.partition("/")[2] for one in among} == {rest}:
         return {"train": "training", "val": "held out"}.get(part, part)
     return USES.get(rest.removesuffix("_accuracy"), rest.replace("_", " "))
