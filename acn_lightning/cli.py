@@ -138,6 +138,7 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
     Raises:
         UsageError: an argument is missing, or an option has a value of the wrong type.
     """
+    words = [undashed(command, word) for word in words]
     if error := mistyped(command, [word for word in words if not os.path.exists(word)]):
         raise UsageError(error)
     given, overrides = split(command, words)
@@ -151,6 +152,16 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
         own, overrides = own_options(command, overrides)
         return command(*given, overrides, **own)
     return command(*given, overrides)
+
+
+def undashed(command: Callable[..., Any], word: str) -> str:
+    """A command's own option in the form of other commands, `--json` or `--sort=cost`, as
+    `key=value`. Other words stay."""
+    name, equals, value = word.removeprefix("--").partition("=")
+    own = options(command)
+    if not word.startswith("--") or name not in own or not (equals or own[name][0] is bool):
+        return word
+    return f"{name}={value if equals else 'true'}"
 
 
 def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any], list[str]]:

@@ -44,7 +44,7 @@ def test_fit_writes_one_complete_folder(acn):
     folder = only_run()
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {
-        "config.yaml", "metrics.csv", "results.json", "checkpoints/last.ckpt",
+        "about.json", "config.yaml", "metrics.csv", "results.json", "checkpoints/last.ckpt",
         "checkpoints/last-1.ckpt", "checkpoints/best.ckpt", "images/reconstructions.png",
         "images/neighbours.png", "images/augmented.png", ".lock",
     }  # fmt: skip

@@ -21,6 +21,7 @@ FLOORS = (
     ("compression",),
     ("callbacks",),
     ("config",),
+    ("runs",),
     ("experiment",),
     ("commands",),
     ("training",),

@@ -44,6 +44,8 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
             "conf/layers/*.yaml",
             "conf/sweeps/*",
             "inference/*.html",
+            "runs/*.html",
+            "runs/*.js",
             "py.typed",
         )
         for path in (ROOT / "acn_lightning").glob(pattern)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from acn_lightning.experiment.results import Outcome
+from acn_lightning.runs.figures import COSTS, REPRESENTATIONS, USES, percent
 from acn_lightning.utils.text import printable
 
 UNNEEDED = (
@@ -19,29 +20,6 @@ UNNEEDED = (
 
 ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")
 """Parts of Lightning's adverts, and of a message about loading that it logs when saving."""
-
-
-COSTS = {
-    "reconstruction": "reconstruction",
-    "kl_k1": "KL, K = 1",
-    "kl_k5": "KL, K = 5",
-    "kl_k10": "KL, K = 10",
-    "kl_tour": "KL, tour of the test set",
-    "kl_unconditional": "KL, unconditional",
-}
-
-REPRESENTATIONS = {"codes": "codes", "pca": "PCA", "pixels": "pixels"}
-
-USES = {
-    "linear": "linear classifier",
-    "knn": "KNN classifier",
-    "labels_10": "linear, 10 labels",
-    "labels_100": "linear, 100 labels",
-    "labels_1000": "linear, 1,000 labels",
-    "precision_at_10": "precision of the 10 nearest",
-    "nmi": "clusters, NMI",
-    "cluster_accuracy": "clusters, accuracy",
-}
 
 
 def quiet_libraries() -> None:
@@ -75,11 +53,6 @@ def results_table(outcome: Outcome) -> str:
     nats, bits = results["nats_per_image"], results["bits_per_dim"]
     rows = [("cost", "nats/image")]
     rows += [(label, f"{nats[name]:.2f}") for name, label in COSTS.items()]
-    rows += [
-        (f"{name} = reconstruction + {what}", f"{nats[name]:.2f}")
-        for name, what in [("ordered", "tour"), ("unordered", "unconditional")]
-    ]
-    rows.append(("set = unordered - the bits of its order", f"{nats['set']:.2f}"))
     rows += [(f"{name}, bits/dim", f"{bits[name]:.4f}") for name in ("ordered", "unordered")]
     if results["representations"]["codes"]:
         rows += [("", ""), *use_rows(results["representations"])]
@@ -107,12 +80,6 @@ def use_rows(representations: dict[str, dict[str, Any] | None]) -> list[tuple[st
         if any(value is not None for value in values):
             rows.append((label, "".join(f"{percent(value):>10}" for value in values)))
     return rows
-
-
-def percent(figure: float | dict[str, float] | None) -> str:
-    """A fraction, or the mean of several, in percent; empty if it was not measured."""
-    fraction = figure["mean"] if isinstance(figure, dict) else figure
-    return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def align(rows: Iterable[tuple[str, str]]) -> list[str]:

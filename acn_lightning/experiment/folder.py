@@ -158,7 +158,8 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     made = [parent for parent in folder.parents if not parent.exists()]
     made = [] if folder.exists() else [folder, *made]
     last = folder / "checkpoints" / LAST
-    lock = FileLock(folder / ".lock", timeout=0)
+    # A moment, in which `acn runs` may be looking at it.
+    lock = FileLock(folder / ".lock", timeout=0.5)
     try:
         write_config(config, folder, lock)
         try:

@@ -1,13 +1,13 @@
-"""What a run reports: results.json, and hints on what to do next."""
+"""What a run reports: about.json when it starts, and results.json at its end."""
 
 import json
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
 from acn_lightning.data import ImageData
@@ -33,17 +33,6 @@ class Outcome(NamedTuple):
     rebuilds: tuple[int, float] | None = None
     refreshed: tuple[int, int] | None = None
     hints: tuple[str, ...] = ()
-
-
-def codes_hint(representations: Mapping[str, Any]) -> list[str]:
-    """A hint if codes do worse than pixels or principal components, which need no model."""
-    codes, pixels, pca = (representations[name] for name in ("codes", "pixels", "pca"))
-    if not codes or not pixels or codes["linear"] > max(pixels["linear"], pca["linear"]):
-        return []
-    return [
-        "A linear classifier finds the classes better in pixels or principal components than in "
-        "these codes: train longer, or try another data.augment or model.rate_weight."
-    ]
 
 
 def evaluate(
@@ -84,11 +73,42 @@ def evaluate(
     }
 
 
+@rank_zero_only
+def write_about(folder: Path, module: ACN, data: ImageData) -> None:
+    """Writes `about.json`: what a run is trained on, and how large its networks are, for those who
+    read about it while it trains."""
+    parameters = {
+        name: count
+        for name, part in module.named_children()
+        if (count := sum(one.numel() for one in part.parameters()))
+    }
+    content = {
+        "data": data.reader.report,
+        "images": {
+            "training": len(data.train_set),
+            "validation": len(data.validation_set),
+            "test": len(data.test_set),
+        },
+        "image_shape": data.image_shape,
+        "classes": len(data.classes),
+        "parameters": parameters | {"total": sum(parameters.values())},
+    }
+    with replacing(folder / "about.json") as beside:
+        beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
     """Writes `results.json`; returns the files in the run's folder, in reading order."""
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     if is_rank_zero():
         with replacing(folder / "results.json") as beside:
             beside.write_text(text, "utf-8")
-    names = ["config.yaml", "metrics.csv", "checkpoints/*.ckpt", "results.json", "images/*.png"]
+    names = [
+        "config.yaml",
+        "about.json",
+        "metrics.csv",
+        "checkpoints/*.ckpt",
+        "results.json",
+        "images/*.png",
+    ]
     return [path for name in names for path in sorted(folder.glob(name))]

@@ -19,7 +19,7 @@ from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
 from acn_lightning.experiment.restore import check_networks, load_state
-from acn_lightning.experiment.results import Outcome, codes_hint, evaluate, write_results
+from acn_lightning.experiment.results import Outcome, evaluate, write_about, write_results
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
@@ -30,6 +30,7 @@ from acn_lightning.experiment.trainer import (
 )
 from acn_lightning.experiment.training_state import check_processes, check_progress, epochs_of
 from acn_lightning.module import ACN
+from acn_lightning.runs.figures import codes_hint
 from acn_lightning.utils.errors import TrainingError, UsageError, one_line
 
 
@@ -82,6 +83,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         check_progress(resumed.content, trainer, module)
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
         tell([data.reader.report, *(resumed.told if resumed else ())])
+        write_about(folder, module, data)
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
         fit(trainer, module, data, resumed.path if resumed else None, folder)
@@ -92,7 +94,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         tested = best_checkpoint(trainer, folder)
         results = evaluate(trainer, module, data, parts.measure, tested, start)
         results |= {"parent": parent, "training": training}
-    hints += codes_hint(results["representations"])
+    hints += [" ".join(hint) for hint in codes_hint(results["representations"])]
     files = write_results(results, folder)
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None

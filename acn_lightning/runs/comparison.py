@@ -1,0 +1,162 @@
+"""How runs differ: their configs beside their figures."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from acn_lightning.runs.figures import (
+    COSTS,
+    USES,
+    align,
+    decimal,
+    duration,
+    percent,
+    trained_epochs,
+)
+from acn_lightning.runs.listing import plain
+from acn_lightning.runs.reading import Run, number
+from acn_lightning.utils.text import printable
+
+PLACES = ("run", "resume", "trainer.default_root_dir", "wandb.name")
+"""Keys that only say where a run is."""
+
+SAME_DATA = ("data.source", "data.root", "data.binarisation", "data.image_size", "data.channels")
+"""Keys that must agree for costs to be comparable."""
+
+
+class Row(NamedTuple):
+    """A figure of each run.
+
+    Attributes:
+        cells: as text; empty if it was not measured.
+        best: the runs that do best, by number; none where no value is better than another.
+    """
+
+    name: str
+    cells: list[str]
+    best: frozenset[int] = frozenset()
+
+
+def differences(runs: Sequence[Run]) -> list[Row]:
+    """The keys of the configs whose values differ."""
+    configs = [flat(run.config) for run in runs]
+    found = list(dict.fromkeys(key for config in configs for key in config))
+    sections = list(dict.fromkeys(key.rpartition(".")[0] for key in found))
+    keys = sorted(found, key=lambda key: sections.index(key.rpartition(".")[0]))
+    rows = []
+    for key in keys:
+        cells = [written(config[key]) if key in config else "" for config in configs]
+        if key not in PLACES and len(set(cells)) > 1:
+            rows.append(Row(key, cells))
+    return rows
+
+
+def flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def written(value: Any) -> str:
+    """A value as YAML writes it on one line."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def figures(runs: Sequence[Run]) -> list[Row]:
+    """Figures of the runs: those of training, costs, and accuracies in percent."""
+    comparable = not other_data(runs)
+
+    def row(
+        name: str, values: list[float | None], text: Callable[[float | None], str], best: Any = None
+    ) -> Row:
+        known = [value for value in values if value is not None]
+        target = best(known) if best and len(set(known)) > 1 else None
+        winners = {place for place, value in enumerate(values) if value == target is not None}
+        return Row(name, [text(value) for value in values], frozenset(winners))
+
+    low, high = (min, max) if comparable else (None, None)
+    costs = [row("lowest held-out cost", [one.best[1] if one.best else None for one in runs],
+                 decimal, low)]  # fmt: skip
+    for name, label in COSTS.items():
+        values = [number(one.results, "nats_per_image", name) for one in runs]
+        costs.append(row(label, values, decimal, low if name in ("ordered", "unordered") else None))
+    uses = [
+        row(label, [number(one.results, "representations", "codes", name) for one in runs],
+            percent, high)
+        for name, label in USES.items()
+    ]  # fmt: skip
+    parameters = [number(one.about, "parameters", "total") for one in runs]
+    rows = [
+        Row("state", [one.state for one in runs]),
+        Row("epochs", [trained_epochs(one) for one in runs]),
+        Row("training time", [duration(one.seconds) for one in runs]),
+        row("parameters", parameters, lambda value: "" if value is None else f"{value:,.0f}"),
+        *costs,
+        *uses,
+    ]
+    return [one for one in rows if any(one.cells)]
+
+
+def other_data(runs: Sequence[Run]) -> list[str]:
+    """Keys of the data that differ, so that costs cannot be compared."""
+    return [row.name for row in differences(runs) if row.name in SAME_DATA]
+
+
+def caution(runs: Sequence[Run]) -> str:
+    """A line to be read before the figures; empty if there is nothing to say."""
+    keys = other_data(runs)
+    if not keys:
+        return ""
+    return f"The runs are of different data ({', '.join(keys)}), so figures do not compare."
+
+
+def titles(runs: Sequence[Run]) -> list[str]:
+    """Names that tell the runs apart, as short as can be."""
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    names = [f"{run.experiment}/{run.name}" for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
+
+def table(runs: Sequence[Run]) -> str:
+    """The comparison as text. A star marks the best of a row."""
+    config, measured = differences(runs), figures(runs)
+    rows = [["", *map(printable, titles(runs))]]
+    rows += [[printable(row.name), *map(printable, row.cells)] for row in config]
+    rows.append([""] * (len(runs) + 1))
+    for row in measured:
+        stars = ("*" if place in row.best else " " for place in range(len(runs)))
+        cells = [f"{cell}{star}" for cell, star in zip(row.cells, stars, strict=True)]
+        rows.append([row.name, *cells])
+    lines = align(rows, (0,))
+    told = ["" if config else "The configs do not differ.", printable(caution(runs))]
+    return "\n".join([*lines, *(["", *filter(None, told)] if any(told) else [])])
+
+
+def as_json(runs: Sequence[Run]) -> str:
+    """The comparison for programs. Accuracies are fractions."""
+    configs = [flat(run.config) for run in runs]
+    keys = [row.name for row in differences(runs)]
+    content = {
+        "runs": [
+            plain(run)
+            | {
+                "nats_per_image": {
+                    name: number(run.results, "nats_per_image", name) for name in COSTS
+                },
+                "codes": {
+                    name: number(run.results, "representations", "codes", name) for name in USES
+                },
+            }
+            for run in runs
+        ],
+        "config": {key: [config.get(key) for config in configs] for key in keys},
+        "comparable": not other_data(runs),
+    }
+    return json.dumps(content, indent=2, default=str)

@@ -1,0 +1,219 @@
+"""What the report of a run says, section by section, as text."""
+
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from acn_lightning.runs.comparison import Row, flat, written
+from acn_lightning.runs.figures import (
+    COSTS,
+    REPRESENTATIONS,
+    USES,
+    codes_hint,
+    decimal,
+    duration,
+    percent,
+    trained_epochs,
+)
+from acn_lightning.runs.reading import BEST, LAST, Caution, Run, find, number
+from acn_lightning.utils.text import as_text, printable
+
+PARTS = ("encoder", "shape", "prior", "decoder", "likelihood")
+"""Parts of a model, in reading order."""
+
+
+def progress(run: Run) -> str:
+    """How far a run has come."""
+    ago = duration(max(0, time.time() - run.written))
+    trained = f"Epochs trained: {trained_epochs(run)}."
+    return f"{trained} It last wrote {ago} ago." if run.state != "finished" else trained
+
+
+def tiles(run: Run) -> list[tuple[str, str, str]]:
+    """(name, figure, what goes with it) of the most important figures that there are."""
+    found = []
+    if run.best:
+        held_out = "held out" if run.history.get("val/total") else "training"
+        found.append(
+            (f"lowest cost, {held_out}", decimal(run.best[1]), f"nats, epoch {run.best[0]:g}")
+        )
+    unordered = number(run.results, "nats_per_image", "unordered")
+    bits = number(run.results, "bits_per_dim", "unordered")
+    if unordered is not None:
+        more = f"{bits:.4f} bits/dim" if bits is not None else "nats per image"
+        found.append(("test, unordered", decimal(unordered), more))
+    for name in ("linear", "knn", "labels_100"):
+        value = number(run.results, "representations", "codes", name)
+        if value is not None:
+            found.append((f"test, {USES[name]}", f"{percent(value)} %", "of codes"))
+    if not run.results:
+        for metric, name in [("codes/linear_accuracy", "linear"), ("codes/knn_accuracy", "knn")]:
+            if points := run.history.get(metric):
+                epochs, value = points[-1]
+                label = f"held out, {USES[name]}"
+                found.append((label, f"{percent(value)} %", f"of codes, epoch {epochs:g}"))
+    if run.seconds is not None:
+        steps = number(run.results, "training", "steps")
+        more = f"{run.epochs} epochs, {steps:,.0f} steps" if steps else f"{run.epochs} epochs"
+        found.append(("training", duration(run.seconds), more))
+    return found
+
+
+def cautions(run: Run) -> list[Caution]:
+    """What the run warned about, and what its results suggest."""
+    hints = codes_hint(find(run.results, "representations"))
+    return [*run.cautions, *(Caution("test", None, *hint) for hint in hints)]
+
+
+def trained(run: Run) -> list[tuple[str, str]]:
+    """(name, value) of what a reader needs to know of the config, the data and the networks."""
+    config, about = run.config, run.about
+    rows = [("data", data_line(run))]
+    for part in PARTS:
+        options = find(config, "model", part)
+        if not isinstance(options, dict):
+            continue
+        text = worded(options)
+        if count := number(about, "parameters", part):
+            text += f"; {count:,.0f} parameters"
+        rows.append((part, text))
+    if total := number(about, "parameters", "total"):
+        rows.append(("parameters in all", f"{total:,.0f}"))
+    if (size := find(config, "model", "code_size")) is not None:
+        rows.insert(1, ("code", f"{size} numbers"))
+    rows += [
+        (name, worded(options))
+        for name in ("optimizer", "schedule")
+        if isinstance(options := config.get(name), dict)
+    ]
+    for name, keys in [("batch size", ("data", "batch_size")), ("seed", ("seed",))]:
+        if (value := find(config, *keys)) is not None:
+            rows.append((name, written(value)))
+    if parent := find(run.results, "parent", "checkpoint"):
+        rows.append(("started from", written(parent)))
+    return [(name, value) for name, value in rows if value]
+
+
+def data_line(run: Run) -> str:
+    """What the images were."""
+    parts = [find(run.about, "data") or find(run.config, "data", "source") or ""]
+    counts = {
+        name: number(run.about, "images", name) for name in ("training", "validation", "test")
+    }
+    if any(counts.values()):
+        parts.append(", ".join(f"{count:,.0f} {name}" for name, count in counts.items() if count))
+    if isinstance(shape := find(run.about, "image_shape"), list):
+        parts.append(" x ".join(map(str, shape)))
+    if classes := number(run.about, "classes"):
+        parts.append(f"{classes:,.0f} classes")
+    return "; ".join(map(str, filter(None, parts)))
+
+
+def worded(options: dict[str, Any]) -> str:
+    """A section of the config in a line: its kind, then its options."""
+    kind = [written(options["kind"])] if "kind" in options else []
+    rest = {key: value for key, value in flat(options).items() if key != "kind"}
+    given = [f"{key} {written(value)}" for key, value in rest.items() if value is not None]
+    return ", ".join([*kind, *given])
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def tested(run: Run) -> str:
+    """Which images the costs are of."""
+    count = number(run.results, "images")
+    return f"{count:,.0f} test images" if count is not None else "test images"
+
+
+def costs(run: Run) -> list[tuple[str, str]]:
+    """The table of costs."""
+    known = {name: number(run.results, "nats_per_image", name) for name in COSTS}
+    rows = [(label, decimal(known[name])) for name, label in COSTS.items()]
+    rows += [
+        (f"{name}, bits/dim", decimal(number(run.results, "bits_per_dim", name), 4))
+        for name in ("ordered", "unordered")
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def measured(run: Run) -> list[str]:
+    """Representations that were measured."""
+    known = find(run.results, "representations")
+    return [name for name in REPRESENTATIONS if isinstance(find(known, name), dict)]
+
+
+def uses(run: Run) -> list[Row]:
+    """The table of what representations are good for, in percent."""
+    rows = []
+    for name, label in USES.items():
+        values = [number(run.results, "representations", one, name) for one in measured(run)]
+        known = [value for value in values if value is not None]
+        best = {
+            place
+            for place, value in enumerate(values)
+            if len(known) > 1 and value is not None and value == max(known)
+        }
+        if known:
+            rows.append(Row(label, list(map(percent, values)), frozenset(best)))
+    return rows
+
+
+# ---------------------------------------------------------------- what to do with it
+
+
+def explorers(run: Run, beside: Path) -> list[tuple[str, str]]:
+    """(text, address) of the maps of codes that lie in the run's folder."""
+    paths = [run.folder / "explorer.html", *sorted(run.folder.glob("outputs/*/explorer.html"))]
+    found = []
+    for path in paths:
+        if path.is_file():
+            name = as_text(path.relative_to(run.folder))
+            address = os.path.relpath(path.absolute(), beside.absolute())
+            found.append((name, quote(os.fsencode(address))))
+    return found
+
+
+def commands(run: Run) -> list[tuple[str, str]]:
+    """(what for, a line for a shell) to repeat a run, to go on with it, and to use it."""
+    folder = run.folder
+    config = folder / "config.yaml"
+    found = []
+    if run.config:
+        again = [f"run={run.name}-again", *(["resume=null"] if run.config.get("resume") else [])]
+        found.append(("Repeat it, as a new run:", shell("fit", config, *again)))
+    if (folder / LAST).is_file() and run.state != "running":
+        what, words = "Go on with it:", []
+        if run.state == "finished" and run.max_epochs:
+            what = "Train it longer:"
+            words = [f"trainer.max_epochs={2 * run.max_epochs}"]
+        found.append((what, shell("fit", *same_run(run), *words)))
+    checkpoint = next((folder / one for one in (BEST, LAST) if (folder / one).is_file()), None)
+    if checkpoint and find(run.config, "model", "encoder", "kind") != "none":
+        root = find(run.config, "data", "root")
+        where = [f"data.root={root}"] if isinstance(root, str) else []
+        found += [
+            ("Explore its codes on a map:", shell("explore", checkpoint, *where, "open=true")),
+            ("Write its codes to files:", shell("export", checkpoint, *where)),
+        ]
+    return found
+
+
+def same_run(run: Run) -> list[str]:
+    """Words for `acn fit` that go on with a run in its own folder; in a new one, if the run has
+    been moved since."""
+    root = find(run.config, "trainer", "default_root_dir") or "runs"
+    if (
+        run.config
+        and (Path(str(root)) / run.experiment / run.name).resolve() == run.folder.resolve()
+    ):
+        return [str(run.folder / "config.yaml"), f"run={run.name}", "resume=auto"]
+    return [f"resume={run.folder / LAST}"]
+
+
+def shell(command: str, *words: object) -> str:
+    """A command for a shell. Whatever is in a name, it is one word."""
+    return f"acn {command} {shlex.join(printable(word) for word in words)}"
