@@ -28,7 +28,7 @@ from acn_lightning.utils.registry import is_path, options
 from acn_lightning.utils.text import printable
 
 SECTIONS = ("seed", "channels_last", "model", "data", "neighbours", "refresh", "optimizer",
-            "schedule", "finetune", "trainer")  # fmt: skip
+            "schedule", "finetune", "average", "early_stopping", "trainer")  # fmt: skip
 """What is taken from a checkpoint's config, save for these keys:"""
 
 PLACES = {

@@ -1,0 +1,127 @@
+"""Runs that end early, and learning rates that are tried first."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from acn_lightning.callbacks import StopEarly
+from acn_lightning.experiment.learning_rate import suggestion
+from acn_lightning.utils.errors import UsageError
+from tests.conftest import QUICK, only_run
+
+FIT = (
+    "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "data.subset=300",
+)  # fmt: skip
+STILL = ("optimizer.learning_rate=1e-29", "model.shape.kind=free", "trainer.max_epochs=9")
+"""Weights that do not learn, so that no cost falls by a nat."""
+
+MINE = ("run=mine", "resume=auto", "early_stopping.min_delta=1")
+
+
+def epochs(folder):
+    results = json.loads((folder / "results.json").read_text())
+    return results["training"]["epochs"]
+
+
+def test_a_run_ends_after_its_patience_and_is_complete_then(acn):
+    words = [*FIT, *STILL, *MINE]
+    status, out, err = acn(*words, "early_stopping.patience=2")
+    assert status == 0, err
+    folder = Path("runs/digits/mine")
+    assert epochs(folder) == 3  # one to begin with
+    assert out.count("Stopped: val/total has not fallen below ") == 1
+    assert "early_stopping.patience=2" in out
+    assert "at most " in out
+    assert acn(*words, "early_stopping.patience=2")[0] == 0
+    assert epochs(folder) == 3
+    assert acn(*words, "early_stopping.patience=4")[0] == 0
+    assert epochs(folder) == 5
+    assert acn(*words)[0] == 0  # without one it goes to its end
+    assert epochs(folder) == 9
+
+
+def test_a_cost_that_falls_is_waited_for(acn):
+    words = ["early_stopping.patience=1", "trainer.max_epochs=3"]
+    status, out, err = acn(*FIT, *words)
+    assert status == 0, err
+    with (only_run() / "metrics.csv").open() as file:
+        costs = [float(row["val/total"]) for row in csv.DictReader(file) if row["val/total"]]
+    assert costs == sorted(costs, reverse=True)
+    assert epochs(only_run()) == 3
+    assert "Stopped" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["early_stopping.patience=0"], "early_stopping.patience: 0 is not from 1"),
+        (["early_stopping.min_delta=-1"], "early_stopping.min_delta: -1"),
+        (["early_stopping.patience=few"], "early_stopping.patience: "),
+        (["early_stopping.patiense=1"], "Did you mean 'early_stopping.patience'?"),
+        (
+            ["early_stopping.patience=1", "trainer.limit_val_batches=0"],
+            "early_stopping.patience: nothing is validated",
+        ),
+        (["average.decay=1.5"], "average.decay: 1.5 is not at least 0 and below 1"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(acn, words, error):
+    status, _, err = acn(*FIT, "trainer.max_epochs=2", *words)
+    assert status == 2
+    assert error in err.strip().splitlines()[-1]
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"wait_count": 1, "best_score": 3.0},
+        {"wait_count": 1, "best_score": torch.zeros(2)},
+        {"wait_count": 1, "best_score": torch.tensor(torch.nan)},
+        {"wait_count": [], "best_score": torch.zeros(())},
+    ],
+)
+def test_a_damaged_state_is_refused(state):
+    with pytest.raises(UsageError, match="checkpoint's"):
+        StopEarly("val/total", patience=3).load_state_dict(state)
+
+
+# ---------------------------------------------------------------- acn lr
+
+
+def test_a_learning_rate_is_suggested_and_nothing_written(acn):
+    words = ["data.subset=300", "steps=40", "highest=30", "optimizer.kind=sgd"]
+    status, out, err = acn("lr", "digits", *QUICK, *words)
+    assert status == 0, err
+    table = [line.split() for line in out.splitlines() if "e-" in line or "e+" in line]
+    rates = [float(one[0]) for one in table]
+    assert rates == sorted(rates)
+    assert rates[0] == 1e-6
+    assert rates[-1] < 30  # the loss exploded before
+    found = float(out.strip().splitlines()[-1].rpartition("=")[2])
+    assert 1e-6 < found < rates[-1]
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("steps=3", "steps: 3 is not from 20"),
+        ("lowest=2", "lowest: 2.0 is not above 0 and below highest=1.0"),
+        ("lowest=0", "lowest: 0.0 is not above 0"),
+        ("trainer.devices=2", "trainer.devices: learning rates are tried by one process"),
+    ],
+)
+def test_wrong_options_of_lr(acn, word, error):
+    words = ["trainer.accelerator=cpu", "trainer.strategy=ddp"] if "devices" in word else []
+    status, _, err = acn("lr", "digits", *QUICK, *words, word)
+    assert status == 2
+    assert error in err.strip().splitlines()[-1]
+
+
+def test_a_loss_that_explodes_at_once():
+    with pytest.raises(UsageError, match="lowest: the loss explodes at once"):
+        suggestion([(1.0, 3.0)])
