@@ -61,29 +61,15 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
-def test_the_readmes_python_runs(capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    names: dict[str, object] = {}
-    exec(block, names)
-    assert names["rows"].shape == (4, 5)
-    assert names["drawn"].shape == (3, 8, 8)
-
-
-def test_commands_configs_and_links_are_right(tmp_path):
-    from acn_lightning.config.compose import compose, experiments
+def test_experiments_and_links_of_the_readme_are_there():
+    from acn_lightning.config.compose import experiments
 
     readme, running = (ROOT / "README.md").read_text(), (ROOT / "docs/running.md").read_text()
     assert len(readme.splitlines()) <= 150
-    (block,) = re.findall(r"```yaml\n(.*?)```", running, re.DOTALL)
-    (tmp_path / "my.yaml").write_text(block)
-    assert compose(str(tmp_path / "my.yaml"))["model"]["encoder"]["channels"] == 64
     for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
         assert (ROOT / target.partition("#")[0]).exists(), target
     for name in experiments():
         assert f"`{name}`" in running
-    for line in re.findall(r"^acn fit (\w+ .*?)(?:  +#.*)?$", readme + running, re.MULTILINE):
-        name, *overrides = line.split()
-        compose(name, overrides)
 
 
 def test_public_names_are_there():
