@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -64,11 +64,15 @@ def chosen_by(name: str) -> Described:
 
 
 def trainer_keys() -> dict[str, Option]:
-    """The arguments of the Trainer, with what Lightning says about them."""
+    """The arguments of the Trainer, with what Lightning says about them, and "auto" for the
+    precision, which this package adds."""
     said = lightning_says()
-    return {
+    found = {
         name: option._replace(text=said.get(name, "")) for name, option in trainer_schema().items()
     }
+    of, default, text = found["precision"]
+    auto = f"{text} auto takes 16 bits where the machine multiplies them.".lstrip()
+    return found | {"precision": Option(Literal["auto"] | of, default, auto)}
 
 
 def lightning_says() -> dict[str, str]:
