@@ -39,13 +39,11 @@ CALLBACKS = Described(
 def sections() -> dict[str, Described]:
     """The sections by their dotted names, with the keys that they always have. Those outside of
     sections are under ""."""
-    fixed = {name: one.options for name, one in catalogue.SECTIONS.items()}
-    fixed["model"] = {"code_size": CODE_SIZE, **fixed["model"]}
-    said = {name: one.text for name, one in catalogue.SECTIONS.items()}
     found = {"": Described("Keys outside of all sections.", RUN)}
-    for name in catalogue.SECTIONS:
-        found[name] = Described(said[name], fixed[name])
+    for name, one in catalogue.SECTIONS.items():
+        found[name] = one
         if name == "model":
+            found[name] = Described(one.text, {"code_size": CODE_SIZE, **one.options})
             found |= {part: chosen_by(part) for part in KINDS if part.startswith("model.")}
     found["optimizer"] = Described(
         "PyTorch's optimiser of that kind, with its own arguments.",
