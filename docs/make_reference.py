@@ -43,8 +43,7 @@ TRAINER = """\
 Arguments of [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html), by
 their own names, but for callbacks, loggers and plugins. `trainer.max_epochs` is 10 and
 `trainer.default_root_dir` is `runs` where an experiment says nothing else. `trainer.precision=auto`
-takes 16 bits where the machine multiplies them.
-"""
+takes 16 bits where the machine multiplies them. `acn options trainer` lists them all."""
 
 OPTIMIZER = """\
 ## optimizer
@@ -84,7 +83,7 @@ COMMANDS = [command for command in all_commands().values() if options(command)]
 def reference() -> str:
     """Returns the page."""
     kinds = live.kinds()
-    parts = [HEAD, table(RUN), f"{TRAINER}\n{table(live.trainer())}"]
+    parts = [HEAD, table(RUN), TRAINER]
     for name, one in (live.sections() | {"wandb": WANDB}).items():
         own = {"code_size": CODE_SIZE, **one.options} if name == "model" else one.options
         parts.append(f"## {name}\n\n{one.text}\n\n{table(own)}")

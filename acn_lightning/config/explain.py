@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -39,13 +39,11 @@ CALLBACKS = Described(
 def sections() -> dict[str, Described]:
     """The sections by their dotted names, with the keys that they always have. Those outside of
     sections are under ""."""
-    fixed = {name: one.options for name, one in catalogue.SECTIONS.items()}
-    fixed["model"] = {"code_size": CODE_SIZE, **fixed["model"]}
-    said = {name: one.text for name, one in catalogue.SECTIONS.items()}
     found = {"": Described("Keys outside of all sections.", RUN)}
-    for name in catalogue.SECTIONS:
-        found[name] = Described(said[name], fixed[name])
+    for name, one in catalogue.SECTIONS.items():
+        found[name] = one
         if name == "model":
+            found[name] = Described(one.text, {"code_size": CODE_SIZE, **one.options})
             found |= {part: chosen_by(part) for part in KINDS if part.startswith("model.")}
     found["optimizer"] = Described(
         "PyTorch's optimiser of that kind, with its own arguments.",
@@ -64,11 +62,15 @@ def chosen_by(name: str) -> Described:
 
 
 def trainer_keys() -> dict[str, Option]:
-    """The arguments of the Trainer, with what Lightning says about them."""
+    """The arguments of the Trainer, with what Lightning says about them, and "auto" for the
+    precision, which this package adds."""
     said = lightning_says()
-    return {
+    found = {
         name: option._replace(text=said.get(name, "")) for name, option in trainer_schema().items()
     }
+    of, default, text = found["precision"]
+    auto = f"{text} auto takes 16 bits where the machine multiplies them.".lstrip()
+    return found | {"precision": Option(Literal["auto"] | of, default, auto)}
 
 
 def lightning_says() -> dict[str, str]:

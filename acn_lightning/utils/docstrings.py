@@ -45,15 +45,17 @@ def choices(annotation: Any, text: str) -> list[str]:
         >>> choices(str, '"train" or "test" images'), choices(str, 'such as "a" or "b"')
         (['train', 'test'], [])
     """
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    members = typing.get_args(annotation) if is_union else (annotation,)
-    if bool in members:
-        return ["true", "false"]
-    literals = [one for one in members if typing.get_origin(one) is typing.Literal]
-    if literals:
-        return [str(word) for one in literals for word in typing.get_args(one)]
-    words = dict.fromkeys(CHOICE.findall(text)) if str in members else {}
-    return list(words) if len(words) > 1 and "such as" not in text else []
+    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
+    words = ["true", "false"] if bool in members else []
+    for one in members:
+        words += map(str, typing.get_args(one)) if typing.get_origin(one) is typing.Literal else ()
+    named = dict.fromkeys(CHOICE.findall(text)) if str in members and "such as" not in text else {}
+    return [*dict.fromkeys(words), *(named if len(named) > 1 else ())]
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether a type is a union."""
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def value_text(value: Any) -> str:
@@ -79,7 +81,7 @@ def takes(annotation: Any, text: str, words: Sequence[str] = ()) -> str:
     kind = type_text(annotation)
     if not words or words == ["true", "false"]:
         return kind
-    return ", ".join(dict.fromkeys(words)) + (" or null" if "null" in kind else "")
+    return ", ".join(words) + (" or null" if "null" in kind else "")
 
 
 def lines_about(name: str, default: Any, what: str, text: str) -> list[str]:
@@ -88,7 +90,9 @@ def lines_about(name: str, default: Any, what: str, text: str) -> list[str]:
     head = f"{name}={value_text(default)}  ({what})"
     space = " " * 6
     return [
-        *textwrap.wrap(head, width, initial_indent="  ", subsequent_indent="        "),
+        *textwrap.wrap(
+            head, width, initial_indent="  ", subsequent_indent="        ", break_on_hyphens=False
+        ),
         *textwrap.wrap(text, width, initial_indent=space, subsequent_indent=space),
     ]
 
@@ -100,7 +104,7 @@ def type_text(annotation: Any) -> str:
         >>> type_text(int | None), type_text(dict[str, int] | str), type_text(bool)
         ('int or null', 'mapping or text', 'true or false')
     """
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+    if is_union(annotation):
         return " or ".join(dict.fromkeys(map(type_text, typing.get_args(annotation))))
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(map(str, typing.get_args(annotation)))
