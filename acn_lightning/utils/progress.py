@@ -57,5 +57,6 @@ def tell(what: str, done: Event) -> None:
         print(f"{what} ...", file=sys.stderr, flush=True)
         return
     with tqdm(desc=what, bar_format="{desc} ... {elapsed}", leave=False) as bar:
+        bar.start_t -= QUICK
         while not done.wait(1):
             bar.refresh()
