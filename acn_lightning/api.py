@@ -55,7 +55,7 @@ def fit(
         UsageError: the images, labels or config are wrong; nothing has been written.
         TrainingError: the loss is no longer finite.
     """
-    return load(train(images, labels, experiment, test, classes, overrides, sections))
+    return load(*train(images, labels, experiment, test, classes, overrides, sections))
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> TrainedACN:

@@ -1,9 +1,11 @@
 """Training on images that are given in Python."""
 
+import json
 import os
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from acn_lightning.commands._report import quiet_libraries
+from acn_lightning.config.compose import Plain, flatten
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
+from acn_lightning.experiment.carried import (
+    ENCODER,
+    ENCODER_PATH,
+    imports_of,
+    options_beside,
+)
 from acn_lightning.experiment.folder import is_rank_zero
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.train import run
@@ -27,15 +36,17 @@ def train(
     classes: Sequence[str] | None,
     overrides: Sequence[str],
     sections: Mapping[str, Any],
-) -> Path:
-    """Trains as `acn_lightning.fit` says; returns the best checkpoint.
+) -> tuple[Path, list[str]]:
+    """Trains as `acn_lightning.fit` says.
+
+    Returns:
+        The best checkpoint, and the overrides that name the code of the user's own in it.
 
     Raises:
         UsageError: as for `acn_lightning.fit`.
         TrainingError: the loss is no longer finite.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM.
     """
-    quiet_libraries()
     given = plain(sections)
     data = given.setdefault("data", {})
     if not isinstance(data, dict):
@@ -62,10 +73,34 @@ def train(
             "to keep one. Leave it out."
         )
     try:
-        results = run(config, resumed, source).results
+        with quietly():
+            results = run(config, resumed, source).results
     except InterruptionError as stop:
         raise interrupted(stop) from stop
-    return Path(results["checkpoint"])
+    return Path(results["checkpoint"]), named(config)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Quietens libraries as the command line does, and only while the body runs."""
+    shown = warnings.formatwarning
+    with warnings.catch_warnings():
+        quiet_libraries()
+        try:
+            yield
+        finally:
+            warnings.formatwarning = shown
+
+
+def named(config: Plain) -> list[str]:
+    """The overrides that name the networks of the user's own in a config."""
+    own = imports_of({"model": config["model"]})
+    if ENCODER_PATH in own:
+        own |= dict(flatten({f"{ENCODER}.arguments": options_beside(config, ENCODER_PATH)}))
+    return [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in own.items()
+    ]
 
 
 def plain(value: Any) -> Any:
@@ -82,9 +117,7 @@ def plain(value: Any) -> Any:
 def interrupted(stop: InterruptionError) -> BaseException:
     """The exception with which Python ends at a signal. Says how to resume, on rank 0."""
     if stop.checkpoint and is_rank_zero():
-        name = shlex.quote(stop.checkpoint.parents[1].name)
-        print(
-            f"\nacn: interrupted. To go on, call fit with run={name!r}, resume='auto'.",
-            file=sys.stderr,
-        )
+        name = stop.checkpoint.parents[1].name
+        way = f"To go on, call fit with run={name!r}, resume='auto'."
+        print(f"\nacn: interrupted. {way}", file=sys.stderr)
     return KeyboardInterrupt() if stop.status == 130 else SystemExit(stop.status)

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from torch import Tensor
 
+from acn_lightning.data.checked import checked
 from acn_lightning.data.sources.base import Source, Split, Splits
 from acn_lightning.data.storage import Storage, mapped
 from acn_lightning.utils.errors import UsageError, check_choice
@@ -33,8 +35,8 @@ BLOCK, BLOCKS = 4096, 64
 
 
 def read_source(source: Source, how: str = "auto", folder: str | None = None) -> Splits:
-    """What `source.read` returns. Images on disk are decoded only if no earlier process has done
-    so; if several begin at once, the first decodes and the others wait.
+    """What `source.read` returns, `checked`. Images on disk are decoded only if no earlier process
+    has done so; if several begin at once, the first decodes and the others wait.
 
     Args:
         source: to read. Its `storage` is set.
@@ -54,12 +56,12 @@ def read_source(source: Source, how: str = "auto", folder: str | None = None) ->
             f"{type(source).__name__} reads them whole. Leave it out."
         )
     if outline is None or (how == "auto" and outline.size <= SHARE * total_memory()):
-        return source.read()
+        return checked(source.read(), source)
     cache = cache_folder(folder)
     if outline.identity is None:
         check_writable(cache)
         source.storage = Storage(cache)
-        return source.read()
+        return checked(source.read(), source)
     entry = cache / f"{type(source).kind}-{outline.identity}-{FORMAT}"
     found = load(entry, source)
     if found is None:
@@ -120,7 +122,7 @@ def make(entry: Path, source: Source) -> Splits:
     shutil.rmtree(entry, ignore_errors=True)  # it is damaged
     with new_folder(entry) as beside:
         source.storage = storage = Storage(beside, named=True)
-        splits = source.read()
+        splits = checked(source.read(), source)
         parts = [describe(split, storage) for split in splits[:2]]
         used = {part["file"] for part in parts}
         for path in [path for path in storage.files if path.name not in used]:
@@ -142,11 +144,12 @@ def make(entry: Path, source: Source) -> Splits:
 
 def describe(split: Split, storage: Storage) -> dict[str, Any]:
     """What is written about a split: where its images lie, its labels and names."""
-    path, offset = next(
-        (path, split.images.data_ptr() - own.data_ptr())
-        for path, own in storage.files.items()
-        if 0 <= split.images.data_ptr() - own.data_ptr() < own.nbytes
-    )
+    found = place(split.images, storage)
+    if found is None:  # the source has put them elsewhere
+        copied = storage.take(split.images, torch.arange(len(split.images)))
+        found = place(copied, storage)
+    assert found is not None
+    path, offset = found
     return {
         "file": path.name,
         "offset": offset,
@@ -154,6 +157,15 @@ def describe(split: Split, storage: Storage) -> dict[str, Any]:
         "labels": split.labels.tolist(),
         "names": split.names,
     }
+
+
+def place(images: Tensor, storage: Storage) -> tuple[Path, int] | None:
+    """(file, offset) of images in a storage; None if they are elsewhere."""
+    for path, own in storage.files.items():
+        offset = images.data_ptr() - own.data_ptr()
+        if images.is_contiguous() and 0 <= offset < own.nbytes:
+            return path, offset
+    return None
 
 
 def check(path: Path) -> list[Any]:

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, DistributedSampler
 from acn_lightning.data.augment import Augmentation, transform_sizes
 from acn_lightning.data.binarise import BINARISATIONS, binarise, draw_binary
 from acn_lightning.data.cache import CACHES, read_source
-from acn_lightning.data.checked import checked
 from acn_lightning.data.dataset import Batch, IndexedImages
 from acn_lightning.data.loader import ResumableLoader, ResumableSampler, keep_whole
 from acn_lightning.data.sources.base import Source, Splits
@@ -111,7 +110,7 @@ class ImageData(LightningDataModule):
         """Reads the data once."""
         if self.content is not None:
             return
-        content = checked(read_source(self.reader, self.cache, self.cache_folder), self.reader)
+        content = read_source(self.reader, self.cache, self.cache_folder)
         storage = self.reader.storage
         if self.subset is not None:
             chosen = some_rows(len(content.train.images), self.subset, self.seed)

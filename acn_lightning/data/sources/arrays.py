@@ -104,9 +104,9 @@ class ArraysSource(Source, kind="arrays"):
             )
         return [part for part in (self.train, self.test) if part]
 
-    def outline(self) -> Outline | None:
+    def outline(self) -> Outline:
         if self.content is not None:
-            return None  # it has been read
+            return Outline(0, None)  # it has been read
         size = sum(self.size_of(part) for part in self.parts)
         if not all(is_paths(part.images) for part in self.parts):
             return Outline(size, None)
