@@ -46,6 +46,12 @@ RESULTS = {
 }
 
 
+@pytest.fixture
+def light(monkeypatch):
+    """Pages without the library of their charts, whose packing takes most of the time."""
+    monkeypatch.setattr(pages, "plotly_script", lambda command: "")
+
+
 def metrics(costs):
     """metrics.csv with a row of training and one of validation for each epoch."""
     rows = ["epoch,step,train/total,val/total"]
@@ -264,7 +270,7 @@ def test_costs_of_different_data_are_not_ranked(acn):
     assert content["runs"][1]["nats_per_image"]["ordered"] == 1.0
 
 
-def test_wrong_words_of_compare(acn):
+def test_wrong_words_of_compare(acn, light):
     make_run(Path("runs/x/a"))
     make_run(Path("runs/x/b"))
     for words, said in [
@@ -391,6 +397,18 @@ def test_damaged_files_are_a_state_and_no_error(acn, file, content):
     assert (f"{file} cannot be read" in page) == bool(found.faults)
 
 
+def test_names_may_be_any_bytes(acn, light):
+    name = os.fsdecode(b"caf\xe9\n")
+    run = make_run(Path("runs") / name / name, seed="\udce9")
+    (run / "warnings.json").write_text('[{"message": "\\ud800"}]')
+    make_run(Path("runs/x/b"))
+    assert json.loads(acn("runs", "--json")[1])
+    assert "caf\\udce9\\n" in acn("runs")[1]
+    assert acn("report", run, "out=a.html")[0] == acn("compare", run, "runs/x/b")[0] == 0
+    assert acn("compare", run, "runs/x/b", "out=b.html")[0] == 0
+    assert "caf\\udce9" in Path("a.html").read_text("utf-8")
+
+
 def test_a_file_that_is_none_or_a_link_is_not_read():
     run = make_run(Path("runs/x/a"))
     for name in ("results.json", "metrics.csv"):
@@ -434,7 +452,7 @@ def test_a_report_says_what_there_is():
 
 
 @pytest.mark.parametrize("costs", [(), (4.0,)])
-def test_a_report_of_a_run_that_has_only_begun(acn, costs):
+def test_a_report_of_a_run_that_has_only_begun(acn, light, costs):
     run = make_run(Path("runs/x/a"), costs, None, last=False)
     assert acn("report", run) == (0, "runs/x/a/report.html\n", "")
     text = (run / "report.html").read_text("utf-8")
@@ -442,7 +460,7 @@ def test_a_report_of_a_run_that_has_only_begun(acn, costs):
     assert ("No epoch has been logged yet" in text) == (not costs)
 
 
-def test_a_report_replaces_reports_only(acn):
+def test_a_report_replaces_reports_only(acn, light):
     run = make_run(Path("runs/x/a"))
     report = run / "report.html"
     assert acn("report", run)[0] == 0

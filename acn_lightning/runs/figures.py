@@ -48,7 +48,7 @@ def duration(seconds: float | None) -> str:
     """How long something took; empty if that is not known.
 
     Example:
-        >>> duration(42.4), duration(3720), duration(90_000)
+        >>> duration(42.4), duration(3720.0), duration(90_000.0)
         ('42 s', '1 h 02 min', '1 d 01 h')
     """
     if seconds is None or seconds < 0:

@@ -42,17 +42,18 @@ def fill(name: str, plotly: str, first: Any, rest: Any, **values: Any) -> str:
         loader=PackageLoader("acn_lightning", "runs"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return templates.get_template(name).render(
+    page = templates.get_template(name).render(
         generator=f"acn {name.removesuffix('.html')}",
         hashes=Markup(" ".join(map(hashed, (script, plotly)))),
         script=Markup(script),
-        plotly=base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
+        plotly=base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode(),
         data=charts,
         first=first,
         rest=rest,
         made=f"{datetime.now():%d %B %Y, %H:%M}",
         **values,
     )
+    return as_text(page)
 
 
 def hashed(script: str) -> str:
