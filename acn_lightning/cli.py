@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return complain("another process of this run has ended: see its own error.")
         raise
     except InterruptionError as stop:
-        return interrupted(stop, parsed.command.__name__, words)
+        return interrupted(stop, words)
     except KeyboardInterrupt:
         print("\nacn: interrupted.", file=sys.stderr)
         return 130
@@ -90,17 +90,20 @@ def complain(error: str) -> int:
     return 2
 
 
-def interrupted(stop: InterruptionError, command: str, words: Sequence[str]) -> int:
-    """Prints how to resume, on rank 0 only; returns the exit status. What the checkpoint of a run
-    does not decide is repeated."""
+def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
+    """Prints how to go on with the same run, on rank 0 only; returns the exit status. A run's
+    folder holds its whole config."""
     from acn_lightning.experiment.folder import is_rank_zero
 
     if not is_rank_zero():
         return 0
-    same = [word for word in words if not word.startswith("resume=")] if command == "fit" else []
-    way = f": acn fit {shlex.join([*same, f'resume={stop.checkpoint}'])}"
-    way = " the same command." if "resume=auto" in words else way
-    way_on = f" Resume with{way}" if stop.checkpoint else ""
+    way_on = ""
+    if stop.checkpoint and "resume=auto" in words:
+        way_on = " Resume with the same command."
+    elif stop.checkpoint:
+        run = stop.checkpoint.parents[1]
+        same = [str(run / "config.yaml"), f"run={run.name}", "resume=auto"]
+        way_on = f" Resume with: acn fit {shlex.join(same)}"
     print(f"\nacn: interrupted.{printable(way_on)}", file=sys.stderr)
     return stop.status
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import product
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -117,6 +117,18 @@ class ACN(LightningModule):
         self.posterior_samples = 1  # per test image; `MeasureTest` sets it
         if classes > 1:
             self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Lightning's way to load a module, which cannot know the networks that it had.
+
+        Raises:
+            UsageError: always; it names the way that works.
+        """
+        raise UsageError(
+            "load_from_checkpoint cannot rebuild the networks of an ACN: use "
+            "acn_lightning.load(PATH), whose attribute `module` is the ACN."
+        )
 
     def setup(self, stage: str) -> None:
         self.bank.to(self.device)

@@ -125,11 +125,11 @@ def test_what_cannot_be_read_is_named_and_stops_or_is_left_out(acn, checkpoint, 
 def test_images_are_prepared_as_the_training_images_were(checkpoint, tmp_path):
     acn = ACN.load(checkpoint)
     data = acn.config["data"] | {"background": "black", "max_pixels": 400}
-    acn.config = acn.config | {"data": data}
+    acn.config, acn.known = acn.config | {"data": data}, {"bits": 12}
     Image.new("LA", (12, 12), (0, 0)).save("clear.png")
     Image.fromarray(np.full((12, 12), 1023, np.uint16)).save("deep.png")
     paths = ["clear.png", "deep.png"]
-    images, files, line = read_queries(acn, {"bits": 12}, paths, "stop")
+    images, files, line = read_queries(acn, paths, "stop")
     assert images.amax((1, 2, 3)).tolist() == [0, 1023 * 255 // 4095]
     assert files == ("clear.png", "deep.png")
     assert line == (
@@ -138,7 +138,7 @@ def test_images_are_prepared_as_the_training_images_were(checkpoint, tmp_path):
     )
     Image.new("L", (20, 21)).save("large.png")
     with pytest.raises(UsageError, match=r"large\.png has 20 x 21 pixels; the limit is 400"):
-        read_queries(acn, {}, ["large.png"], "stop")
+        read_queries(acn, ["large.png"], "stop")
 
 
 def test_parts_of_a_folder_and_names_that_are_not_utf_8(acn, checkpoint, photos):
@@ -298,11 +298,11 @@ def test_stored_codes_serve_where_encoding_anew_is_not_asked_for(acn, checkpoint
 
 def test_a_collection_is_seen_as_the_training_images_were(checkpoint, photos):
     acn = ACN.load(checkpoint, [f"data.root={photos}"])
-    own = collect(acn, {}, None)
+    own = collect(acn, None)
     assert own.rows.tolist() == list(range(135))
     assert torch.equal(own.images, own.seen)
     acn.config = acn.config | {"data": acn.config["data"] | {"binarisation": "static"}}
-    folder = collect(acn, {}, str(photos))
+    folder = collect(acn, str(photos))
     assert len(folder.images) == 150
     assert torch.equal(folder.seen, binarise_alike(folder.images, "static", acn.config["seed"]))
     some = folder.at(torch.tensor([149, 0]))
@@ -343,7 +343,7 @@ def test_a_map_of_few_or_equal_codes_is_drawn_all_the_same(size):
 
 def test_duplicates_are_neighbours_of_each_other(checkpoint, photos):
     acn = ACN.load(checkpoint, [f"data.root={photos}"])
-    twice = collect(acn, {}, None).at(torch.tensor([5, 9, 5, 30]))
+    twice = collect(acn, None).at(torch.tensor([5, 9, 5, 30]))
     coded = embed(acn.module, twice, 1, "pca")
     assert coded.neighbours[0].item() == 2
     assert coded.neighbours[2].item() == 0
@@ -352,6 +352,6 @@ def test_duplicates_are_neighbours_of_each_other(checkpoint, photos):
 
 def test_a_collection_needs_more_images_than_neighbours(checkpoint, photos):
     acn = ACN.load(checkpoint, [f"data.root={photos}"])
-    few = collect(acn, {}, None).at(torch.arange(3))
+    few = collect(acn, None).at(torch.arange(3))
     with pytest.raises(UsageError, match="k: 3 is not from 1 to 2"):
         embed(acn.module, few, 3)

@@ -279,7 +279,8 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(acn, tmp_path, ho
     ended, said = process.ended()
     assert ended == status, said
     last = only_run() / "checkpoints/last.ckpt"
-    words = shlex.join([*FIT, "trainer.max_epochs=400", f"resume={last}"])
+    run = last.parents[1]
+    words = shlex.join(["fit", f"{run}/config.yaml", f"run={run.name}", "resume=auto"])
     if how != signal.SIGKILL:
         assert said.strip().splitlines()[-1] == f"acn: interrupted. Resume with: acn {words}"
     epochs = torch.load(last, weights_only=True)["epoch"] + 1

@@ -123,7 +123,7 @@ class TestBrowser:
 
         acn = ACN.load(trained / "runs/folder/mine/checkpoints/best.ckpt",
                        [f"data.root={trained / 'photos'}"])  # fmt: skip
-        collection = collect(acn, {}, None)
+        collection = collect(acn, None)
         coded = embed(acn.module, collection, 5)
         file = tmp_path_factory.mktemp("page") / "explorer.html"
         file.write_text(page(collection, coded, "photos", 135, 48), "utf-8")

@@ -153,8 +153,10 @@ def test_too_little_memory_is_one_line(acn, monkeypatch):
 
 
 def test_the_command_to_resume_with_can_be_pasted(capsys):
-    assert cli.interrupted(InterruptionError(Path("my runs/last.ckpt"), 130), "fit", []) == 130
-    assert "acn fit 'resume=my runs/last.ckpt'" in capsys.readouterr().err
+    stop = InterruptionError(Path("my runs/digits/a b/checkpoints/last.ckpt"), 130)
+    assert cli.interrupted(stop, []) == 130
+    words = "acn fit 'my runs/digits/a b/config.yaml' 'run=a b' resume=auto"
+    assert capsys.readouterr().err.endswith(f"Resume with: {words}\n")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """A trained model in Python: codes and neighbours of any images."""
 
+import base64
+import io
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,10 @@ from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.experiment.restore import from_checkpoint
 from acn_lightning.inference.embedding import encode
+from acn_lightning.inference.inputs import read_given, with_first_axis
+from acn_lightning.utils import names as names_module
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.names import joined, parted
 
 
 @pytest.fixture
@@ -60,6 +67,178 @@ def test_colours_and_other_sizes_are_converted_and_it_is_said(loaded, images):
         np.testing.assert_allclose(loaded.encode(wide), loaded.encode(images[:1]), rtol=1e-5)
 
 
+def test_one_image_is_one_image_in_whatever_form(loaded, images):
+    expected = loaded.encode(images[:1])
+    assert expected.shape == (1, 4)
+    picture = Image.fromarray(images[0])
+    picture.save("one.png")
+    Image.merge("RGB", [picture] * 3).save("colour.png")
+    colour = np.repeat(images[0][..., None], 3, axis=2)
+    for one in (
+        images[0], images[0][..., None], images[0][None], torch.from_numpy(images[0]),
+        picture, picture.convert("RGBA"), Image.open("one.png"), "one.png", Path("one.png"),
+        "colour.png", [picture], ["one.png"], (Path("one.png"),), [images[0]],
+        [torch.from_numpy(images[0])],
+    ):  # fmt: skip
+        codes = loaded.encode(one)
+        assert type(codes) is (torch.Tensor if torch.is_tensor(one) else np.ndarray)
+        np.testing.assert_array_equal(codes, expected, str(type(one)))
+    with pytest.warns(UserWarning, match="3 x 12 x 12 .* converted to 1 x 12 x 12"):
+        np.testing.assert_array_equal(loaded.encode(colour), expected)
+    mixed = loaded.encode([picture, "one.png", images[0], Image.new("L", (50, 70))])
+    np.testing.assert_allclose(mixed[:3], np.repeat(expected, 3, axis=0), rtol=1e-4, atol=1e-5)
+    assert loaded.encode([]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "count"),
+    [
+        ((1, 12, 12), (3, 12, 12), 3), ((1, 12, 12), (12, 12, 3), 1), ((1, 12, 12), (5, 12, 12), 5),
+        ((1, 12, 12), (1, 12, 12), 1), ((1, 12, 12), (50, 70, 3), 1), ((1, 12, 12), (50, 70, 1), 1),
+        ((1, 12, 12), (9, 50, 70), 9), ((3, 16, 20), (3, 16, 20), 1), ((3, 16, 20), (16, 20, 3), 1),
+        ((3, 16, 20), (7, 16, 20), 7), ((3, 16, 20), (16, 20), 1), ((3, 16, 20), (3, 20, 16), 0),
+        ((3, 3, 3), (3, 3, 3), 1), ((1, 12, 12), (12, 12, 4), 0), ((1, 12, 4), (6, 12, 4), 6),
+    ],
+)  # fmt: skip
+def test_three_axes_are_read_by_the_models_shape(model, given, count):
+    array = np.zeros(given, np.uint8)
+    if count:
+        assert len(with_first_axis(array, model)) == count
+        return
+    with pytest.raises(UsageError, match=r"could be one|seem to be transparent"):
+        with_first_axis(array, model)
+
+
+def test_files_go_through_the_door_of_the_training_images(loaded, images):
+    loaded.config = loaded.config | {"data": loaded.config["data"] | {"background": "black"}}
+    loaded.known = {"bits": 12}
+    clear = Image.new("LA", (12, 12), (255, 0))
+    deep = Image.fromarray(np.full((12, 12), 1023, np.uint16))
+    clear.save("clear.png")
+    deep.save("deep.png")
+    black, grey = np.zeros((12, 12), np.uint8), np.full((12, 12), 1023 * 255 // 4095, np.uint8)
+    for given in (["clear.png", "deep.png"], [clear, deep], [Image.open("clear.png"), "deep.png"]):
+        np.testing.assert_array_equal(loaded.encode(given), loaded.encode(np.stack([black, grey])))
+    bright = Image.fromarray(np.full((12, 12), 5000, np.uint16))
+    with pytest.raises(UsageError, match=r"image 1 cannot be read.*12 bits hold 4,095 at most"):
+        loaded.encode([clear, bright])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("none.png", "there is no image none.png"),
+        (".", r"is a folder: give a list of files, such as sorted\(Path\('.'\).rglob"),
+        (5, "image 0 is of type int, not an array"),
+        (None, "image 0 is of type NoneType"),
+        ([[1, 2]], "image 0 is of type list"),
+        ([np.zeros((2, 12, 12), np.uint8)], r"image 0 of the list has .* which is 2 images"),
+    ],
+)
+def test_what_is_no_image_is_refused(loaded, wrong, words):
+    with pytest.raises(UsageError, match=words):
+        read_given(wrong, loaded.image_shape, loaded.form)
+
+
+def test_damaged_images_are_refused_in_a_line(loaded):
+    Image.effect_noise((99, 99), 50).save("half.png")
+    Path("half.png").write_bytes(Path("half.png").read_bytes()[:3000])
+    for given in ("half.png", [Image.open("half.png")]):
+        with pytest.raises(UsageError, match=r"half.png cannot be read"):
+            loaded.encode(given)
+
+
+def test_files_and_classes_of_neighbours_are_those_of_the_rows(loaded, trained):
+    files = sorted((trained / "photos").rglob("*.png"))
+    found = loaded.neighbours(files[:4], k=2)
+    assert found.files.shape == found.classes.shape == (4, 2)
+    for row, label, name, file in zip(
+        found.rows.flat, found.labels.flat, found.classes.flat, found.files.flat, strict=True
+    ):
+        assert name == loaded.classes[label] == Path(file).parent.name
+        assert loaded.files[row] == file
+        assert (trained / "photos" / file).is_file()
+    rows, distances, labels = found
+    assert (rows is found.rows, distances is found.distances, labels is found.labels) == (True,) * 3
+    loaded.bank.labels[:] = -1
+    assert set(loaded.neighbours(files[:4], k=2).classes.flat) == {""}
+
+
+def test_the_names_are_of_the_images_in_their_rows(checkpoint, trained):
+    root = f"data.root={trained / 'photos'}"
+    _, data, _ = from_checkpoint(read_checkpoint(checkpoint), [root], bank=True)
+    files = ACN.load(checkpoint).files
+    assert len(files) == len(data.stored_images)
+    for row in (0, 50, len(files) - 1):
+        pixels = np.asarray(Image.open(trained / "photos" / files[row]))
+        assert np.array_equal(data.stored_images[row, 0], pixels)
+
+
+def test_names_are_one_text_up_to_a_limit(monkeypatch):
+    assert parted(joined(("d/a.png", "e/b\n.png"), Path("d"))) == ("a.png", "e/b\n.png")
+    assert joined(()) == ""
+    assert parted("") == parted(None) == ()
+    monkeypatch.setattr(names_module, "MOST", 10)
+    assert joined(("12345", "6789")) == "12345\x006789"
+    assert joined(("12345", "67890")) == ""
+
+
+@pytest.mark.parametrize("names", [5, "a", "a\0b", ["a"] * 150, None])
+def test_names_of_a_stranger_are_checked(checkpoint, names):
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["ImageData"]["names"].count("\0") + 1 == len(content["code_bank"]["codes"])
+    content["ImageData"]["names"] = names
+    torch.save(content, "theirs.ckpt")
+    with pytest.raises(UsageError, match=r"its names of images are no text|it names . of its"):
+        acn_lightning.load("theirs.ckpt")
+    del content["ImageData"]["names"]  # as before they were stored
+    torch.save(content, "older.ckpt")
+    assert acn_lightning.load("older.ckpt").neighbours(np.zeros((12, 12), np.uint8)).files is None
+
+
+def test_decoded_images_are_the_decoders_means(loaded, images):
+    with torch.no_grad():
+        codes = loaded.module(torch.from_numpy(images)[:, None] / 255).mean
+        expected = (loaded.module.decoder(codes).mean * 255).round().byte()[:, 0].numpy()
+    found = loaded.reconstruct(images, batch_size=4)
+    assert (found.shape, found.dtype) == ((9, 12, 12), np.uint8)
+    assert np.abs(found.astype(int) - expected).max() <= 1  # in batches of another size
+    steps = loaded.interpolate(images[0], images[1], steps=5)
+    ends = loaded.reconstruct(images[:2])
+    assert steps.shape == (5, 12, 12)
+    assert np.abs(steps[[0, -1]].astype(int) - ends).max() <= 1
+    middle = loaded.decode((codes[:1] + codes[1:2]) / 2)
+    assert np.abs(steps[2].astype(int) - middle[0]).max() <= 1
+    assert loaded.decode(np.zeros((0, 4), np.float32)).shape == (0, 12, 12)
+    for call, said in [
+        (lambda: loaded.interpolate(images, images[0]), "a: these are 9 images, not one"),
+        (lambda: loaded.interpolate(images[0], images[0], steps=1), "steps: 1 is not from 2"),
+        (lambda: loaded.decode(np.zeros((2, 3), np.float32)), r"not floats of shape \(N, 4\)"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            call()
+
+
+def test_a_notebook_shows_what_it_is(loaded, images):
+    loaded.config = loaded.config | {"experiment": "<script>x</script>"}
+    before = torch.get_rng_state()
+    page = loaded._repr_html_()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert page == loaded._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;x" in page
+    (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).width > 12 * 12
+
+
+def test_the_page_about_a_trained_model_runs(capsys):
+    page = (Path(__file__).parents[1] / "docs/model.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(block, {})
+    shown = capsys.readouterr().out.splitlines()[-4:]
+    assert shown == re.findall(r"^print.*# .*?(\(\d.*\))$", block, re.M)
+
+
 def test_the_nearest_are_those_of_all_distances(loaded, images):
     found = loaded.neighbours(images, k=7)
     codes, bank = loaded.encode(images), loaded.bank
@@ -103,10 +282,15 @@ def test_samples_are_images_of_the_models_form(loaded):
         loaded.sample(0)
 
 
-def test_a_trained_model_says_what_it_is(loaded):
-    stored = len(loaded.bank.rows)
-    said = f"images of 1 x 12 x 12, codes of 4 numbers, {stored} of them stored)"
-    assert repr(loaded) == f"TrainedACN(folder: {said}"
+def test_a_trained_model_says_what_it_is(loaded, checkpoint):
+    weights = sum(one.numel() for one in loaded.module.parameters())
+    assert repr(loaded).splitlines() == [
+        "TrainedACN(folder)",
+        "  images: 1 x 12 x 12, 3 classes",
+        f"  codes: 4 numbers each, {len(loaded.bank.rows)} stored",
+        f"  networks: encoder conv, prior mixture, decoder conv; {weights:,} weights",
+        f"  read from: {checkpoint}",
+    ]
     assert loaded.to("cpu") is loaded
 
 
@@ -157,7 +341,9 @@ def test_encoding_leaves_the_module_as_it_was(loaded, images):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (np.zeros((12, 12), np.uint8), r"shape \(12, 12\), not"),
+        (np.zeros((12,), np.uint8), r"shape \(12,\), not"),
+        (np.zeros((12, 12, 4), np.uint8), "seem to be transparent: give Image.fromarray"),
+        (np.zeros((3, 20, 20), np.uint8), r"give \(1, 3, 20, 20\) for one, \(3, 1, 20, 20\) for"),
         (np.zeros((2, 12, 12, 4), np.uint8), "C = 1 or 3"),
         (np.zeros((2, 12, 12), np.int64), "int64: give uint8"),
         (np.full((2, 12, 12), 255.0), "between 0 and 1; these go from 255 to 255"),

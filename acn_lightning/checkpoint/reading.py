@@ -1,14 +1,15 @@
-"""Checkpoints are read with `weights_only=True`, so loading a file never runs code, and checked as
-a whole before anything is taken from them."""
+"""Checkpoints are read with `weights_only=True`, so loading a file never runs code. They and packs
+are checked as a whole before anything is taken from them."""
 
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+from acn_lightning.checkpoint.packs import is_pack, read_pack
 from acn_lightning.checkpoint.structure import check_structure
 from acn_lightning.checkpoint.writing import LAST, NEW
 from acn_lightning.utils.errors import UsageError
@@ -22,10 +23,15 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
             the next one that can be read is used, with a warning.
 
     Raises:
-        UsageError: none can be read; the error is that of the first one tried.
+        UsageError: none can be read, the error being that of the first one tried; or the path is
+            a pack's.
     """
     path = Path(path)
     if path.is_dir():
+        if is_pack(path):
+            raise UsageError(
+                f"{path} is a pack, which has no state of training to resume: use acn finetune."
+            )
         path = path / "checkpoints" / LAST
     paths = [path]
     if path.name == LAST:
@@ -45,25 +51,71 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
     raise first
 
 
-def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Reads a checkpoint that `acn fit` wrote, onto the CPU.
+BEST = "best.ckpt"
+
+
+def find_model(path: Path | str) -> Path:
+    """Where the model is that a user means.
+
+    Args:
+        path: a checkpoint; a run's folder, for its best checkpoint, or else its last; or a pack.
+
+    Returns:
+        A checkpoint, or the folder of a pack.
 
     Raises:
-        UsageError: it is missing, truncated, not from `acn fit`, or holds a pickled object.
+        UsageError: it is none of these.
     """
     path = Path(path)
-    if not path.is_file():
-        what = (
-            f"{path} is a folder, not a checkpoint"
-            if path.is_dir()
-            else f"There is no checkpoint {path}"
-        )
-        raise UsageError(f"{what}.")
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"There is no checkpoint {path}.")
+    for name in (BEST, LAST):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    if is_pack(path):
+        return path
+    raise UsageError(
+        f"{path} is neither a run's folder (it has no checkpoints/{BEST} and no "
+        f"checkpoints/{LAST}), nor a pack, nor a checkpoint."
+    )
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Reads a model that `acn fit` or `acn pack` wrote, onto the CPU.
+
+    Args:
+        path: see `find_model`. A pack has no state of training.
+
+    Raises:
+        UsageError: it is missing, truncated, not from `acn`, or holds a pickled object.
+    """
+    path = find_model(path)
+    if path.is_dir():
+        content, what = read_pack(path), "a pack, but not one that acn pack wrote"
+    else:
+        content, what = read_archive(path), "a checkpoint, but not one that acn fit wrote"
+    try:
+        check_structure(content)
+    except UsageError as error:
+        raise UsageError(f"{path} is {what}: {error}.") from error
+    except Exception as error:  # torch has types of tensors that can hardly be looked at
+        raise UsageError(f"{path} holds values that acn does not write.") from error
+    return content
+
+
+def read_archive(path: Path) -> Any:
+    """What a checkpoint's file holds, which is not checked yet.
+
+    Raises:
+        UsageError: it is truncated, no checkpoint, or holds a pickled object.
+    """
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is not an acn checkpoint, or is damaged.")
     check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} holds a pickled object, which could run code when loaded, and is refused. acn "
@@ -73,15 +125,6 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise UsageError(f"{path} needs more memory than there is.") from error
     except Exception as error:  # on a bad file, the parser may raise anything
         raise UsageError(f"{path} is truncated, or not a checkpoint.") from error
-    try:
-        check_structure(content)
-    except UsageError as error:
-        raise UsageError(
-            f"{path} is a checkpoint, but not one that acn fit wrote: {error}."
-        ) from error
-    except Exception as error:  # torch has types of tensors that can hardly be looked at
-        raise UsageError(f"{path} holds values that acn fit does not write.") from error
-    return cast(dict[str, Any], content)
 
 
 def check_archive(path: Path) -> None:

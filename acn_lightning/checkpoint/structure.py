@@ -2,13 +2,14 @@
 has the types, shapes and ranges that the rest of the package relies on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.names import parted
 
 KEY = "acn_config"
 """Key of the config in a checkpoint's hyper-parameters."""
@@ -39,7 +40,7 @@ def check_structure(content: Any) -> None:
     check_weights(part_of(content, "state_dict", dict))
     if "code_bank" in content:
         check_bank(part_of(content, "code_bank", dict), content["hyper_parameters"])
-    check_data(content.get("ImageData", {}))
+    check_data(content.get("ImageData", {}), content.get("code_bank", {}).get("labels", ()))
     check_training(content)
 
 
@@ -246,14 +247,20 @@ def check_pending(pending: Any, codes: Tensor) -> None:
         need(fits, "its pending codes do not fit its bank")
 
 
-def check_data(state: Any) -> None:
+def check_data(state: Any, labels: Sized) -> None:
     """Checks the record of the training data.
 
     Raises:
-        UsageError: it is of another form.
+        UsageError: it is of another form, or names another number of images than the bank's.
     """
     need(isinstance(state, dict), "its ImageData is no mapping")
     need(isinstance(state.get("fingerprint", ""), str), "its fingerprint is no text")
+    if "bits" in state:
+        count(state["bits"], "number of bits", 8, 16)
+    names = state.get("names", "")
+    need(isinstance(names, str), "its names of images are no text")
+    named = len(parted(names))
+    need(named in (0, len(labels)), f"it names {named:,} of its {len(labels):,} images")
 
 
 def check_training(content: Mapping[str, Any]) -> None:

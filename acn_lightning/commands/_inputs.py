@@ -4,21 +4,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from acn_lightning.checkpoint import read_checkpoint
-from acn_lightning.config.compose import Plain, compose, experiments, to_yaml
+from acn_lightning.checkpoint import find_model, read_checkpoint
+from acn_lightning.config.compose import compose, experiments, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.data.files import read_files
 from acn_lightning.data.listing import Part, list_folder, list_images
-from acn_lightning.data.opener import MAX_PIXELS
-from acn_lightning.data.pixels import Form
 from acn_lightning.data.report import describe
 from acn_lightning.data.unchanged import Unchanged, check_array, read_unchanged
 from acn_lightning.experiment.build import read_data
-from acn_lightning.experiment.folder import run_folder
+from acn_lightning.experiment.folder import output_folder
 from acn_lightning.experiment.restore import restore
 from acn_lightning.experiment.trainer import device_of
 from acn_lightning.inference.collection import Collection, of_data, of_files
@@ -31,33 +28,32 @@ from acn_lightning.utils.text import as_text
 # ---------------------------------------------------------------- the model
 
 
-def trained(
-    checkpoint: str, overrides: Sequence[str], purpose: str = "data"
-) -> tuple[TrainedACN, dict[str, Any]]:
-    """(the model on the device that its config asks for, the checkpoint's record of its data).
+def trained(checkpoint: str, overrides: Sequence[str], purpose: str = "data") -> TrainedACN:
+    """The model, on the device that its config asks for.
 
     Args:
-        checkpoint: its path.
+        checkpoint: a checkpoint, a run's folder or a pack.
         overrides: of its config.
         purpose: "data" to read its images too, else "model".
 
     Raises:
         UsageError: as for `restore`; or the model has no codes.
     """
-    content = read_checkpoint(checkpoint)
-    acn = TrainedACN(restore(content, overrides, purpose))
+    found = find_model(checkpoint)
+    content = read_checkpoint(found)
+    acn = TrainedACN(restore(content, overrides, purpose), content.get("ImageData"), found)
     if acn.config["model"]["encoder"]["kind"] == "none":
         raise UsageError(f"{checkpoint}: this model has no codes (model.encoder.kind=none).")
-    return acn.to(device_of(acn.config)), content.get("ImageData", {})
+    return acn.to(device_of(acn.config))
 
 
 def trained_for(
     checkpoint: str, images: str | None, overrides: Sequence[str]
-) -> tuple[TrainedACN, dict[str, Any], list[str]]:
-    """(the same two as from `trained`, the overrides that apply to the named experiment)."""
+) -> tuple[TrainedACN, list[str]]:
+    """(the model, the overrides that apply to the named experiment)."""
     theirs = [word for word in overrides if images is not None and word.startswith("data.")]
     own = [word for word in overrides if word not in theirs]
-    return *trained(checkpoint, own, "data" if images is None else "model"), theirs
+    return trained(checkpoint, own, "data" if images is None else "model"), theirs
 
 
 def reencode(acn: TrainedACN, data: ImageData) -> None:
@@ -73,7 +69,6 @@ def reencode(acn: TrainedACN, data: ImageData) -> None:
 
 def collect(
     acn: TrainedACN,
-    known: dict[str, Any],
     where: str | None,
     overrides: Sequence[str] = (),
     part: str = "train",
@@ -83,7 +78,6 @@ def collect(
 
     Args:
         acn: sets the shape of the images, (C, H, W).
-        known: the checkpoint's record of its data, from `ImageData.state_dict`.
         where: the name of an experiment, or a folder with image files; None for the data that the
             checkpoint was trained on.
         overrides: changes to that experiment's config.
@@ -98,7 +92,7 @@ def collect(
     shape, config = acn.image_shape, acn.config
     if where is None:
         data = read_data(config)
-        data.load_state_dict(known)
+        data.load_state_dict(acn.known)
         return of_data(data, config["experiment"], part, shape, data.binarisation, data.seed)
     how, seed = config["data"]["binarisation"], config["seed"]
     if Path(where).is_dir():
@@ -109,9 +103,7 @@ def collect(
             )
         name = as_text(Path(where).resolve().name)
         listing = list_folder(Path(where))
-        images, own, line = read_part(
-            acn, known, listing.of(part), listing.left_out, name, unreadable
-        )
+        images, own, line = read_part(acn, listing.of(part), listing.left_out, name, unreadable)
         print(line, file=sys.stderr)
         return of_files(images, own, name, how, seed)
     if Path(where).exists() and Path(where).suffix not in (".yaml", ".yml"):
@@ -128,13 +120,12 @@ def collect(
 
 
 def read_queries(
-    acn: TrainedACN, known: dict[str, Any], paths: Sequence[str], unreadable: str
+    acn: TrainedACN, paths: Sequence[str], unreadable: str
 ) -> tuple[Tensor, tuple[str, ...], str]:
     """Reads image files, and all files in folders of them, prepared as the training images were.
 
     Args:
         acn: sets the form of the images.
-        known: the checkpoint's record of its data.
         paths: files and folders.
         unreadable: what to do at a file that is not an image: "stop" or "skip".
 
@@ -157,13 +148,12 @@ def read_queries(
             raise UsageError(f"there is no image {path}.")
     name = as_text(Path(paths[0]).resolve().name) if len(paths) == 1 else "queries"
     part = Part(files, [None] * len(files))
-    images, own, line = read_part(acn, known, part, left_out, name, unreadable)
+    images, own, line = read_part(acn, part, left_out, name, unreadable)
     return images, tuple(map(as_text, own.files)), line
 
 
 def read_part(
     acn: TrainedACN,
-    known: dict[str, Any],
     part: Part,
     left_out: Sequence[str],
     name: str,
@@ -174,7 +164,7 @@ def read_part(
     Raises:
         UsageError: a file cannot be read as an image; or with "skip", none can.
     """
-    form = form_of(acn, known)
+    form = acn.form
     way_out = " To leave such files out: unreadable=skip." if unreadable == "stop" else ""
     try:
         read = read_files(part.files, form, unreadable)
@@ -182,18 +172,6 @@ def read_part(
         raise UsageError(f"{error}{way_out}") from error
     own = Part([part.files[row] for row in read.rows], [part.labels[row] for row in read.rows])
     return read.images, own, describe(name, read, form, part.labels, left_out)
-
-
-def form_of(acn: TrainedACN, known: dict[str, Any]) -> Form:
-    """The form of a model's images: options of its data, and what was found in them."""
-    (channels, *size), data = acn.image_shape, acn.config["data"]
-    return Form(
-        image_size=size,
-        channels=channels,
-        background=data.get("background", "white"),
-        bits=data.get("bits") or known.get("bits"),
-        max_pixels=data.get("max_pixels", MAX_PIXELS),
-    )
 
 
 def originals(
@@ -231,18 +209,19 @@ def originals(
 
 
 @contextmanager
-def out_folder(out: str | None, config: Plain) -> Iterator[tuple[Path, Path]]:
+def out_folder(out: str | None, acn: TrainedACN, command: str) -> Iterator[tuple[Path, Path]]:
     """(the output folder, a temporary folder to write to). When everything is written, the
     temporary folder, which holds `config.yaml`, is renamed to the output folder.
 
     Args:
-        out: path of the output folder; None for a new one beside the runs.
-        config: the model's config.
+        out: path of the output folder; None for a new one, see `output_folder`.
+        acn: the model.
+        command: the command's name.
 
     Raises:
         UsageError: the output folder exists already, or cannot be created.
     """
-    folder = local_path(out, "out") if out else run_folder(config)
+    folder = local_path(out, "out") if out else output_folder(command, acn.source, acn.config)
     with new_folder(folder) as beside:
-        (beside / "config.yaml").write_text(to_yaml(config), "utf-8")
+        (beside / "config.yaml").write_text(to_yaml(acn.config), "utf-8")
         yield folder, beside

@@ -27,7 +27,7 @@ def compress(
     """Compress images without loss into one file, which the same checkpoint decompresses.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         images: image files or folders of them, an .npz file, or the name of an experiment.
         overrides: changes to the checkpoint's config; those that begin with `data.` apply to the
             named experiment instead.
@@ -61,7 +61,7 @@ def compress(
     from acn_lightning.utils.text import printable
 
     path = local_path(out, "out")
-    acn, _, theirs = trained_for(checkpoint, images[0], overrides)
+    acn, theirs = trained_for(checkpoint, images[0], overrides)
     nearest = acn.config["evaluation"]["unconditional_codes"]
     options = Options(order, block, arithmetic, nearest)
     with new_file(path) as beside:

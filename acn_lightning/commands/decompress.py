@@ -21,7 +21,7 @@ def decompress(
 
     Args:
         file: path of the .acn file.
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         overrides: changes to the checkpoint's config.
         out: folder to write PNG files to.
         images: numbers of the images to write, such as 3,17,40-60; null for all of them. Only their
@@ -51,7 +51,7 @@ def decompress(
     container = from_bytes(Path(file).read_bytes(), file)
     every = range(container.count)
     numbers = every if images is None else parse_numbers(images, len(every))
-    acn, _ = trained(checkpoint, overrides, "model")
+    acn = trained(checkpoint, overrides, "model")
     stored, digits = container.names if names else (), len(str(len(every) - 1))
     with new_folder(folder) as beside:
         with progress_bar("decompressing", "image", total=len(numbers)) as shown:

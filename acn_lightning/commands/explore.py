@@ -20,7 +20,7 @@ def explore(
     """Write an HTML page to explore the codes of images.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         images: an experiment or a folder of images; by default the data of the checkpoint.
         overrides: changes to the checkpoint's config; if an experiment is named, those that begin
             with `data.` apply to its config instead.
@@ -31,7 +31,7 @@ def explore(
         projection: "tsne" or "pca".
         thumbnails: longest side of an image in the file, in pixels.
         unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
-        out: file to write; null for `explorer.html` in a new folder beside the runs.
+        out: file to write; null for `explorer.html` in a new folder under the run's `outputs`.
         open: whether to open the file in a browser.
 
     Returns:
@@ -45,7 +45,7 @@ def explore(
 
     from acn_lightning.commands._inputs import collect, trained_for
     from acn_lightning.data.subsets import stratified
-    from acn_lightning.experiment.folder import run_folder
+    from acn_lightning.experiment.folder import output_folder
     from acn_lightning.inference.embedding import embed
     from acn_lightning.inference.explorer import page, require_plotly
     from acn_lightning.inference.projection import check_projection
@@ -60,10 +60,11 @@ def explore(
         raise UsageError(f"thumbnails: {thumbnails} is not from 8 to 256.")
     if out and Path(out).suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"out: {out} is not an .html file.")
-    acn, known, theirs = trained_for(checkpoint, images, overrides)
-    path = local_path(out, "out") if out else run_folder(acn.config) / "explorer.html"
+    acn, theirs = trained_for(checkpoint, images, overrides)
+    folder = Path() if out else output_folder("explore", acn.source, acn.config)
+    path = local_path(out, "out") if out else folder / "explorer.html"
     with new_file(path) as beside:
-        whole = collect(acn, known, images, theirs, part, unreadable)
+        whole = collect(acn, images, theirs, part, unreadable)
         some = whole.at(stratified(whole.labels, points, acn.config["seed"]))
         embedding = embed(acn.module, some, k, projection)
         title = f"{some.name}: {checkpoint}"

@@ -24,7 +24,7 @@ def export(
     """Write codes, neighbours and map coordinates to files for other programs.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         images: an experiment or a folder of images; by default the data of the checkpoint.
         overrides: changes to the checkpoint's config; if an experiment is named, those that begin
             with `data.` apply to its config instead.
@@ -33,7 +33,7 @@ def export(
         projection: "tsne" or "pca".
         thumbnails: longest side of the stored images, in pixels; 0 stores none.
         unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
-        out: folder to write to; null for a new one beside the runs.
+        out: folder to write to; null for a new one under the run's `outputs`.
 
     Returns:
         The files written: `codes.parquet`, `codes.npz`, `index.faiss`, `about.json`.
@@ -53,9 +53,9 @@ def export(
     check_projection(projection)
     if not 0 <= thumbnails <= 4096:
         raise UsageError(f"thumbnails: {thumbnails} is not from 0 to 4096.")
-    acn, known, theirs = trained_for(checkpoint, images, overrides)
-    with out_folder(out, acn.config) as (folder, beside):
-        collection = collect(acn, known, images, theirs, part, unreadable)
+    acn, theirs = trained_for(checkpoint, images, overrides)
+    with out_folder(out, acn, "export") as (folder, beside):
+        collection = collect(acn, images, theirs, part, unreadable)
         embedding = embed(acn.module, collection, k, projection)
         write_parquet(beside / "codes.parquet", collection, embedding, thumbnails)
         write_npz(beside / "codes.npz", collection, embedding)

@@ -10,7 +10,7 @@ def finetune(checkpoint: str, name: str, overrides: list[str]) -> "Outcome":
     """Fine-tune the networks of a checkpoint on the data of an experiment.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         name: an experiment, or a YAML file.
         overrides: changes to the experiment's config; keys of `finetune` work without the section.
 

@@ -28,14 +28,14 @@ def neighbours(
     """Find the training images most similar to given images; write a picture and a table.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         image: image files, or folders of them.
         overrides: changes to the checkpoint's config.
         k: number of neighbours of each image.
         encode: whether to encode the training images again with the checkpoint's weights; false
             uses the codes in the checkpoint, which were stored during its last epoch.
         unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
-        out: folder to write to; null for a new one beside the runs.
+        out: folder to write to; null for a new one under the run's `outputs`.
 
     Returns:
         The files written: `neighbours.png` (the first 64 images), `neighbours.csv`.
@@ -52,13 +52,13 @@ def neighbours(
     from acn_lightning.retrieval.exact import distances_to
     from acn_lightning.utils.errors import UsageError
 
-    acn, known = trained(checkpoint, overrides)
+    acn = trained(checkpoint, overrides)
     if not 1 <= k <= len(acn.bank.rows):
         raise UsageError(f"k: {k} is not from 1 to {len(acn.bank.rows)}, the stored codes.")
-    with out_folder(out, acn.config) as (folder, beside):
-        queries, files, report = read_queries(acn, known, image, unreadable)
+    with out_folder(out, acn, "neighbours") as (folder, beside):
+        queries, files, report = read_queries(acn, image, unreadable)
         data = read_data(acn.config)
-        data.load_state_dict(known)
+        data.load_state_dict(acn.known)
         print(report, file=sys.stderr)
         if encode:
             reencode(acn, data)

@@ -5,7 +5,7 @@ def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") ->
     """Write the encoder to an ONNX file, and check it with ONNX Runtime.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         overrides: changes to the checkpoint's config.
         out: file to write.
 

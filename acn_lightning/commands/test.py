@@ -10,7 +10,7 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     """Evaluate a checkpoint on its test set.
 
     Args:
-        checkpoint: path of the checkpoint.
+        checkpoint: a checkpoint, a run's folder for its best one, or a pack.
         overrides: changes to the checkpoint's config.
 
     Raises:
@@ -20,17 +20,18 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     import time
 
     from acn_lightning import callbacks as cb
-    from acn_lightning.checkpoint import read_checkpoint
+    from acn_lightning.checkpoint import find_model, read_checkpoint
     from acn_lightning.experiment.carried import not_taken
-    from acn_lightning.experiment.folder import run_folder, writing
+    from acn_lightning.experiment.folder import output_folder, writing
     from acn_lightning.experiment.restore import from_checkpoint
     from acn_lightning.experiment.results import Outcome, evaluate, write_results
     from acn_lightning.experiment.trainer import check_limits, make_trainer
 
     start = time.perf_counter()
-    content = read_checkpoint(checkpoint)
+    found = find_model(checkpoint)
+    content = read_checkpoint(found)
     config, data, module = from_checkpoint(content, overrides, bank=False)
-    folder = run_folder(config)
+    folder = output_folder("test", found, config)
     measure = cb.MeasureTest(**config["evaluation"])
     stop = cb.StopOnSignal(None)
     callbacks = [
@@ -44,6 +45,6 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     check_limits(trainer, data)
     with writing(folder, config), stop.listening():
         results = evaluate(trainer, module, data, measure, None, start)
-        results |= {"checkpoint": str(checkpoint)}
+        results |= {"checkpoint": str(found)}
     hints = not_taken(content, config, overrides, "evaluation.")
     return Outcome(results, write_results(results, folder), hints=tuple(hints))

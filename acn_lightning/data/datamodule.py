@@ -19,6 +19,7 @@ from acn_lightning.data.loader import ResumableLoader, ResumableSampler, keep_wh
 from acn_lightning.data.sources.base import Source, Splits
 from acn_lightning.data.subsets import held_out_rows, some_rows
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
+from acn_lightning.utils.names import joined
 from acn_lightning.utils.registry import find_class, make, whose
 from acn_lightning.utils.registry import options as keyword_options
 
@@ -180,9 +181,15 @@ class ImageData(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint stores about the data: its fingerprint, and what images have to be
-        prepared with."""
-        return {"fingerprint": self.fingerprint, **self.reader.prepared}
+        """What a checkpoint stores about the data: its fingerprint, what images have to be prepared
+        with, and the names of the training images."""
+        names = {"names": self.names} if self.names else {}
+        return {"fingerprint": self.fingerprint, **self.reader.prepared, **names}
+
+    @cached_property
+    def names(self) -> str:
+        """The files of the training images below `data.root`, `joined`; empty if there are none."""
+        return joined(self.stored_names, self.reader.root)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Checks that the checkpoint was trained on the same data.

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acn_lightning.utils.errors import UnreadableError, foreign
 from acn_lightning.utils.text import printable
@@ -116,10 +116,16 @@ def is_deep(image: "Image") -> bool:
     return image.mode.startswith(("I", "F"))
 
 
-def is_reduced(image: "ImageFile") -> bool:
+def tiles(image: "Image") -> list[Any]:
+    """How the pixels of an image are stored in its file; none if they are decoded, or if it came
+    from no file."""
+    return getattr(image, "tile", [])
+
+
+def is_reduced(image: "Image") -> bool:
     """Whether Pillow gives 8 bits for each channel where the file has another range. Asked before
     the pixels are decoded."""
-    for codec, _, _, form in () if is_deep(image) else image.tile:
+    for codec, _, _, form in () if is_deep(image) else tiles(image):
         raw, *rest = (form,) if isinstance(form, str) else form or ("",)
         if str(raw).endswith((";16B", ";16L", ";16N")):
             return True

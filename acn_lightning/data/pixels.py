@@ -16,13 +16,13 @@ from acn_lightning.data.opener import (
     is_reduced,
     open_image,
     orientation,
+    tiles,
     turned,
 )
 from acn_lightning.utils.errors import UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFile import ImageFile
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras and scanners use of 16."""
@@ -137,23 +137,37 @@ def read_picture(path: Path, form: Form) -> Picture:
         UnreadableError: the file cannot be read as an image.
     """
     with open_image(path, form.max_pixels) as image:
-        scaled = has_scale(image)
-        changes = {
-            FRAMES: is_animated(image),
-            REDUCED: is_reduced(image) or (scaled and is_deep(image)),
-            DEEP: is_deep(image) and not scaled,
-        }
-        bits = 16 if scaled else form.bits or 16
-        image.load()
-        whole = eight_bits(image, path, bits) if is_deep(image) else image
-        whole = turned(whole, orientation(image))
-        changes[GREYED] = form.channels == 1 and not is_grey(whole)
-        opaque = lay_on(whole, form.ground)
-        changes[TRANSPARENT] = opaque is not whole
-        pixels = fit_image(opaque, form.image_size, form.channels or 3)
-        changes[RESIZED] = pixels.shape[:2] != (whole.height, whole.width)
-        told = tuple(change for change, made in changes.items() if made)
-        return Picture(pixels, whole.size, told)
+        return to_picture(image, form, path)
+
+
+def to_picture(image: "Image", form: Form, name: object) -> Picture:
+    """What `read_picture` makes of an image that is open.
+
+    Args:
+        image: its current frame is taken.
+        form: as there.
+        name: names the image in errors.
+
+    Raises:
+        UnreadableError: its pixels are no whole numbers of 8 or 16 bits.
+    """
+    scaled = has_scale(image)
+    changes = {
+        FRAMES: is_animated(image),
+        REDUCED: is_reduced(image) or (scaled and is_deep(image)),
+        DEEP: is_deep(image) and not scaled,
+    }
+    bits = 16 if scaled else form.bits or 16
+    image.load()
+    whole = eight_bits(image, name, bits) if is_deep(image) else image
+    whole = turned(whole, orientation(image))
+    changes[GREYED] = form.channels == 1 and not is_grey(whole)
+    opaque = lay_on(whole, form.ground)
+    changes[TRANSPARENT] = opaque is not whole
+    pixels = fit_image(opaque, form.image_size, form.channels or 3)
+    changes[RESIZED] = pixels.shape[:2] != (whole.height, whole.width)
+    told = tuple(change for change, made in changes.items() if made)
+    return Picture(pixels, whole.size, told)
 
 
 def is_grey(image: "Image") -> bool:
@@ -161,13 +175,13 @@ def is_grey(image: "Image") -> bool:
     return image.mode in ("1", "L", "LA") or is_deep(image)
 
 
-def has_scale(image: "ImageFile") -> bool:
+def has_scale(image: "Image") -> bool:
     """Whether the file says what its white is, by which Pillow has scaled it to 16 bits. Asked
     before the pixels are decoded."""
-    return any(tile[0].startswith("ppm") for tile in image.tile)
+    return any(tile[0].startswith("ppm") for tile in tiles(image))
 
 
-def deep_values(image: "Image", path: Path) -> np.ndarray:
+def deep_values(image: "Image", name: object) -> np.ndarray:
     """The grey values of an image of more than 8 bits, (H, W).
 
     Raises:
@@ -176,13 +190,13 @@ def deep_values(image: "Image", path: Path) -> np.ndarray:
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise UnreadableError(
-            f"{path}{COMPLAINT}: its pixels are not whole numbers from "
+            f"{name}{COMPLAINT}: its pixels are not whole numbers from "
             "0 to 65535, so their white is unknown. Convert it to 8 or 16 bits."
         )
     return values.astype(np.int64)
 
 
-def eight_bits(image: "Image", path: Path, bits: int) -> "Image":
+def eight_bits(image: "Image", name: object, bits: int) -> "Image":
     """A 16-bit grey image in 8 bits, with its transparency.
 
     Raises:
@@ -190,10 +204,10 @@ def eight_bits(image: "Image", path: Path, bits: int) -> "Image":
     """
     from PIL import Image
 
-    values, white = deep_values(image, path), 2**bits - 1
+    values, white = deep_values(image, name), 2**bits - 1
     if values.max() > white:
         raise UnreadableError(
-            f"{path}{COMPLAINT}: its brightest pixel is "
+            f"{name}{COMPLAINT}: its brightest pixel is "
             f"{values.max():,}, and {bits} bits hold {white:,} at most (data.bits)."
         )
     grey = Image.fromarray((values * 255 // white).astype(np.uint8))

@@ -120,6 +120,12 @@ def divide(config: Plain) -> tuple[Plain, Plain]:
     return taken, rest
 
 
+def published(config: Plain) -> Plain:
+    """What of a model's config a pack holds: what a checkpoint decides, without places of this
+    machine, accounts and the like."""
+    return divide(config)[0] | {"experiment": config["experiment"]}
+
+
 def defaults_for(config: Plain) -> Plain:
     """What a checkpoint's config does not decide: the packaged experiment's own values if it names
     one, else none."""

@@ -1,13 +1,12 @@
 """Training that starts from the weights of a checkpoint."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
-from acn_lightning.checkpoint import read_checkpoint
+from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain, compose
 from acn_lightning.config.schema import options
 from acn_lightning.experiment.carried import carried_config
@@ -30,9 +29,10 @@ def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
     given = [word for word in overrides if word.startswith("finetune.checkpoint=")]
     if given:
         raise UsageError(f"{given[0]}: give the checkpoint as the first argument.")
-    kept = carried_config(read_checkpoint(path), overrides, "model")
+    found = find_model(path)
+    kept = carried_config(read_checkpoint(found), overrides, "model")
     networks = {name: kept["model"][name] for name in NETWORKS}
-    begin = {"checkpoint": str(Path(path).resolve())}
+    begin = {"checkpoint": str(found.resolve())}
     return compose(experiment, overrides, {"model": networks, "finetune": begin})
 
 

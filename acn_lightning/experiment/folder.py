@@ -16,12 +16,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain, to_yaml
+from acn_lightning.config.schema import TRAINER_DEFAULTS
 from acn_lightning.experiment.trainer import raised_by_lightning
 from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
 from acn_lightning.utils.files import check_encoding, local_path, replacing
 
 AUTO = "auto"
 """The value of `resume` that resumes the run of the same name, if there is one."""
+
+
+OUTPUTS = "outputs"
+"""The folder of what commands write about trained models."""
 
 
 def run_folder(config: Plain) -> Path:
@@ -44,18 +49,80 @@ def run_folder(config: Plain) -> Path:
                 "resume=auto: the run has no name by which to find it again. Set run=NAME, or "
                 "start it with SLURM or torchrun --rdzv-id, whose job then names it."
             )
-    for key, value in [("experiment", experiment), ("run", name)]:
-        if value is not None and (value in ("", ".", "..") or Path(value).name != value):
-            raise UsageError(f"{key}: '{value}' is not a valid folder name.")
-    unique = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
-    root = local_path(config["trainer"]["default_root_dir"] or "runs", "trainer.default_root_dir")
-    folder = root / experiment / (name or unique)
+    check_name("experiment", experiment)
+    if experiment == OUTPUTS:
+        raise UsageError(
+            f"experiment: {OUTPUTS} is the folder of what commands write. Choose another name."
+        )
+    check_name("run", name)
+    folder = folder_of_runs(config) / experiment / (name or stamp())
     check_encoding(folder, "run")
     if folder.exists() and not automatic and is_rank_zero():
         raise UsageError(
             f"run: {folder} already exists. Resume it with resume=auto, or choose another name."
         )
     return folder
+
+
+def output_folder(command: str, source: Path | None, config: Plain) -> Path:
+    """A new folder for what a command writes about a model; it is not created yet.
+
+    It is `outputs/<command>-<time>-<short id>`, or `outputs/NAME` with `run=NAME`: in the run's own
+    folder for a checkpoint in its `checkpoints/`, if that can be written to and
+    `trainer.default_root_dir` is not set; else in the folder of all runs. A checkpoint decides
+    neither of these two keys.
+
+    Args:
+        command: its name.
+        source: where the model was read from.
+        config: a complete config.
+
+    Raises:
+        UsageError: a name is not valid for a folder, the folder of all runs is not a path, or there
+            is a folder of that name.
+    """
+    check_name("run", config["run"])
+    root, run = folder_of_runs(config), run_of(source)
+    usual = config["trainer"]["default_root_dir"] in (None, TRAINER_DEFAULTS["default_root_dir"])
+    within = run if run and usual and os.access(run, os.W_OK) else root
+    folder = within / OUTPUTS / (config["run"] or f"{command}-{stamp()}")
+    check_encoding(folder, "run")
+    if folder.exists() and is_rank_zero():
+        raise UsageError(f"run: {folder} already exists. Choose another name.")
+    return folder
+
+
+def run_of(source: Path | None) -> Path | None:
+    """The folder of the run in whose `checkpoints/` a checkpoint lies; None if it lies elsewhere,
+    or the folder is no run's."""
+    if source is None or source.absolute().parent.name != "checkpoints":
+        return None
+    run = source.parents[1] if len(source.parents) > 1 else source.absolute().parents[1]
+    return run if (run / "config.yaml").is_file() else None
+
+
+def folder_of_runs(config: Plain) -> Path:
+    """The folder of all runs.
+
+    Raises:
+        UsageError: it is not a path.
+    """
+    return local_path(config["trainer"]["default_root_dir"] or "runs", "trainer.default_root_dir")
+
+
+def check_name(key: str, value: str | None) -> None:
+    """Checks that a key's value can be a folder's name.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if value is not None and (value in ("", ".", "..") or Path(value).name != value):
+        raise UsageError(f"{key}: '{value}' is not a valid folder name.")
+
+
+def stamp() -> str:
+    """The time and a short id, as a folder's name."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
 
 
 def is_rank_zero() -> bool:

@@ -357,7 +357,7 @@ def test_what_was_found_in_images_is_kept_for_others(tmp_path):
     for name, kept in (("plain", set()), ("deep", {"bits"})):
         data = ImageData(source="folder", root=str(tmp_path / name), validation=0)
         data.setup()
-        assert data.state_dict().keys() - {"fingerprint"} == kept
+        assert data.state_dict().keys() - {"fingerprint", "names"} == kept
         data.load_state_dict(data.state_dict())
     assert data.state_dict()["bits"] == 12
 
