@@ -4,19 +4,27 @@ Heavy imports happen only when needed.
 """
 
 import argparse
-import inspect
 import os
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from acn_lightning.commands import all_commands
+from acn_lightning.commands import all_commands, module_of
+from acn_lightning.commands._help import (
+    describe,
+    mistyped,
+    names_of_configs,
+    nearest_command,
+    positional,
+    usage,
+)
+from acn_lightning.utils.docstrings import first_words
 from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
+from acn_lightning.utils.registry import options
 from acn_lightning.utils.signals import handling
 from acn_lightning.utils.terminal import steady_streams
 from acn_lightning.utils.text import printable
@@ -24,10 +32,9 @@ from acn_lightning.utils.text import printable
 DESCRIPTION = """\
 Associative Compression Networks: representations from a generative model.
 
-Set an experiment's options as key=value. Text is taken as typed; other values are YAML. `acn show
-NAME` lists the keys; those under trainer are the arguments of Lightning's Trainer, by the same
-names.
-`acn COMMAND --help` lists the arguments and options of a command.
+Set an experiment's options as key=value. Text is taken as typed; other values are YAML.
+`acn COMMAND --help` lists the arguments and options of a command, `acn options` explains the keys,
+and `acn show NAME` prints an experiment's values.
 """
 
 EXAMPLES = """\
@@ -48,7 +55,14 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 on success; 2, with one line, on wrong input or
     a failed run; 128 + the signal's number when interrupted (130 for Ctrl-C, 143 for SIGTERM)."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for what may come next
+        from acn_lightning.commands._completion import complete
+
+        complete(make_parser())
     steady_streams()
+    first = next(iter(sys.argv[1:] if arguments is None else arguments), "-")
+    if not first.startswith("-") and first not in all_commands():
+        return complain(unknown_command(first))
     parsed, unknown = make_parser().parse_known_args(arguments)
     words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
@@ -73,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nacn: interrupted.", file=sys.stderr)
         return 130
+
+
+def unknown_command(word: str) -> str:
+    """The error about a word that is no command."""
+    commands = all_commands()
+    guess = nearest_command(word, commands)
+    return f"{word}: there is no such command. Commands are {', '.join(commands)}.{guess}"
 
 
 def leave(number: int, frame: FrameType | None) -> None:
@@ -117,16 +138,19 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
     Raises:
         UsageError: an argument is missing, or an option has a value of the wrong type.
     """
-    arguments, overrides = split(command, words)
-    from acn_lightning.commands._report import quiet_libraries  # imports torch
+    if error := mistyped(command, [word for word in words if not os.path.exists(word)]):
+        raise UsageError(error)
+    given, overrides = split(command, words)
+    if not getattr(module_of(command), "LIGHT", False):
+        from acn_lightning.commands._report import quiet_libraries  # imports torch
 
-    quiet_libraries()
-    if options_of(command):
+        quiet_libraries()
+    if options(command):
         from acn_lightning.config.compose import own_options
 
         own, overrides = own_options(command, overrides)
-        return command(*arguments, overrides, **own)
-    return command(*arguments, overrides)
+        return command(*given, overrides, **own)
+    return command(*given, overrides)
 
 
 def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any], list[str]]:
@@ -137,7 +161,7 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
     """
     names = [word for word in words if "=" not in word or os.path.exists(word)]
     overrides = [word for word in words if word not in names]
-    arguments: list[Any] = []
+    given: list[Any] = []
     for parameter in positional(command):
         if parameter.annotation == list[str]:
             taken, names = names, []
@@ -148,23 +172,8 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
                 f"say which {parameter.name}: acn {command.__name__} {usage(command)}."
             )
         several = parameter.annotation == list[str]
-        arguments.append(taken if several else next(iter(taken), None))
-    return arguments, [*names, *overrides]  # surplus names are refused later, as not key=value
-
-
-def positional(command: Callable[..., Any]) -> list[inspect.Parameter]:
-    """A command's positional parameters, without the overrides."""
-    return [
-        parameter
-        for name, parameter in inspect.signature(command).parameters.items()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "overrides"
-    ]
-
-
-def options_of(command: Callable[..., Any]) -> list[inspect.Parameter]:
-    """A command's own options: its keyword-only parameters."""
-    parameters = inspect.signature(command).parameters.values()
-    return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        given.append(taken if several else next(iter(taken), None))
+    return given, [*names, *overrides]  # surplus names are refused later, as not key=value
 
 
 def print_result(result: Any) -> None:
@@ -181,12 +190,29 @@ def print_result(result: Any) -> None:
         rank_zero_only(print)(f"\n{results_table(result)}")
 
 
-# ---------------------------------------------------------------- help
+# ---------------------------------------------------------------- the parser
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def format_help(self) -> str:
+        """Help on a command comes from its function; other help is argparse's own."""
+        command = self.get_default("command")
+        if not command:
+            return super().format_help()
+        name = command.__name__
+        head = f"usage: acn {name} {usage(command)}\n\n{first_words(command)}"
+        return f"{head}\n\n{describe(command)}\n"
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and exits with status 2."""
+        self.exit(complain(f"{message}. See {self.prog} --help."))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The argument parser; building it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="acn",
         description=DESCRIPTION,
         epilog=f"{names_of_configs()}\n\n{EXAMPLES}",
@@ -195,69 +221,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=installed_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in all_commands().items():
-        first = (inspect.getdoc(command) or "").splitlines()[0]
-        one = commands.add_parser(
-            name,
-            help=first.rstrip("."),
-            usage=f"acn {name} {usage(command)}",
-            description=first,
-            epilog=describe(command),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        one = commands.add_parser(name, help=first_words(command).rstrip("."))
         one.set_defaults(command=command)
         one.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     return parser
-
-
-def usage(command: Callable[..., Any]) -> str:
-    """The usage, such as `CHECKPOINT IMAGE ... [key=value ...]`."""
-    words = []
-    for parameter in positional(command):
-        word = parameter.name.upper()
-        word += " ..." if parameter.annotation == list[str] else ""
-        words.append(f"[{word}]" if parameter.annotation == (str | None) else word)
-    return " ".join([*words, "[key=value ...]"])
-
-
-def describe(command: Callable[..., Any]) -> str:
-    """Help on a command's arguments and options: defaults, and texts from the docstring."""
-    said = docstring_arguments(inspect.getdoc(command) or "")
-    rows = [(one.name.upper(), said.get(one.name, "")) for one in positional(command)]
-    rows += [
-        (f"{option.name}={yaml(option.default)}", said.get(option.name, ""))
-        for option in options_of(command)
-    ]
-    rows.append(("key=value", said.get("overrides", "")))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
-
-
-def docstring_arguments(docstring: str) -> dict[str, str]:
-    """The text for each name in a docstring's Args (or a dataclass's Attributes) section."""
-    found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", docstring, re.M)
-    said: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \w)", found[1].rstrip()) if found else []:
-        names, _, text = entry.strip().partition(": ")
-        said |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return said
-
-
-def yaml(value: Any) -> str:
-    """A default value as a user would write it in YAML."""
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
-
-
-def names_of_configs() -> str:
-    """Help on the experiments and layers that come with the package."""
-    conf = Path(__file__).parent / "conf"
-
-    def stems(paths: Iterable[Path]) -> str:
-        return ", ".join(sorted(path.stem for path in paths))
-
-    return (
-        f"experiments (NAME): {stems(conf.glob('*.yaml'))}, or a YAML file\n"
-        f"layers on top (NAME+LAYER): {stems((conf / 'layers').glob('*.yaml'))}, or a YAML file"
-    )
 
 
 def installed_version() -> str:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
-from acn_lightning.utils.registry import Registered, foreign_options, import_object, is_path
+from acn_lightning.utils.registry import Option, Registered, foreign_options, import_object, is_path
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -64,9 +64,10 @@ def find_optimizer(kind: str) -> type[Optimizer]:
     return found
 
 
-def optimizer_options(kind: str) -> list[str]:
+def optimizer_options(kind: str) -> dict[str, Option]:
     """Options besides `learning_rate` that a config's `optimizer` section may set for that kind."""
-    return [name for name in foreign_options(find_optimizer(kind)) if name not in ("params", "lr")]
+    own = foreign_options(find_optimizer(kind)).items()
+    return {name: option for name, option in own if name not in ("params", "lr")}
 
 
 class Schedule(Registered, key="schedule.kind"):

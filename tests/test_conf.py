@@ -95,7 +95,14 @@ def test_every_experiment_takes_a_step(experiment, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Only .* codes were refreshed")
 @pytest.mark.parametrize(
-    "experiment", ["mnist+small", *(f"mnist+small+{name}" for name in layers() if name != "small")]
+    "experiment",
+    ["mnist+small"]
+    + [
+        f"{base}+{name}"
+        for base in ("mnist+small", "digits", "folder")
+        for name in layers()
+        if name != "small"  # not for the other two, which say so
+    ],
 )
 def test_every_layer_takes_a_step(experiment, tmp_path):
     step(experiment, tmp_path)

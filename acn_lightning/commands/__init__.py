@@ -6,12 +6,18 @@ are its own options, such as `k=8`, which are not saved with a run. `acn --help`
 from the signature and docstring. The return value is printed. Files whose name begins with an
 underscore are shared helpers.
 
+Two constants of the file tell more about the command. `SECTION` names a section of the config whose
+keys the command takes without it, such as `kind=daydream`: help lists them. `LIGHT = True` says
+that the command needs no torch.
+
 Heavy packages are imported inside the function, as `acn --help` imports all of these files.
 """
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 
@@ -19,3 +25,8 @@ def all_commands() -> dict[str, Callable[..., Any]]:
     """All commands, by name."""
     names = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
     return {name: getattr(import_module(f"{__name__}.{name}"), name) for name in names}
+
+
+def module_of(command: Callable[..., Any]) -> ModuleType | None:
+    """The file of a command."""
+    return sys.modules.get(command.__module__)

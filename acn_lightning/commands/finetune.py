@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from acn_lightning.experiment.results import Outcome
 
+SECTION = "finetune"
+
 
 def finetune(checkpoint: str, name: str, overrides: list[str]) -> "Outcome":
     """Fine-tune the networks of a checkpoint on the data of an experiment.

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+SECTION = "sampling"
+
 
 def sample(checkpoint: str, overrides: list[str]) -> Path:
     """Draw a grid of images from a checkpoint.

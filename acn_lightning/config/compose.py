@@ -10,26 +10,25 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from acn_lightning.config import catalogue
+from acn_lightning.config.keys import KINDS, TRAINER_DEFAULTS, kind_key
 from acn_lightning.config.renamed import rename_keys, rename_words
 from acn_lightning.config.schema import (
-    TRAINER_DEFAULTS,
     check_keys,
+    chosen_options,
     explain,
     first_line,
     make_schema,
     schema_keys,
     section,
-    source_options,
     trainer_options,
 )
-from acn_lightning.config.sections import PARTS
 from acn_lightning.config.values import (
     read_word,
     read_yaml_file,
     refuse_characters,
     refuse_numbers,
 )
-from acn_lightning.data import ImageData, Source
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import options
 
@@ -64,7 +63,8 @@ def compose(
         between: values applied after the experiment and before the overrides.
 
     Raises:
-        UsageError: an experiment, layer or key is unknown, or a value has the wrong type.
+        UsageError: an experiment, layer or key is unknown, a layer is not for the experiment, or a
+            value has the wrong type.
     """
     # A path may itself contain a plus.
     first, *rest = [experiment] if Path(experiment).is_file() else experiment.split("+")
@@ -74,7 +74,7 @@ def compose(
     base = OmegaConf.create({"experiment": name} | read_yaml(paths[0]))
     try:
         for path in paths[1:]:
-            base = overlay(base, OmegaConf.create(read_yaml(path)))
+            base = overlay(base, OmegaConf.create(read_layer(path, first)))
         base = overlay(base, OmegaConf.create(dict(between or {})))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
@@ -97,35 +97,31 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
     return path
 
 
-CHOICES = {Source.key: "digits", "optimizer.kind": "adam", "schedule.kind": "constant"}
-"""Keys that choose a class outside of the model, with their defaults."""
-
-
 def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
     """Merges `top` into `base`. A network whose `kind` changes starts from the new kind's defaults.
     A data source, optimiser or schedule that changes keeps the options that all kinds share. No
     class outside of this package is looked up: a later layer may replace it."""
     base = base.copy()
-    for name, part in PARTS.items():
-        kind = OmegaConf.select(top, f"model.{name}.kind")
-        before = OmegaConf.select(base, f"model.{name}.kind", default=part.default)
-        if kind is not None and kind != before:
-            OmegaConf.update(base, f"model.{name}", {}, merge=False)
-    for key, default in CHOICES.items():
-        kind = OmegaConf.select(top, key)
-        section = key.partition(".")[0]
-        if kind is not None and kind != OmegaConf.select(base, key, default=default):
-            for name in list(OmegaConf.select(base, section) or {}):
-                if str(name) not in shared_options(section, str(kind)):
-                    del base[section][name]
+    for name, choice in KINDS.items():
+        kind = OmegaConf.select(top, kind_key(name))
+        before = OmegaConf.select(base, kind_key(name), default=choice.default)
+        if kind is None or kind == before:
+            continue
+        if name.startswith("model."):
+            OmegaConf.update(base, name, {}, merge=False)
+            continue
+        for key in list(OmegaConf.select(base, name) or {}):
+            if str(key) not in shared_options(name, str(kind)):
+                del base[name][key]
     return cast(DictConfig, OmegaConf.merge(base, top))
 
 
 def shared_options(section: str, kind: str) -> set[str]:
     """Options of a section that hold for another kind as well."""
     if section == "data":
-        own = options(Source.kinds[kind]) if kind in Source.kinds else {}
-        return {*options(ImageData), *own}
+        sources = catalogue.KINDS["data"]
+        own = sources[kind].options if kind in sources else {}
+        return {*catalogue.SECTIONS["data"].options, *own}
     return {"optimizer": {"kind", "learning_rate"}, "schedule": {"kind", "warmup_steps"}}[section]
 
 
@@ -162,11 +158,11 @@ def without_idle(config: DictConfig) -> DictConfig:
     data = OmegaConf.select(config, "data")
     if not isinstance(data, DictConfig):
         return config
-    own = source_options(config)
+    own = chosen_options("data", config)
     others = {
-        name: default
-        for source in Source.kinds.values()
-        for name, (_, default) in options(source).items()
+        name: option.default
+        for source in catalogue.KINDS["data"].values()
+        for name, option in source.options.items()
         if name not in own
     }
     for name in [str(name) for name in data]:
@@ -233,7 +229,7 @@ def parse_overrides(
 def read_early(key: str, text: str) -> Any:
     """A value whose type is not known yet. Kinds are text, in all families."""
     try:
-        value = read_word(key, text, str if key == Source.key or key.endswith(".kind") else Any)
+        value = read_word(key, text, str if key == "data.source" or key.endswith(".kind") else Any)
     except UsageError:
         return text
     # A comment is nothing to YAML; "#ff0000" is text if its key takes text.
@@ -251,6 +247,24 @@ def read_yaml(path: Path) -> Plain:
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a mapping of keys to values.")
     return rename_keys(cast(Plain, content))
+
+
+def read_layer(path: Path, experiment: str) -> Plain:
+    """Reads a layer. Its key `for` may list those of the package's experiments that it fits.
+
+    Raises:
+        UsageError: as for `read_yaml`; or it is not for this experiment.
+    """
+    content = read_yaml(path)
+    fitting = content.pop("for", list(experiments()))
+    if not (isinstance(fitting, list) and all(isinstance(one, str) for one in fitting)):
+        raise UsageError(f"{path}: for: list the experiments that it is for, as [mnist, cifar10].")
+    if experiment in experiments() and experiment not in fitting:
+        raise UsageError(
+            f"{experiment}+{path.stem}: the layer {path.stem} is for {', '.join(fitting)}, and not "
+            f"for {experiment}. Leave it out.{nearest(experiment, fitting)}"
+        )
+    return content
 
 
 def to_yaml(config: Plain) -> str:

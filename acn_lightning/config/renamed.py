@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
 RENAMED = {
     "model.learning_rate": "optimizer.learning_rate",
     "model.schedule": "schedule.kind",
@@ -56,7 +54,9 @@ def rename_words(words: Sequence[str], tell: bool = True) -> list[str]:
     return renamed
 
 
-@rank_zero_only
 def say(old: str, new: str) -> None:
-    """Prints which name to use."""
-    print(f"acn: {old} is now {new}; the old name still works.", file=sys.stderr)
+    """Prints which name to use, on rank 0."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    told = f"acn: {old} is now {new}; the old name still works."
+    rank_zero_only(print)(told, file=sys.stderr)

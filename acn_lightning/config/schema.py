@@ -1,7 +1,8 @@
 """The schema that configs are checked against.
 
-It does not repeat the options: a section's keys are the keyword-only arguments of the class that it
-configures (`sections.py`), with the same names, types and defaults.
+A section's keys are the keyword-only arguments of the class that it configures (`sections.py`),
+with the same names, types and defaults. They are read from the catalogue, a list of them made by
+`docs/make_reference.py`: importing the classes takes seconds.
 """
 
 import dataclasses
@@ -10,43 +11,26 @@ import keyword
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from acn_lightning.config.sections import PARTS, SECTIONS, Wandb
-from acn_lightning.data import Source
-from acn_lightning.optimization import Schedule, optimizer_options
-from acn_lightning.utils.errors import UsageError, nearest
-from acn_lightning.utils.registry import (
-    Option,
-    Registered,
-    find_class,
-    foreign_options,
-    import_object,
-    options,
-    whose,
+from acn_lightning.config import catalogue
+from acn_lightning.config.keys import (
+    CODE_SIZE,
+    KINDS,
+    LEARNING_RATE,
+    RUN,
+    TRAINER_DEFAULTS,
+    TRAINER_OURS,
+    WANDB,
+    kind_key,
 )
-
-TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs"}
-"""Defaults that differ from Lightning's."""
-
-TRAINER_OURS = ("callbacks", "logger", "plugins")
-"""Arguments of the Trainer that the framework sets."""
-
-RUN: dict[str, Option] = {
-    "experiment": (str, dataclasses.MISSING),
-    "seed": (int, 0),
-    "logger": (str, "csv"),
-    "run": (str | None, None),
-    "resume": (str | None, None),
-    "compile": (bool, False),
-    "channels_last": (bool, True),
-}
-"""Keys outside all sections."""
+from acn_lightning.utils.errors import UsageError, nearest
+from acn_lightning.utils.registry import Option
 
 ANNOTATION = "annotation"
 """Under this name a field of the schema keeps its option's annotation."""
@@ -62,50 +46,75 @@ def make_schema(chosen: DictConfig) -> type:
         UsageError: there is no such kind.
     """
     sections: dict[str, Option | type] = {
-        name: section(name, options(configured)) for name, configured in SECTIONS.items()
+        name: section(name, one.options) for name, one in catalogue.SECTIONS.items()
     }
-    sections["data"] = section("data", options(SECTIONS["data"]) | source_options(chosen))
+    sections["data"] = section(
+        "data", catalogue.SECTIONS["data"].options | chosen_options("data", chosen)
+    )
     sections["model"] = section(
-        "model", {"code_size": (int, 16), **options(SECTIONS["model"]), **model_parts(chosen)}
+        "model",
+        {"code_size": CODE_SIZE, **catalogue.SECTIONS["model"].options, **model_parts(chosen)},
     )
     sections["optimizer"] = section("optimizer", optimizer_schema(chosen))
-    sections["schedule"] = family_section("schedule", Schedule, kind_of(chosen, "schedule"))
+    sections["schedule"] = kind_section("schedule", chosen)
     sections["callbacks"] = section("callbacks", callback_schemas(chosen))
     sections["trainer"] = section("trainer", trainer_schema(), plain_type)
-    return section("config", {**RUN, **sections, "wandb": Wandb})
+    return section("config", {**RUN, **sections, "wandb": section("wandb", WANDB.options)})
 
 
-def kind_of(chosen: DictConfig, name: str, default: str = "constant") -> str:
-    """The value of `NAME.kind`."""
-    kind = OmegaConf.select(chosen, f"{name}.kind", default=default)
+def kind_of(chosen: DictConfig, name: str) -> str:
+    """The kind that a config chooses for a section."""
+    key = kind_key(name)
+    kind = OmegaConf.select(chosen, key, default=KINDS[name].default)
     if not isinstance(kind, str):
-        raise UsageError(f"{name}.kind: {kind} is not the name of a class.")
+        raise UsageError(f"{key}: {kind} is not the name of a class.")
     return kind
 
 
-def source_options(chosen: DictConfig) -> dict[str, Option]:
-    """The options of the chosen data source."""
-    return options(find_class(Source, OmegaConf.select(chosen, Source.key, default="digits")))
+def chosen_options(name: str, chosen: DictConfig) -> dict[str, Option]:
+    """The options of the class that a config chooses for a section.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    return kind_options(name, kind_of(chosen, name))
+
+
+def kind_options(name: str, kind: str) -> dict[str, Option]:
+    """The options of a kind: from the catalogue, or from a class that is not in it.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if kind in catalogue.KINDS[name] and (name != "optimizer" or is_current("torch")):
+        return catalogue.KINDS[name][kind].options
+    from acn_lightning.config import live  # imports torch
+
+    return live.kind_options(name, kind)
+
+
+def is_current(package: str) -> bool:
+    """Whether the catalogue was made with the installed version of a package."""
+    return version(package).partition("+")[0] == catalogue.VERSIONS[package]
 
 
 def model_parts(chosen: DictConfig) -> dict[str, type]:
     """A section for each network of the model."""
-    return {
-        name: family_section(name, part.family, kind_of(chosen, f"model.{name}", part.default))
-        for name, part in PARTS.items()
-    }
+    names = [name.partition(".")[2] for name in KINDS if name.startswith("model.")]
+    return {name: kind_section(f"model.{name}", chosen) for name in names}
 
 
-def family_section(name: str, family: type[Registered], kind: str) -> type:
-    """A section for the class of that kind."""
-    return section(name, {"kind": (str, kind)} | options(find_class(family, kind)))
+def kind_section(name: str, chosen: DictConfig) -> type:
+    """A section for the class that a config chooses."""
+    kind = Option(str, kind_of(chosen, name))
+    return section(name.rpartition(".")[2], {"kind": kind} | chosen_options(name, chosen))
 
 
 def optimizer_schema(chosen: DictConfig) -> dict[str, Option]:
     """The optimiser's keys. Its own arguments are null unless set, and are then left to PyTorch."""
-    kind = kind_of(chosen, "optimizer", "adam")
-    own = dict.fromkeys(optimizer_options(kind), (Any, None))
-    return {"kind": (str, kind), "learning_rate": (float, 1e-3), **own}
+    own = dict.fromkeys(chosen_options("optimizer", chosen), Option(Any, None))
+    kind = Option(str, kind_of(chosen, "optimizer"))
+    return {"kind": kind, "learning_rate": LEARNING_RATE, **own}
 
 
 def callback_schemas(chosen: DictConfig) -> dict[str, type]:
@@ -125,34 +134,27 @@ def callback_schemas(chosen: DictConfig) -> dict[str, type]:
             raise UsageError(
                 f"callbacks.{name}.kind: say which class: callbacks.{name}.kind=package.module:Name"
             )
-        own = dict.fromkeys(foreign_options(find_callback(kind, name)), (Any, None))
-        schemas[name] = section(name, {"kind": (str, kind), **own})
+        from acn_lightning.config import live  # imports torch
+
+        own = dict.fromkeys(live.callback_options(kind, name), Option(Any, None))
+        schemas[name] = section(name, {"kind": Option(str, kind), **own})
     return schemas
 
 
-def find_callback(kind: str, name: str) -> type[Callback]:
-    """The class at package.module:Name.
-
-    Raises:
-        UsageError: it does not exist, or is not a Lightning callback.
-    """
-    found = import_object(kind, f"callbacks.{name}.kind")
-    if not (isinstance(found, type) and issubclass(found, Callback)):
-        raise UsageError(f"callbacks.{name}.kind: {kind} is not a lightning.Callback.")
-    return found
-
-
-def trainer_options() -> dict[str, inspect.Parameter]:
+def trainer_options() -> dict[str, Option]:
     """The arguments of Lightning's Trainer that a config may set."""
-    parameters = inspect.signature(Trainer).parameters
-    return {name: value for name, value in parameters.items() if name not in TRAINER_OURS}
+    if is_current("lightning"):
+        return catalogue.TRAINER
+    from acn_lightning.config import live  # imports Lightning
+
+    return live.trainer()
 
 
 def trainer_schema() -> dict[str, Option]:
-    """These arguments as options, with our defaults."""
+    """These arguments with our defaults."""
     return {
-        name: (parameter.annotation, TRAINER_DEFAULTS.get(name, parameter.default))
-        for name, parameter in trainer_options().items()
+        name: option._replace(default=TRAINER_DEFAULTS.get(name, option.default))
+        for name, option in trainer_options().items()
     }
 
 
@@ -176,7 +178,7 @@ def section(
         if isinstance(value, type):
             fields.append((key, value, dataclasses.field(default_factory=value)))
             continue
-        annotation, default = value
+        annotation, default, _ = value
         given: dict[str, Any] = {"default": default}
         if isinstance(default, list):
             given = {"default_factory": default.copy}
@@ -191,12 +193,7 @@ def checked(annotation: Any) -> Any:
     known = isinstance(annotation, type | types.UnionType) or typing.get_origin(annotation)
     if annotation is inspect.Parameter.empty or not (known or annotation is Any):
         return Any
-    return Any if mentions(annotation, Source) else annotation
-
-
-def mentions(annotation: Any, cls: type) -> bool:
-    """Whether a union contains `cls`, which only Python code can pass."""
-    return cls in typing.get_args(annotation)
+    return annotation
 
 
 def plain_type(annotation: Any) -> Any:
@@ -244,21 +241,14 @@ def unknown(full: str, known: Mapping[str, Any], config: DictConfig) -> str:
         loggers = "use logger=csv, logger=wandb or logger=tensorboard"
         way = {"logger": loggers, "callbacks": "use the section callbacks"}.get(key)
         return f" cannot be set in a config: {way or 'use it in Python'}."
-    if family := family_of(section):
-        chosen = OmegaConf.select(config, family.key)
-        kinds = whose(family, key, {})
-        if kinds:
-            of = f"; {family.key}={chosen} does not have it" if chosen else ""
-            return f": there is no such key{of}.{kinds}"
+    if kinds := [kind for kind, one in catalogue.KINDS.get(section, {}).items() if key in one[1]]:
+        choice = kind_key(section)
+        chosen = OmegaConf.select(config, choice)
+        of = f"; {choice}={chosen} does not have it" if chosen else ""
+        return f": there is no such key{of}. It is for {choice}={', '.join(kinds)}."
     names = {one.rpartition(".")[2]: one for one in known}
     guess = nearest(full, known) or (f" Did you mean '{names[key]}'?" if key in names else "")
     return f": there is no such key.{guess or ' acn show lists all.'}"
-
-
-def family_of(section: str) -> type[Registered] | None:
-    """The family of classes whose options a section holds; None for other sections."""
-    parts = {f"model.{name}": part.family for name, part in PARTS.items()}
-    return {**parts, "data": Source, "schedule": Schedule}.get(section)
 
 
 def schema_keys(schema: type, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,38 +1,33 @@
-"""The sections of a config, and the class that each one configures."""
+"""The sections of a config, and the class that each one configures: the source of the catalogue.
+Importing them all takes seconds, so only what reads live classes imports this module."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from acn_lightning import callbacks
-from acn_lightning.data import ImageData
+from acn_lightning.data import ImageData, Source
 from acn_lightning.inference.sampling import draw
 from acn_lightning.module import ACN
-from acn_lightning.networks.base import Component
 from acn_lightning.networks.decoders import Decoder
 from acn_lightning.networks.encoders import Encoder
 from acn_lightning.networks.likelihoods import Likelihood
 from acn_lightning.networks.priors import Prior
 from acn_lightning.networks.shapes import Shape
+from acn_lightning.optimization import Schedule
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.registry import Registered
 
-
-class Part(NamedTuple):
-    """A section of `model` that chooses a network by `kind`."""
-
-    family: type[Component]
-    default: str
-
-
-PARTS = {
-    "encoder": Part(Encoder, "conv"),
-    "shape": Part(Shape, "white"),
-    "prior": Part(Prior, "mixture"),
-    "decoder": Part(Decoder, "conv"),
-    "likelihood": Part(Likelihood, "bernoulli"),
+FAMILIES: dict[str, type[Registered]] = {
+    "data": Source,
+    "model.encoder": Encoder,
+    "model.shape": Shape,
+    "model.prior": Prior,
+    "model.decoder": Decoder,
+    "model.likelihood": Likelihood,
+    "schedule": Schedule,
 }
-"""Sections of `model`."""
+"""Sections that choose a class by a word, and the family of these classes."""
 
 
 class Budget:
@@ -64,24 +59,6 @@ class Budget:
         self.minutes, self.channels = minutes, list(channels)
 
 
-@dataclasses.dataclass
-class Wandb:
-    """Settings for Weights & Biases, used with `logger=wandb`.
-
-    Attributes:
-        project, entity, group, name, tags: as in `wandb.init`.
-        mode: "online", "offline" or "disabled"; null takes WANDB_MODE from the environment, or, if
-            that is unset, "offline" ("online" in a sweep).
-    """
-
-    project: str = "acn_lightning"
-    entity: str | None = None
-    group: str | None = None
-    name: str | None = None
-    tags: list[str] = dataclasses.field(default_factory=list)
-    mode: str | None = None
-
-
 SECTIONS: dict[str, Callable[..., Any]] = {
     "budget": Budget,
     "data": ImageData,
@@ -97,4 +74,4 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "sampling": draw,
 }
 """Each section's class or function, whose keyword-only arguments are the section's keys. `data`
-also has the keys of its source, and `model` the sections of `PARTS`."""
+also has the keys of its source, and `model` a section for each of its networks."""

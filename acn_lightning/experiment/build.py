@@ -12,8 +12,8 @@ from torch import Tensor
 
 from acn_lightning.checkpoint import KEY
 from acn_lightning.config.compose import Plain
-from acn_lightning.config.schema import find_callback
-from acn_lightning.config.sections import PARTS
+from acn_lightning.config.keys import KINDS
+from acn_lightning.config.live import find_callback, refuse_stale
 from acn_lightning.data import ImageData
 from acn_lightning.evaluation.costs import NEIGHBOURS
 from acn_lightning.module import ACN
@@ -76,6 +76,7 @@ def read_data(config: Plain) -> ImageData:
     Raises:
         UsageError: the data cannot be read, or an option is out of range.
     """
+    refuse_stale()
     check_range("seed", config["seed"], 0, LARGEST_SEED)
     seed_everything(config["seed"], verbose=False)
     data = ImageData(config["seed"], **config["data"])
@@ -109,7 +110,7 @@ def build_module(config: Plain, about: DataSpec) -> ACN:
         UsageError: an option is out of range, K is too large for the data, or the likelihood does
             not suit its pixels.
     """
-    model = {key: value for key, value in config["model"].items() if key not in PARTS}
+    model = {key: value for key, value in config["model"].items() if f"model.{key}" not in KINDS}
     code_size = model.pop("code_size")
     check_range("model.code_size", code_size, 1, 65_536)
     check_range("seed", config["seed"], 0, LARGEST_SEED)

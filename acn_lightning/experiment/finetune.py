@@ -8,12 +8,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain, compose
-from acn_lightning.config.schema import options
 from acn_lightning.experiment.carried import carried_config
 from acn_lightning.experiment.resume import Resumed
 from acn_lightning.module import ACN
 from acn_lightning.networks.weights import describe_report, load_matching
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.registry import options
 
 NETWORKS = ("code_size", "encoder", "shape", "prior", "decoder")
 """Keys of `model` that come from the checkpoint. The likelihood depends on the new data."""

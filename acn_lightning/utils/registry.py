@@ -6,12 +6,24 @@ import operator
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from acn_lightning.utils.docstrings import arguments
 from acn_lightning.utils.errors import UsageError, check_choice, nearest
 
-Option = tuple[Any, Any]
-"""(type, default)."""
+
+class Option(NamedTuple):
+    """An option of a constructor or a command.
+
+    Attributes:
+        annotation: its type.
+        default: its default.
+        text: what the docstring says about it.
+    """
+
+    annotation: Any
+    default: Any
+    text: str = ""
 
 
 class Registered:
@@ -110,20 +122,21 @@ def make(cls: Callable[..., Any], key: str, *wiring: Any, **options: Any) -> Any
 
 def options(constructor: Callable[..., Any]) -> dict[str, Option]:
     """The keyword-only arguments of a constructor."""
+    said = arguments(inspect.getdoc(constructor) or "")
     return {
-        name: (parameter.annotation, parameter.default)
+        name: Option(parameter.annotation, parameter.default, said.get(name, ""))
         for name, parameter in inspect.signature(constructor).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
 
 
-def foreign_options(constructor: Callable[..., Any]) -> list[str]:
-    """The names of the arguments that another package's constructor takes by name."""
-    return [
-        name
+def foreign_options(constructor: Callable[..., Any]) -> dict[str, Option]:
+    """The arguments that another package's constructor takes by name."""
+    return {
+        name: Option(parameter.annotation, parameter.default)
         for name, parameter in inspect.signature(constructor).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    ]
+    }
 
 
 def whose(family: type[Registered], option: str, known: Mapping[str, Any]) -> str:

@@ -1,0 +1,19 @@
+"""`acn options`."""
+
+LIGHT = True
+
+
+def options(key: str | None, overrides: list[str]) -> str:
+    """List the keys of a config with types, defaults and choices.
+
+    Args:
+        key: a section, such as model.decoder, or a key, such as data.batch_size; by default the
+            sections are listed.
+        overrides: the kind to list the keys of, also your own:
+            model.decoder.kind=package.module:Name.
+    """
+    from acn_lightning.config.explain import about, overview
+
+    if key is None and not overrides:
+        return overview()
+    return about(key or overrides[0].partition("=")[0], overrides)
