@@ -17,7 +17,7 @@ from acn_lightning.experiment.build import build
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import InterruptionError
 from benchmarks import __main__ as command
-from benchmarks import codes, data, measure, references, sampling, scale, search, training
+from benchmarks import cache, codes, data, measure, references, sampling, scale, search, training
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
 
@@ -344,3 +344,14 @@ def test_photos_are_the_data_sets_images(idx_folder, tmp_path, monkeypatch):
     assert [path.parent.name for path in files[:4]] == ["T-shirt or top", *CLOTHES[1:4]]
     assert len(files) == 50
     assert np.array_equal(np.asarray(Image.open(files[7])), images[7, 0].numpy())
+
+
+def test_images_on_disk_are_those_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "STEPS", 2)
+    found = cache.on_disk(200, str(tmp_path))
+    small = cache.in_memory(found, 100)
+    assert torch.equal(found.fixed_set.images[:100], small.fixed_set.images)
+    figures = cache.measure(200, str(tmp_path))
+    assert figures["size_gb"] == 200 * 64 * 64 / 1e9
+    assert 0 < figures["waiting"] < 100
+    assert 0 < figures["anonymous_gb"] <= 64

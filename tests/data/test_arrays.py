@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import acn_lightning
+from acn_lightning import training
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.config.compose import compose
 from acn_lightning.data import ImageData
 from acn_lightning.data.labels import number_labels, plain_labels
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.experiment.build import build_for
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import InterruptionError, UsageError
 from tests.conftest import QUICK
 
 GREY = (np.arange(40 * 6 * 5) % 251).astype(np.uint8).reshape(40, 6, 5)
@@ -298,6 +300,53 @@ def test_a_folder_can_be_named(trained):
     assert acn.image_shape == (1, 12, 12)
     with pytest.raises(UsageError, match="Leave labels out"):
         acn_lightning.fit(trained / "photos", [1, 2])
+
+
+ENCODER = """
+from torch import nn
+from acn_lightning.networks.distributions import unit_normal
+from acn_lightning.networks.encoders import Encoder
+
+class Flat(Encoder):
+    def __init__(self, image_shape, code_size, *, width: int = 8):
+        super().__init__()
+        self.layer = nn.Linear(image_shape[1] * image_shape[2], code_size)
+
+    def forward(self, image):
+        return unit_normal(self.layer(image.flatten(1)))
+"""
+
+
+def test_an_encoder_of_ones_own_is_named_once(monkeypatch):
+    Path("flat_encoder.py").write_text(ENCODER)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    own = settings()
+    own["model"] |= {"encoder": {"kind": "flat_encoder:Flat", "width": 4}}
+    acn = acn_lightning.fit(DIGITS.images[:120] / 16, **own)
+    assert type(acn.module.encoder).__name__ == "Flat"
+
+
+def test_ctrl_c_is_pythons_own_and_says_how_to_go_on(monkeypatch, capsys):
+    def stopped(*_):
+        raise InterruptionError(Path("runs/folder/mine/checkpoints/last.ckpt"), status)
+
+    monkeypatch.setattr(training, "run", stopped)
+    shown = warnings.formatwarning
+    for status, kind in ((130, KeyboardInterrupt), (143, SystemExit)):
+        with pytest.raises(kind):
+            acn_lightning.fit(GREY)
+        assert "call fit with run='mine', resume='auto'" in capsys.readouterr().err
+    assert warnings.formatwarning is shown
+
+
+def test_images_are_read_once_though_sizes_are_chosen_first():
+    source = ArraysSource(*as_given(list(map(Image.fromarray, GREY)), LABELS, None))
+    for _ in range(2):
+        data = ImageData(source=source, cache="disk", cache_folder="cache", binarisation="none")
+        data.setup()
+        assert data.content is source.content or torch.equal(
+            data.content.train.images, source.content.train.images
+        )
 
 
 def test_a_newcomers_script_of_six_lines(tmp_path):
