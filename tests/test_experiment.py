@@ -666,12 +666,15 @@ def test_help_imports_nothing_heavy():
         assert word in result.stdout
 
 
-def test_help_in_under_half_a_second():
+def test_help_takes_under_half_a_second():
+    """Of a core, which other programs on the machine do not lengthen."""
+
     def seconds():
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run(
             [sys.executable, "-m", "acn_lightning", "--help"], capture_output=True, check=True
         )
-        return time.perf_counter() - start
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])  # of processes that have ended
 
     assert min(seconds() for _ in range(3)) < 0.5
