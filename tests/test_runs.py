@@ -433,7 +433,7 @@ def test_a_report_says_what_there_is():
     page = Page(text)
     words = " ".join(" ".join(page.text).split())
     for said in ("photos: 9 images", "conv, channels 8; 1,234 parameters", "5,678",
-                 "It collapsed.", "What to do: seed=1", "A linear classifier finds the classes",
+                 "It collapsed.", "What to do: seed=1", "Epoch 3: collapse",
                  "20 test images", "95.50", "98.25", "50.00", "62.50", "images/samples.png:",
                  "Train it longer:", "42 s"):  # fmt: skip
         assert said in words, said
