@@ -103,6 +103,13 @@ def test_states():
     assert {read_run(one).state for one in find_runs(Path("runs"))} == {*STATES} - {"running"}
 
 
+def test_the_time_of_a_run_that_has_not_ended_is_that_of_its_epochs():
+    run = make_run(Path("runs/x/a"), results=None)
+    assert read_run(run).seconds is None
+    (run / "metrics.csv").write_text("epoch,train/epoch_seconds\n0,2.5\n1,3\n")
+    assert read_run(run).seconds == 5.5
+
+
 def test_a_run_is_running_while_its_lock_is_held():
     folder = make_run(Path("runs/x/a"))
     assert read_run(folder).state == "finished"
