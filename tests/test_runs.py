@@ -103,6 +103,13 @@ def test_states():
     assert {read_run(one).state for one in find_runs(Path("runs"))} == {*STATES} - {"running"}
 
 
+def test_the_time_of_a_run_that_has_not_ended_is_that_of_its_epochs():
+    run = make_run(Path("runs/x/a"), results=None)
+    assert read_run(run).seconds is None
+    (run / "metrics.csv").write_text("epoch,train/epoch_seconds\n0,2.5\n1,3\n")
+    assert read_run(run).seconds == 5.5
+
+
 def test_a_run_is_running_while_its_lock_is_held():
     folder = make_run(Path("runs/x/a"))
     assert read_run(folder).state == "finished"
@@ -433,7 +440,7 @@ def test_a_report_says_what_there_is():
     page = Page(text)
     words = " ".join(" ".join(page.text).split())
     for said in ("photos: 9 images", "conv, channels 8; 1,234 parameters", "5,678",
-                 "It collapsed.", "What to do: seed=1", "A linear classifier finds the classes",
+                 "It collapsed.", "What to do: seed=1", "Epoch 3: collapse",
                  "20 test images", "95.50", "98.25", "50.00", "62.50", "images/samples.png:",
                  "Train it longer:", "42 s"):  # fmt: skip
         assert said in words, said

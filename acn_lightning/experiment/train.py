@@ -19,7 +19,13 @@ from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
 from acn_lightning.experiment.restore import check_networks, load_state
-from acn_lightning.experiment.results import Outcome, evaluate, write_about, write_results
+from acn_lightning.experiment.results import (
+    Outcome,
+    codes_hint,
+    evaluate,
+    write_about,
+    write_results,
+)
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
@@ -30,7 +36,6 @@ from acn_lightning.experiment.trainer import (
 )
 from acn_lightning.experiment.training_state import check_processes, check_progress, epochs_of
 from acn_lightning.module import ACN
-from acn_lightning.runs.figures import codes_hint
 from acn_lightning.utils.errors import TrainingError, UsageError, one_line
 
 
@@ -94,7 +99,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         tested = best_checkpoint(trainer, folder)
         results = evaluate(trainer, module, data, parts.measure, tested, start)
         results |= {"parent": parent, "training": training}
-    hints += [" ".join(hint) for hint in codes_hint(results["representations"])]
+    hints += codes_hint(results["representations"])
     files = write_results(results, folder)
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None

@@ -66,7 +66,7 @@ def charts(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     first = []
     for kind, names in grouped(known):
         lines = [
-            line(run, name, short(name, names), colour(place), kind.unit, name.startswith("train/"))
+            line(run, name, short(name, names), colour(place), kind.unit, dotted(name, names))
             for place, name in enumerate(names)
         ]
         first.append(chart(kind.title, kind.unit, lines))
@@ -136,6 +136,11 @@ def short(name: str, among: Sequence[str]) -> str:
     if {one.partition("/")[2] for one in among} == {rest}:
         return {"train": "training", "val": "held out"}.get(part, part)
     return USES.get(rest.removesuffix("_accuracy"), rest.replace("_", " "))
+
+
+def dotted(name: str, among: Sequence[str]) -> bool:
+    """Whether a curve is dotted: one of training beside one of held-out images."""
+    return name.startswith("train/") and len(among) > 1
 
 
 def line(

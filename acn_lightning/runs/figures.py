@@ -68,22 +68,6 @@ def trained_epochs(run: Run) -> str:
     return f"{run.epochs}/{run.max_epochs}" if run.max_epochs else f"{run.epochs}"
 
 
-def codes_hint(representations: Any) -> list[tuple[str, str]]:
-    """(what is wrong, what to do) if codes do worse than pixels or principal components, which need
-    no model."""
-    codes, pca, pixels = (number(representations, name, "linear") for name in REPRESENTATIONS)
-    others = [one for one in (pca, pixels) if one is not None]
-    if codes is None or not others or codes > max(others):
-        return []
-    return [
-        (
-            "A linear classifier finds the classes better in pixels or principal components than "
-            "in these codes.",
-            "Train longer, or try another data.augment or model.rate_weight.",
-        )
-    ]
-
-
 def align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
     """Lines of a table whose columns are aligned right, but for those in `left`."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -133,7 +133,6 @@ def report_page(run: Run, plotly: str, beside: Path) -> str:
         meaning=STATES[run.state],
         progress=sections.progress(run),
         tiles=sections.tiles(run),
-        cautions=sections.cautions(run),
         faults=run.faults,
         trained=sections.trained(run),
         config=yaml.safe_dump(run.config, sort_keys=False) if run.config else "",

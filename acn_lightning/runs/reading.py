@@ -113,8 +113,9 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long training took, all attempts together; known at its end."""
-        return number(self.results, "training", "seconds")
+        """How long training took, all attempts together; until its end, that of its epochs."""
+        epochs = [seconds for _, seconds in self.history.get("train/epoch_seconds", ())]
+        return number(self.results, "training", "seconds") or sum(epochs) or None
 
 
 STATES = {

@@ -12,13 +12,12 @@ from acn_lightning.runs.figures import (
     COSTS,
     REPRESENTATIONS,
     USES,
-    codes_hint,
     decimal,
     duration,
     percent,
     trained_epochs,
 )
-from acn_lightning.runs.reading import BEST, LAST, Caution, Run, find, number
+from acn_lightning.runs.reading import BEST, LAST, Run, find, number
 from acn_lightning.utils.text import as_text, printable
 
 PARTS = ("encoder", "shape", "prior", "decoder", "likelihood")
@@ -60,12 +59,6 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
         more = f"{run.epochs} epochs, {steps:,.0f} steps" if steps else f"{run.epochs} epochs"
         found.append(("training", duration(run.seconds), more))
     return found
-
-
-def cautions(run: Run) -> list[Caution]:
-    """What the run warned about, and what its results suggest."""
-    hints = codes_hint(find(run.results, "representations"))
-    return [*run.cautions, *(Caution("test", None, *hint) for hint in hints)]
 
 
 def trained(run: Run) -> list[tuple[str, str]]:
