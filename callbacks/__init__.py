@@ -17,6 +17,7 @@ from acn_lightning.callbacks.progress import PrintEpochs
 from acn_lightning.callbacks.refresh import RefreshNeighbours
 from acn_lightning.callbacks.seeds import SeedEpochs
 from acn_lightning.callbacks.signals import StopOnSignal
+from acn_lightning.callbacks.warn import WarnOfFaults
 
 __all__ = [
     "BestCheckpoint",
@@ -32,4 +33,5 @@ __all__ = [
     "SeedEpochs",
     "StopOnNonFiniteLoss",
     "StopOnSignal",
+    "WarnOfFaults",
 ]

@@ -37,7 +37,7 @@ class Resumed(NamedTuple):
 
 
 FREE = ("trainer.", "budget.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
-        "evaluation.", "sampling.", "callbacks.",
+        "warnings.", "evaluation.", "sampling.", "callbacks.",
         "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.download",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
 """Beginnings of the keys that a run may change when it resumes."""

@@ -124,12 +124,14 @@ class TrainedACN:
         found = (rows, distances_to(codes, self.bank.codes, rows), self.bank.labels[rows])
         return Neighbours(*(as_given(images, one) for one in found))
 
-    def sample(self, count: int = 1) -> np.ndarray:
+    def sample(self, count: int = 1, noise: bool = False) -> np.ndarray:
         """Samples of the model: a stored code c, the prior's z ~ p(z|c), and x ~ r(x|z), drawn with
         torch's global random generator.
 
         Args:
             count: number of images.
+            noise: whether to draw each pixel even if pixels are independent given the code;
+                otherwise their means are returned.
 
         Returns:
             uint8, (count, H, W) if images are grey, else (count, H, W, 3).
@@ -138,7 +140,7 @@ class TrainedACN:
             UsageError: `count` is out of range.
         """
         check_range("count", count, 1, 1_000_000)
-        images = draw_images(self.module, count).mul(255).round().byte().cpu()
+        images = draw_images(self.module, count, noise).mul(255).round().byte().cpu()
         array: np.ndarray = images.permute(0, 2, 3, 1).numpy()
         return array[..., 0] if array.shape[3] == 1 else array
 
