@@ -84,7 +84,7 @@ class WarnOfFaults(Callback):
             data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
             module.bank.codes.shape[1],
             trainer.estimated_stepping_batches,
-            trainer.global_step / trainer.estimated_stepping_batches,
+            trainer.global_step,
             module.index.recall,
             module.index.advice(),
         )
