@@ -73,6 +73,7 @@ def test_each_fault_is_found_with_its_key(name, change, facts, word):
         ({"codes/gain": 0.05}, {"done": 199}),
         ({"codes/effective_dimensions": 1.6, "codes/statistics_gap": 0.1}, {"code_size": 2}),
         ({"codes/statistics_gap": 9.0}, {"epochs": 2}),
+        ({"codes/effective_dimensions": 1.3}, {"epochs": 2}),
         ({"codes/effective_dimensions": 1.3, "codes/eigenvalue_max": 0.9}, {}),  # a collapse
         ({}, {"history": RISING[:3]}),
         ({}, {"history": [(a, 90.0 + i) for i, (a, _) in enumerate(RISING)]}),  # train rises too
