@@ -13,7 +13,7 @@ DEAD = 0.25
 collapse. The posterior's own variance is 1; a white code's, 2.25."""
 
 THREAD = 2.5
-"""Effective code dimensions, below which codes lie on a thread, or a quarter of all if that is less.
+"""Effective code dimensions, below which codes lie on a thread; a quarter of all if that is less.
 A run of digits without decorrelation came to 1.9; others had 12 to 15.8, folders 9 to 49 of 64."""
 
 DRIFT = 1.5
