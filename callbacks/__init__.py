@@ -20,6 +20,7 @@ from acn_lightning.callbacks.seeds import SeedEpochs
 from acn_lightning.callbacks.signals import StopOnSignal
 from acn_lightning.callbacks.steps import MeasureSteps
 from acn_lightning.callbacks.stopping import StopEarly
+from acn_lightning.callbacks.warn import WarnOfFaults
 
 __all__ = [
     "AverageWeights",
@@ -39,4 +40,5 @@ __all__ = [
     "StopEarly",
     "StopOnNonFiniteLoss",
     "StopOnSignal",
+    "WarnOfFaults",
 ]

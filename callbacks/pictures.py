@@ -17,7 +17,7 @@ from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData, IndexedImages
 from acn_lightning.data.subsets import stratified
 from acn_lightning.inference.embedding import encode
-from acn_lightning.inference.figures import expected, grid, scatter
+from acn_lightning.inference.figures import grid, pixels_of, scatter
 from acn_lightning.inference.projection import project
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
@@ -33,7 +33,7 @@ VIEWS = 8
 class DrawPictures(Callback):
     """Draws pictures as PNG files in a folder, and for each logger that takes images.
 
-    - `reconstructions`: held-out images above; below each, the decoder's output for a sample of
+    - `reconstructions`: held-out images above; below each, the decoder's image for a sample of
       its posterior;
     - `neighbours`: a row for each held-out image, with its K nearest stored neighbours. W&B also
       gets a table, `queries`, that can be sorted by class, mean distance or agreement;
@@ -50,6 +50,8 @@ class DrawPictures(Callback):
         images: number of held-out images.
         samples: number of samples; 0 for none.
         points: largest number of points in the projection; 0 for no projection.
+        noise: whether to draw each pixel of a decoder's image even if pixels are independent given
+            the code; otherwise their means are shown. An autoregressive decoder always draws them.
 
     Raises:
         UsageError: an option is out of range.
@@ -63,13 +65,14 @@ class DrawPictures(Callback):
         images: int = 10,
         samples: int = 32,
         points: int = 2000,
+        noise: bool = False,
     ) -> None:
         check_range("pictures.every_n_epochs", every_n_epochs, 0, 10**9)
         check_range("pictures.images", images, 1, 1000)
         check_range("pictures.samples", samples, 0, 10_000)
         check_range("pictures.points", points, 0, 100_000)
         self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
-        self.samples, self.points = samples, points
+        self.samples, self.points, self.noise = samples, points, noise
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -101,11 +104,11 @@ class DrawPictures(Callback):
         with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
             batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
             posterior = module(batch.image)
-            decoded = expected(module.decoder(posterior.sample()))
+            decoded = pixels_of(module.decoder(posterior.sample()), self.noise)
             if self.samples:
                 codes = module.bank.codes[module.bank.rows]
                 z = module.prior.marginal(codes, nearest=1).sample((self.samples,))
-                drawn = module.decoder(z).sample().cpu()
+                drawn = pixels_of(module.decoder(z), self.noise).cpu()
         originals = batch.image.cpu()
         rows = module.index.search(posterior.mean)
         stored = data.fixed_set.images[rows.cpu()] / 255

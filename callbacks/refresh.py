@@ -18,10 +18,6 @@ SAMPLE = 4096
 """Number of codes that dashboard stats are computed on."""
 
 
-GAP = 0.5
-"""Nats per code dimension, above which running statistics no longer match the batch's."""
-
-
 class RefreshNeighbours(Callback):
     """Rebuilds the FAISS index from the stored posterior means at each epoch boundary and writes
     the table that the next epoch draws neighbours from.
@@ -42,16 +38,15 @@ class RefreshNeighbours(Callback):
     Logs `bank/refreshed` (codes written since the last boundary), `bank/unseen` (training images
     never encoded), `bank/rebuild_seconds`, `bank/recall` (the fraction of the true K nearest that
     the index finds, on a sample), `bank/megabytes` (held by bank and table on each rank) and, with
-    several ranks, `bank/received_megabytes` (received by each over the network). A recall below
-    `neighbours.recall` gives a warning.
+    several ranks, `bank/received_megabytes` (received by each over the network).
 
     On a sample of 4,096 codes, also logs `bank/neighbour_distance`, `bank/neighbour_agreement` (in
     class), `bank/neighbours_changed` (since the last boundary), and how codes are distributed:
     `codes/norm`, `codes/variance_mean`, `codes/variance_min`, `codes/active_dimensions`,
     `codes/eigenvalue_min`, `codes/eigenvalue_max`, `codes/effective_dimensions`; see `code_stats`
     and `neighbour_stats`. `codes/statistics_gap` is the distance in nats between codes
-    standardised by a batch's statistics and by the running ones, `Shape.gap`. A large gap gives a
-    warning.
+    standardised by a batch's statistics and by the running ones, `Shape.gap`. `WarnOfFaults` warns
+    of what is wrong.
 
     Attributes:
         rebuilds: number of rebuilds, including the one at the start of training.
@@ -114,14 +109,6 @@ class RefreshNeighbours(Callback):
         if found.recall is not None:
             stats["bank/recall"] = found.recall
         module.log_dict(stats, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-        total = len(module.bank.rows)
-        if found.refreshed < total:
-            rank_zero_warn(
-                f"Only {found.refreshed:,} of {total:,} codes were refreshed in this epoch; "
-                f"{found.unseen:,} never were."
-            )
-        warn_of_recall(found.recall, module)
-        warn_of_gap(stats["codes/statistics_gap"], module)
 
     def _refresh(self, trainer: Trainer, module: ACN) -> RefreshReport:
         self.last = module.bank.refresh(module.index, show=trainer.is_global_zero)
@@ -160,16 +147,6 @@ def statistics_gap(trainer: Trainer, module: ACN) -> float:
     with eval_mode(module), trainer.precision_plugin.forward_context():
         batch = trainer.strategy.batch_to_device(images.__getitems__(rows.tolist()))
         return module.shape.gap(module.encoder(batch.image).mean)
-
-
-def warn_of_gap(nats: float, module: ACN) -> None:
-    """Warns if stored codes differ too much from the codes that are trained."""
-    if nats > GAP * module.bank.codes.shape[1]:
-        rank_zero_warn(
-            f"Codes by the running mean and variance lie {nats:.3g} nats from those by a batch's "
-            "own: the running statistics lag behind the encoder, so held-out rates mean little. "
-            "Lower optimizer.learning_rate or model.shape.decorrelation."
-        )
 
 
 def encode_all(trainer: Trainer, module: ACN) -> None:

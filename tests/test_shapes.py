@@ -8,7 +8,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from acn_lightning import ACN
-from acn_lightning.callbacks import RefreshNeighbours
+from acn_lightning.callbacks import RefreshNeighbours, WarnOfFaults
 from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.build import build
@@ -162,7 +162,7 @@ def test_running_statistics_that_do_not_follow_are_a_warning(follow, monkeypatch
         learn = WhiteShape.of_batch
         monkeypatch.setattr(WhiteShape, "of_batch", lambda self, mean: learn(deepcopy(self), mean))
     data, module = build(compose("digits", [*QUICK, "data.augment=none"]))
-    run = trainer(RefreshNeighbours(encode=True), max_epochs=3)
+    run = trainer(RefreshNeighbours(encode=True), WarnOfFaults(), max_epochs=3)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         run.fit(module, datamodule=data)

@@ -75,16 +75,21 @@ SECTIONS = {
         'images': Option(int, 10, 'number of held-out images.'),
         'samples': Option(int, 32, 'number of samples; 0 for none.'),
         'points': Option(int, 2000, 'largest number of points in the projection; 0 for no projection.'),
+        'noise': Option(bool, False, "whether to draw each pixel of a decoder's image even if pixels are independent given the code; otherwise their means are shown. An autoregressive decoder always draws them."),
     }),
     'probe': Described('Every few epochs, encodes training and held-out images again, trains classifiers on the former and tests them on the latter.', {
         'every_n_epochs': Option(int, 5, 'number of epochs between probes; 0 for never.'),
         'images': Option(int, 10000, 'largest number of training images, and of held-out ones; each class gets its share.'),
         'linear': Option(bool, True, 'whether to fit classifiers and clusters; if false, only neighbours are measured.'),
     }),
+    'warnings': Described("Looks for faults at the end of an epoch, and says what to do about each: see `docs/troubleshooting.md`. Each kind is reported once in a run, however often it is resumed: as a warning, in the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.", {
+        'every_n_epochs': Option(int, 1, 'number of epochs between looks; 0 for never.'),
+    }),
     'sampling': Described("A grid of images, drawn with torch's global random generator.", {
         'kind': Option(str, 'reconstructions', '"reconstructions": x, then x\' ~ r(x|z) with z ~ q(z|x), a new z in each column; "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image\'s code c, and x\' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1); "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no test images; "interpolation": x, then r(x|z) for z along the line from its code to the code of another test image, which fills the last column.'),
         'rows': Option(int, 8, 'number of rows.'),
         'columns': Option(int, 8, 'number of columns, including those of test images.'),
+        'noise': Option(bool, False, 'whether to draw each pixel even if pixels are independent given the code; otherwise their means are shown. An autoregressive decoder always draws its pixels.'),
     }),
 }
 

@@ -73,6 +73,7 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "dashboard": callbacks.Dashboard,
     "pictures": callbacks.DrawPictures,
     "probe": callbacks.ProbeCodes,
+    "warnings": callbacks.WarnOfFaults,
     "sampling": draw,
 }
 """Each section's class or function, whose keyword-only arguments are the section's keys. `data`

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,17 +33,6 @@ class Outcome(NamedTuple):
     rebuilds: tuple[int, float] | None = None
     refreshed: tuple[int, int] | None = None
     hints: tuple[str, ...] = ()
-
-
-def codes_hint(representations: Mapping[str, Any]) -> list[str]:
-    """A hint if codes do worse than pixels or principal components, which need no model."""
-    codes, pixels, pca = (representations[name] for name in ("codes", "pixels", "pca"))
-    if not codes or not pixels or codes["linear"] > max(pixels["linear"], pca["linear"]):
-        return []
-    return [
-        "A linear classifier finds the classes better in pixels or principal components than in "
-        "these codes: train longer, or try another data.augment or model.rate_weight."
-    ]
 
 
 def evaluate(
@@ -119,6 +107,7 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
         "config.yaml",
         "about.json",
         "metrics.csv",
+        "warnings.json",
         "checkpoints/*.ckpt",
         "results.json",
         "images/*.png",

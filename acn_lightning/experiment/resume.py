@@ -38,7 +38,7 @@ class Resumed(NamedTuple):
 
 
 FREE = ("trainer.", "budget.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
-        "early_stopping.", "evaluation.", "sampling.", "callbacks.",
+        "early_stopping.", "warnings.", "evaluation.", "sampling.", "callbacks.",
         "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.path",
         "data.download", "data.cache",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip

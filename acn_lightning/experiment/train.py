@@ -13,19 +13,14 @@ from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
+from acn_lightning.evaluation.warnings import below_pixels
 from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes
 from acn_lightning.experiment.build import build, make_callbacks
 from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
 from acn_lightning.experiment.restore import check_networks, load_state
-from acn_lightning.experiment.results import (
-    Outcome,
-    codes_hint,
-    evaluate,
-    write_about,
-    write_results,
-)
+from acn_lightning.experiment.results import Outcome, evaluate, write_about, write_results
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
@@ -49,6 +44,7 @@ class Parts(NamedTuple):
     timer: Timer
     refresh: cb.RefreshNeighbours
     measure: cb.MeasureTest
+    warn: cb.WarnOfFaults
     stop: cb.StopOnSignal
     best: cb.BestCheckpoint
     last: cb.LastCheckpoint
@@ -99,7 +95,8 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         tested = best_checkpoint(trainer, folder)
         results = evaluate(trainer, module, data, parts.measure, tested, start)
         results |= {"parent": parent, "training": training}
-    hints += codes_hint(results["representations"])
+        if worse := below_pixels(results["representations"]):
+            hints.append(parts.warn.keep(worse, trainer.current_epoch))
     files = write_results(results, folder)
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None
@@ -146,6 +143,7 @@ def make_parts(
         timer=make_timer(config),
         refresh=cb.RefreshNeighbours(**config["refresh"]),
         measure=cb.MeasureTest(**config["evaluation"]),
+        warn=cb.WarnOfFaults(folder, **config["warnings"]),
         stop=cb.StopOnSignal(last if keep else None),
         best=cb.BestCheckpoint(checkpoints, monitor, best_beside(resumed) if resumed else None),
         last=last,
@@ -160,6 +158,7 @@ def make_parts(
         parts.refresh,
         *([average] if average.decay else []),  # before all that look at the model
         cb.ProbeCodes(**config["probe"]),
+        parts.warn,
         parts.measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
         cb.Dashboard(folder, **config["dashboard"]),

@@ -1,6 +1,7 @@
 """Pictures of a model's results, as Pillow images."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 
-def expected(images: Distribution) -> Tensor:
-    """The mean of the images if it is known, else a sample."""
-    try:
-        return images.mean
-    except NotImplementedError:
-        return images.sample()
+def pixels_of(images: Distribution, noise: bool = False) -> Tensor:
+    """What to show of a decoder's images: their mean, or a sample if they have no closed-form mean
+    (an autoregressive decoder, or categorical colours) or `noise` is set."""
+    if not noise:
+        with suppress(NotImplementedError):
+            return images.mean
+    return images.sample()
 
 
 def thumbnails(

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from acn_lightning.data import ImageData
+from acn_lightning.inference.figures import pixels_of
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
 
@@ -18,7 +19,13 @@ Columns = list[Float[Tensor, "rows channel height width"]]
 
 @torch.no_grad()
 def draw(
-    module: ACN, data: ImageData, *, kind: str = "reconstructions", rows: int = 8, columns: int = 8
+    module: ACN,
+    data: ImageData,
+    *,
+    kind: str = "reconstructions",
+    rows: int = 8,
+    columns: int = 8,
+    noise: bool = False,
 ) -> Float[Tensor, "rows columns channel height width"]:
     """A grid of images, drawn with torch's global random generator.
 
@@ -33,6 +40,8 @@ def draw(
             code of another test image, which fills the last column.
         rows: number of rows.
         columns: number of columns, including those of test images.
+        noise: whether to draw each pixel even if pixels are independent given the code; otherwise
+            their means are shown. An autoregressive decoder always draws its pixels.
 
     Returns:
         Pixel values from 0 to 1.
@@ -51,7 +60,7 @@ def draw(
     chosen = torch.randperm(len(data.test_set))[:needed]
     images = data.test_set.images[chosen].to(module.device) / 255
     with finite_predictions():
-        return torch.stack(KINDS[kind](module, images, columns), dim=1).cpu()
+        return torch.stack(KINDS[kind](module, images, columns, noise), dim=1).cpu()
 
 
 @contextmanager
@@ -70,49 +79,53 @@ def finite_predictions() -> Iterator[None]:
 
 
 @torch.no_grad()
-def draw_images(module: ACN, count: int) -> Images:
-    """`count` samples of the model, 0 to 1: a stored code c, z ~ p(z|c), and x ~ r(x|z)."""
+def draw_images(module: ACN, count: int, noise: bool = False) -> Images:
+    """`count` samples of the model, 0 to 1: a stored code c, z ~ p(z|c), and `pixels_of` r(x|z)."""
     marginal = module.prior.marginal(module.bank.codes[module.bank.rows], nearest=1)
     with finite_predictions():
-        images: Tensor = module.decoder(marginal.sample((count,))).sample()
-    return images
+        return pixels_of(module.decoder(marginal.sample((count,))), noise)
 
 
-def reconstructions(module: ACN, images: Images, columns: int) -> Columns:
+def reconstructions(module: ACN, images: Images, columns: int, noise: bool) -> Columns:
     """Each image, then images decoded from samples of its posterior."""
     posterior = module(images)
     return [
         images,
-        *(module.decoder(posterior.sample()).sample() for _ in column_progress(columns - 1)),
+        *(
+            pixels_of(module.decoder(posterior.sample()), noise)
+            for _ in column_progress(columns - 1)
+        ),
     ]
 
 
-def daydream(module: ACN, images: Images, columns: int) -> Columns:
+def daydream(module: ACN, images: Images, columns: int, noise: bool) -> Columns:
     """Each image, then a walk from neighbour to neighbour."""
-    dreamt = [images]
+    dreamt, seen = [images], images
     for _ in column_progress(columns - 1):
-        z = module.prior(module(dreamt[-1]).mean).sample()
-        dreamt.append(module.decoder(z).sample())
+        decoded = module.decoder(module.prior(module(seen).mean).sample())
+        dreamt.append(pixels_of(decoded, noise))
+        # The encoder of black and white images knows no grey.
+        seen = decoded.sample() if module.decoder.likelihood.binary else dreamt[-1]
     return dreamt
 
 
-def unconditional(module: ACN, images: Images, columns: int) -> Columns:
+def unconditional(module: ACN, images: Images, columns: int, noise: bool) -> Columns:
     """Samples of the model; only the number of images matters."""
-    return [draw_images(module, len(images)) for _ in column_progress(columns)]
+    return [draw_images(module, len(images), noise) for _ in column_progress(columns)]
 
 
-def interpolation(module: ACN, images: Images, columns: int) -> Columns:
+def interpolation(module: ACN, images: Images, columns: int, noise: bool) -> Columns:
     """The first half of the images, the steps to the second half, and the second half."""
     first, last = images.chunk(2)
     start, end = module(first).mean, module(last).mean
     between = [
-        module.decoder(start + (end - start) * (step + 1) / (columns - 1)).sample()
+        pixels_of(module.decoder(start + (end - start) * (step + 1) / (columns - 1)), noise)
         for step in column_progress(columns - 2)
     ]
     return [first, *between, last]
 
 
-KINDS: dict[str, Callable[[ACN, Images, int], Columns]] = {
+KINDS: dict[str, Callable[[ACN, Images, int, bool], Columns]] = {
     one.__name__: one for one in (reconstructions, daydream, unconditional, interpolation)
 }
 

@@ -253,12 +253,14 @@ class TrainedACN:
             ]
         return as_pixels(torch.cat(parts) if parts else torch.empty(0, *self.image_shape))
 
-    def sample(self, count: int = 1) -> np.ndarray:
+    def sample(self, count: int = 1, noise: bool = False) -> np.ndarray:
         """Samples of the model: a stored code c, the prior's z ~ p(z|c), and x ~ r(x|z), drawn with
         torch's global random generator.
 
         Args:
             count: number of images.
+            noise: whether to draw each pixel even if pixels are independent given the code;
+                otherwise their means are returned.
 
         Returns:
             uint8, (count, H, W) if images are grey, else (count, H, W, 3).
@@ -267,7 +269,7 @@ class TrainedACN:
             UsageError: `count` is out of range.
         """
         check_range("count", count, 1, 1_000_000)
-        return as_pixels(draw_images(self.module, count).cpu())
+        return as_pixels(draw_images(self.module, count, noise).cpu())
 
     # ------------------------------------------------------------ what it is
 

@@ -11,6 +11,7 @@ from acn_lightning.callbacks import (
     RefreshNeighbours,
     SeedEpochs,
     StopOnNonFiniteLoss,
+    WarnOfFaults,
 )
 from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.test_module import digits, trainer
@@ -63,20 +64,20 @@ def test_validation_in_the_middle_of_an_epoch_does_not_rebuild():
 
 def test_a_bank_that_does_not_fill_is_said():
     data, module = digits()
-    run = trainer(RefreshNeighbours(), max_epochs=1, limit_train_batches=5)
+    run = trainer(RefreshNeighbours(), WarnOfFaults(), max_epochs=1, limit_train_batches=5)
     with pytest.warns(UserWarning, match=r"Only 320 of 1,294 codes were refreshed.* 974 never"):
         run.fit(module, datamodule=data)
 
 
 def test_the_recall_is_logged_and_a_low_one_says_what_to_turn():
     data, module = digits("neighbours.factory=IVF64,Flat", "neighbours.effort=1")
-    run = trainer(RefreshNeighbours(), max_epochs=1)
+    run = trainer(RefreshNeighbours(), WarnOfFaults(), max_epochs=1)
     with pytest.warns(UserWarning, match=r"finds \d\d\.\d% of .* neighbours\.effort, now 1"):
         run.fit(module, datamodule=data)
     assert 0.1 < run.callback_metrics["bank/recall"] < 0.95
 
     data, module = digits("neighbours.factory=IVF64,Flat")
-    run = trainer(RefreshNeighbours(), max_epochs=1)
+    run = trainer(RefreshNeighbours(), WarnOfFaults(), max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         run.fit(module, datamodule=data)
     assert not any("neighbours.recall" in str(warning.message) for warning in caught)

@@ -1,0 +1,157 @@
+"""Warns of a run's faults, each once."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from acn_lightning import objective
+from acn_lightning.callbacks.dashboard import runs
+from acn_lightning.callbacks.refresh import some_rows
+from acn_lightning.callbacks.typed import acn_of, data_of
+from acn_lightning.data import ImageData
+from acn_lightning.evaluation.warnings import Figures, Finding, find
+from acn_lightning.module import ACN
+from acn_lightning.networks.layers import eval_mode
+from acn_lightning.utils.errors import UsageError, check_range
+from acn_lightning.utils.files import replacing
+
+SHARE, LEAST, MOST = 100, 64, 128
+"""A hundredth of an epoch's images is decoded and encoded again, within these bounds."""
+
+
+class WarnOfFaults(Callback):
+    """Looks for faults at the end of an epoch, and says what to do about each: see
+    `docs/troubleshooting.md`. Each kind is reported once in a run, however often it is resumed:
+    as a warning, in the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.
+
+    It reads what other callbacks logged, and measures two more figures on up to 128 images:
+
+    - `codes/drift`: how far the current weights move stored codes, divided by the mean distance of
+      codes to their neighbours;
+    - `codes/gain`: nats that a held-out image costs more with another image's code than with its
+      own.
+
+    Args:
+        folder: folder for `warnings.json`; None writes no file.
+        every_n_epochs: number of epochs between looks; 0 for never.
+
+    Raises:
+        UsageError: an option is out of range; or the checkpoint's state is damaged.
+    """
+
+    def __init__(self, folder: Path | None = None, *, every_n_epochs: int = 1) -> None:
+        check_range("warnings.every_n_epochs", every_n_epochs, 0, 10**9)
+        self.folder, self.every_n_epochs = folder, every_n_epochs
+        self.given: list[dict[str, Any]] = []
+        self.history: list[list[float]] = []
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.given:  # the folder may be a new one
+            self._write()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        module, data = acn_of(pl_module), data_of(trainer)
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero:
+            measured = self._measure(trainer, module, data, logged)
+            module.log_dict(
+                measured, on_step=False, on_epoch=True, batch_size=1, rank_zero_only=True
+            )
+            logged |= measured
+        costs = [logged.get(name, math.nan) for name in ("val/total", "train/total")]
+        if trainer.is_last_batch and all(map(math.isfinite, costs)):
+            self.history.append(costs)
+        for found in find(self._figures(trainer, module, data, logged)):
+            self._give(trainer, found)
+
+    def _figures(
+        self, trainer: Trainer, module: ACN, data: ImageData, logged: dict[str, float]
+    ) -> Figures:
+        return Figures(
+            logged,
+            self.history,
+            trainer.current_epoch + 1,
+            len(data.rows),
+            data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
+            module.bank.codes.shape[1],
+            trainer.estimated_stepping_batches,
+            trainer.global_step,
+            module.index.recall,
+            module.index.advice(),
+        )
+
+    @torch.no_grad()
+    def _measure(
+        self, trainer: Trainer, module: ACN, data: ImageData, logged: dict[str, float]
+    ) -> dict[str, float]:
+        count = min(max(len(data.rows) // SHARE, LEAST), MOST)
+        held_out = data.validation_set if len(data.validation_set) else data.test_set
+        to_device = trainer.strategy.batch_to_device
+        with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
+            rows = some_rows(module.bank.rows.cpu(), count)
+            images = to_device(data.fixed_set.__getitems__(rows.tolist())).image
+            moved = module(images).mean - module.bank.codes[rows.to(module.device)]
+            length = float(torch.linalg.vector_norm(moved, dim=1).mean())
+            found = {"codes/drift": length / max(logged["bank/neighbour_distance"], 1e-12)}
+            batch = to_device(held_out.__getitems__(range(min(count, len(held_out)))))
+            z = module(batch.image).sample()
+            own, others = (
+                objective.distortion(module.decoder(one), batch.image) for one in (z, z.roll(1, 0))
+            )
+        return found | {"codes/gain": float((others - own).mean())}
+
+    @rank_zero_only
+    def _give(self, trainer: Trainer, found: Finding) -> None:
+        if found.name in {one["name"] for one in self.given}:
+            return
+        text = self.keep(found, trainer.current_epoch)
+        rank_zero_warn(text)
+        for run in runs(trainer.loggers, "wandb"):
+            run.alert(found.name, text)
+        for run in runs(trainer.loggers, "tensorboard"):
+            run.add_text(f"warnings/{found.name}", text, trainer.global_step)
+
+    def keep(self, found: Finding, epoch: int) -> str:
+        """Adds a fault to those of the run, and to its file; returns the text of the warning."""
+        entry = {"name": found.name, "epoch": epoch, "message": found.message}
+        self.given.append({**entry, "remedy": found.remedy})
+        self._write()
+        return f"{found.message} {found.remedy}"
+
+    @rank_zero_only
+    def _write(self) -> None:
+        if self.folder is None:
+            return
+        with replacing(self.folder / "warnings.json") as beside:
+            beside.write_text(json.dumps(self.given, indent=2) + "\n", "utf-8")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"given": self.given, "history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        given, history = state_dict.get("given"), state_dict.get("history")
+        forms = {"name": str, "epoch": int, "message": str, "remedy": str}
+        if not (
+            isinstance(given, list)
+            and all(is_like(one, forms) for one in given)
+            and isinstance(history, list)
+            and all(
+                isinstance(one, list) and list(map(type, one)) == [float] * 2 for one in history
+            )
+        ):
+            raise UsageError("The checkpoint's state of WarnOfFaults is damaged.")
+        self.given, self.history = list(given), list(history)
+
+
+def is_like(found: Any, forms: dict[str, type]) -> bool:
+    """Whether a value is a mapping of these keys to values of these types."""
+    return isinstance(found, dict) and {key: type(value) for key, value in found.items()} == forms

@@ -1,0 +1,194 @@
+"""Each fault is found in figures that show it and not in those of a good run, and said once."""
+
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from lightning import Callback
+
+from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs, WarnOfFaults
+from acn_lightning.evaluation.warnings import Figures, below_pixels, find
+from acn_lightning.utils.errors import UsageError
+from tests.test_module import digits, trainer
+
+GOOD = {
+    "codes/active_dimensions": 16.0, "codes/effective_dimensions": 15.4,
+    "codes/eigenvalue_max": 3.0, "codes/drift": 1.2, "codes/gain": 24.0,
+    "codes/statistics_gap": 4.0, "bank/refreshed": 1294.0, "bank/unseen": 0.0, "bank/recall": 1.0,
+    "val/rate": 7.8, "val/total": 105.0, "train/total": 110.0,
+}  # fmt: skip
+"""Figures of an ordinary run of digits after its fifth epoch."""
+
+RISING = [(100.0, 90.0), (95.0, 80.0), (97.0, 75.0), (98.0, 70.0), (99.0, 65.0)]
+
+
+def figures(change=(), **facts):
+    history = facts.pop("history", [(120.0, 130.0), (110.0, 115.0), (105.0, 110.0)])
+    about = {"epochs": 5, "images": 1294, "batch_size": 64, "code_size": 16, "steps": 630.0,
+             "done": 200, "recall": 0.95, "advice": "Raise neighbours.effort."}  # fmt: skip
+    return Figures({**GOOD, **dict(change)}, history, **about | facts)
+
+
+def test_a_good_run_is_left_alone():
+    assert find(figures()) == []
+    assert find(figures(history=[])) == []
+    assert find(Figures({})) == []  # nothing was logged
+    assert find(figures(history=[(1.0, 2.0)] * 9)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "facts", "word"),
+    [
+        ("collapse", {"codes/active_dimensions": 2.0}, {}, "model.shape.kind=white"),
+        ("collapse", {"codes/eigenvalue_max": 0.2}, {}, "model.shape.kind=white"),
+        ("thread", {"codes/effective_dimensions": 1.3}, {}, "model.shape.decorrelation"),
+        ("stale_codes", {"codes/drift": 1.6}, {}, "refresh.encode=true"),
+        ("statistics_gap", {"codes/statistics_gap": 8.1}, {}, "optimizer.learning_rate"),
+        ("ignored_codes", {"codes/gain": 0.05}, {}, "model.decoder.kind=conv"),
+        ("ignored_codes", {"codes/gain": -3.0}, {}, "model.decoder.kind=conv"),
+        ("ignored_codes", {"codes/gain": 2.0, "val/rate": 50.0}, {}, "model.decoder.kind=conv"),
+        ("unfilled_bank", {"bank/refreshed": 1293.0}, {}, "trainer.limit_train_batches"),
+        ("recall", {"bank/recall": 0.94}, {}, "neighbours.effort"),
+        ("few_steps", {}, {"steps": 100.0}, "trainer.max_epochs"),
+        ("few_steps", {}, {"steps": 30.0, "batch_size": 1024}, "data.batch_size"),
+        ("overfitting", {}, {"history": RISING}, "best.ckpt"),
+    ],
+)
+def test_each_fault_is_found_with_its_key(name, change, facts, word):
+    (found,) = find(figures(change, **facts))
+    assert found.name == name
+    assert word in found.remedy
+    assert "nan" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        ({"codes/active_dimensions": 2.0}, {"epochs": 1}),  # codes begin so
+        ({"codes/drift": 4.0}, {"epochs": 1}),
+        ({"codes/drift": 1.4}, {}),
+        ({"codes/gain": 0.05}, {"epochs": 1}),
+        ({"codes/gain": 0.05}, {"done": 199}),
+        ({"codes/effective_dimensions": 1.6, "codes/statistics_gap": 0.1}, {"code_size": 2}),
+        ({"codes/statistics_gap": 9.0}, {"epochs": 2}),
+        ({"codes/effective_dimensions": 1.3}, {"epochs": 2}),
+        ({"codes/effective_dimensions": 1.3, "codes/eigenvalue_max": 0.9}, {}),  # a collapse
+        ({}, {"history": RISING[:3]}),
+        ({}, {"history": [(a, 90.0 + i) for i, (a, _) in enumerate(RISING)]}),  # train rises too
+        ({}, {"history": [(95 + (a - 95) / 100, b) for a, b in RISING]}),  # by next to nothing
+        ({}, {"steps": math.inf}),
+    ],
+)
+def test_what_is_no_fault(change, facts):
+    assert find(figures(change, **facts)) == []
+
+
+def test_codes_that_do_worse_than_pixels():
+    of = {"codes": {"linear": 0.8}, "pca": {"linear": 0.7}, "pixels": {"linear": 0.8}}
+    assert below_pixels(of).name == "codes_below_pixels"
+    assert below_pixels(of | {"codes": {"linear": 0.81}}) is None
+    assert below_pixels(of | {"pixels": None}) is None
+
+
+# ---------------------------------------------------------------- in a run
+
+
+class Disturb(Callback):
+    """Changes the encoder at the end of each epoch, or what a decoder gets."""
+
+    def __init__(self, encoder=False, decoder=False):
+        self.encoder, self.decoder = encoder, decoder
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if self.decoder:
+            decode = type(pl_module.decoder).forward
+            pl_module.decoder.forward = lambda z: decode(pl_module.decoder, torch.zeros_like(z))
+
+    def on_validation_end(self, trainer, pl_module):
+        if self.encoder and not trainer.sanity_checking:
+            with torch.no_grad():
+                pl_module.encoder.mean.weight.neg_()
+
+
+def fit(folder, *callbacks, epochs=4, overrides=(), **options):
+    data, module = digits("data.subset=150", *overrides)
+    warn = WarnOfFaults(folder)
+    run = trainer(SeedEpochs(3), RefreshNeighbours(), *callbacks, warn, max_epochs=epochs,
+                  num_sanity_val_steps=0, **options)  # fmt: skip
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run.fit(module, datamodule=data, ckpt_path=options.get("resume"))
+    return run, warn, [str(one.message) for one in seen if one.category is UserWarning]
+
+
+def test_faults_are_said_once_kept_and_their_figures_logged(tmp_path, monkeypatch):
+    monkeypatch.setattr("acn_lightning.evaluation.warnings.SETTLED", 2)
+    monkeypatch.setattr("acn_lightning.evaluation.warnings.STEPS", 5)
+    run, warn, said = fit(tmp_path, Disturb(encoder=True, decoder=True))
+    written = json.loads((tmp_path / "warnings.json").read_text())
+    assert written == warn.given
+    assert [set(one) for one in written] == [{"name", "epoch", "message", "remedy"}] * len(written)
+    found = {one["name"]: one["epoch"] for one in written}
+    assert found["stale_codes"] == found["ignored_codes"] == 1
+    assert "few_steps" not in found
+    for one in written:
+        assert sum(one["message"] in line and one["remedy"] in line for line in said) == 1
+    assert run.callback_metrics["codes/gain"] == 0
+    assert run.callback_metrics["codes/drift"] > 1
+    assert len(warn.history) == 4
+
+
+def test_a_run_that_goes_on_says_nothing_twice_and_its_new_folder_has_the_list(tmp_path):
+    _, warn, _ = fit(tmp_path / "a", epochs=2)
+    assert [one["name"] for one in warn.given] == ["few_steps"]
+    again = WarnOfFaults(tmp_path / "b")
+    again.load_state_dict(json.loads(json.dumps(warn.state_dict())))
+    data, module = digits("data.subset=150")
+    run = trainer(RefreshNeighbours(), again, max_epochs=1)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run.fit(module, datamodule=data)
+    assert not any("steps in all" in str(one.message) for one in seen)
+    assert (tmp_path / "b/warnings.json").read_text() == (tmp_path / "a/warnings.json").read_text()
+    assert again.history[:2] == warn.history
+
+
+def test_looking_for_faults_changes_nothing(tmp_path):
+    weights = []
+    for callbacks in ([WarnOfFaults(tmp_path)], []):
+        data, module = digits("data.binarisation=dynamic", "data.subset=150")
+        trainer(SeedEpochs(3), RefreshNeighbours(), *callbacks, max_epochs=2).fit(
+            module, datamodule=data
+        )
+        weights.append(torch.cat([one.flatten() for one in module.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_none_are_looked_for_on_request():
+    data, module = digits("data.subset=150")
+    warn = WarnOfFaults(every_n_epochs=0)
+    trainer(RefreshNeighbours(), warn, max_epochs=1).fit(module, datamodule=data)
+    assert warn.given == warn.history == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"given": "x", "history": []},
+        {"given": [{"name": "x"}], "history": []},
+        {"given": [{"name": "x", "epoch": "1", "message": "", "remedy": ""}], "history": []},
+        {"given": [], "history": [[1.0]]},
+        {"given": [], "history": [[1.0, "x"]]},
+    ],
+)
+def test_a_damaged_state_is_refused(state):
+    with pytest.raises(UsageError, match="state of WarnOfFaults is damaged"):
+        WarnOfFaults().load_state_dict(state)
+
+
+def test_wrong_option():
+    with pytest.raises(UsageError, match=r"warnings\.every_n_epochs: -1"):
+        WarnOfFaults(every_n_epochs=-1)
