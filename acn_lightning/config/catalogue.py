@@ -54,7 +54,7 @@ SECTIONS = {
     'evaluation': Described("Gathers the test images' codes from all ranks and computes their costs (`bounds`). Measures codes, and the representations that they compete with, by `classifiers.measure`.", {
         'posterior_samples': Option(int, 1, 'number of z drawn for each test image; costs are means over them.'),
         'unconditional_codes': Option(int, 1024, "number of terms in the unconditional cost's sum for each image. More terms take longer and lower the bound."),
-        'tour_seconds': Option(float, 0.0, 'seconds to search for a tour shorter than the greedy one, with a solver (`pip install acn-lightning[tour]`); the cheaper of the two is used. 0 for the greedy tour alone.'),
+        'tour_seconds': Option(float, 0.0, 'seconds to search for a tour shorter than the greedy one, with a solver (`pip install fast-tsp`); the cheaper of the two is used. 0 for the greedy tour alone.'),
         'linear': Option(str, 'all', 'what to fit classifiers and clusters on: "all" for codes, pixels and principal components of the pixels; "codes" for codes alone, as the other two do not depend on the model; or "none". On a million images the fits take hours and all memory.'),
     }),
     'dashboard': Described('Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against the global step, as in Lightning.', {
