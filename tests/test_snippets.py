@@ -18,7 +18,7 @@ import shlex
 import shutil
 import sys
 import webbrowser
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -202,6 +202,7 @@ def composes(words):
 def run(words, acn):
     """Runs a command of ours; `> FILE` keeps what it prints."""
     words, file = (words[:-2], words[-1]) if ">" in words else (words, None)
+    words = [*takewhile("|".__ne__, words)]
     if words[0] == "fit":
         composes(words)
         kinds = {word.partition("kind=")[0] for word in words if "kind=" in word}
