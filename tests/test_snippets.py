@@ -18,7 +18,7 @@ import shlex
 import shutil
 import sys
 import webbrowser
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,8 +120,10 @@ def desk(trained, tmp_path_factory):
     shutil.copytree(trained / "photos/digit 1", folder / "otherphotos")
     for number, name in enumerate(("one.jpg", "two.jpg")):
         Image.open(folder / f"photos/digit 2/{number:02}.png").save(folder / name)
-    for name in ("RUN", "first", "mine"):
+    for name in ("RUN", "NAME", "first", "mine"):
         shutil.copytree(trained / "runs/folder/mine", folder / "runs/folder" / name)
+    parts = [one.text for one in blocks("docs/extending.md") if one.language == "python"]
+    (folder / "mine.py").write_text("\n".join(parts), "utf-8")
     generator = np.random.default_rng(0)
     for name in ("mnist", "fashion_mnist"):
         (folder / "data" / name).mkdir(parents=True)
@@ -134,7 +136,7 @@ def desk(trained, tmp_path_factory):
         patch.chdir(folder)
         words = [*QUICK, "data.validation=10", "run=RUN", "trainer.max_epochs=1"]
         assert main(["fit", "mnist+small", *words, "model.decoder.kind=conv"]) == 0
-    for name in ("RUN", "runs/fashion_mnist+small/RUN"):
+    for name in ("RUN", "runs/mnist+small/NAME", "runs/fashion_mnist+small/RUN"):
         shutil.copytree(folder / "runs/mnist+small/RUN", folder / name)
     return folder
 
@@ -171,7 +173,7 @@ def check(line, needs, acn):
         else:
             assert words[0] in all_commands(), line
     elif not needs:
-        named = {"make": made, "python": modules, ".": lambda _: True, "cd": lambda _: True}
+        named = {"make": made, "python": modules, ".": bool, "eval": bool}
         assert program in named, f"{shlex.join(line)}: say what it needs: {sorted(NEEDS)}"
         assert named[program](words), line
 
@@ -200,6 +202,7 @@ def composes(words):
 def run(words, acn):
     """Runs a command of ours; `> FILE` keeps what it prints."""
     words, file = (words[:-2], words[-1]) if ">" in words else (words, None)
+    words = [*takewhile("|".__ne__, words)]
     if words[0] == "fit":
         composes(words)
         kinds = {word.partition("kind=")[0] for word in words if "kind=" in word}
@@ -246,9 +249,10 @@ def test_what_a_page_tells_to_type_works(page, reader, acn):
     found = blocks(page)
     python = [one for one in found if one.language == "python"]
     modules = set(re.findall(r"=(\w+):[A-Z]", read(page))) - {"torch", "torchvision"}
-    for name in modules:  # a page's own parts are imported by name
-        Path(f"{name}.py").write_text("\n".join(one.text for one in python), "utf-8")
+    for name in modules:  # a page's own parts, imported by name; mine.py is on the desk
         sys.modules.pop(name, None)
+        if name != "mine":
+            Path(f"{name}.py").write_text("\n".join(one.text for one in python), "utf-8")
     digits = load_digits()
     names: dict[str, object] = {"images": digits.images[:90] / 16, "labels": digits.target[:90]}
     for one in found:
