@@ -17,7 +17,7 @@ from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form
 from acn_lightning.inference.embedding import encode
-from acn_lightning.inference.figures import expected, grid
+from acn_lightning.inference.figures import grid, pixels_of
 from acn_lightning.inference.inputs import Given, One, read_given
 from acn_lightning.inference.sampling import draw_images, finite_predictions
 from acn_lightning.module import ACN
@@ -247,7 +247,7 @@ class TrainedACN:
             raise UsageError(f"codes: {tuple(codes.shape)} are not floats of shape (N, {size}).")
         with eval_mode(self.module), finite_predictions():
             parts = [
-                expected(self.module.decoder(some.to(self.module.device).float())).cpu()
+                pixels_of(self.module.decoder(some.to(self.module.device).float())).cpu()
                 for some in codes.split(batch_size)
                 if len(some)
             ]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -327,12 +328,12 @@ def test_an_encoder_of_ones_own_is_named_once(monkeypatch):
 
 
 def test_ctrl_c_is_pythons_own_and_says_how_to_go_on(monkeypatch, capsys):
-    def stopped(*_):
-        raise InterruptionError(Path("runs/folder/mine/checkpoints/last.ckpt"), status)
+    def stop(number, *_):
+        raise InterruptionError(Path("runs/folder/mine/checkpoints/last.ckpt"), number)
 
-    monkeypatch.setattr(training, "run", stopped)
     shown = warnings.formatwarning
     for status, kind in ((130, KeyboardInterrupt), (143, SystemExit)):
+        monkeypatch.setattr(training, "run", partial(stop, status))
         with pytest.raises(kind):
             acn_lightning.fit(GREY)
         assert "call fit with run='mine', resume='auto'" in capsys.readouterr().err
