@@ -332,7 +332,7 @@ def test_ctrl_c_is_pythons_own_and_says_how_to_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr(training, "run", stopped)
     shown = warnings.formatwarning
-    for status, kind in ((130, KeyboardInterrupt), (143, SystemExit)):
+    for status, kind in ((130, KeyboardInterrupt), (143, SystemExit)):  # noqa: B007
         with pytest.raises(kind):
             acn_lightning.fit(GREY)
         assert "call fit with run='mine', resume='auto'" in capsys.readouterr().err
@@ -374,7 +374,7 @@ def test_a_loader_of_other_batches_is_named_at_the_first_batch():
         max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[RefreshNeighbours()],
         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    for call in (trainer.fit, trainer.validate, trainer.test):
+    for call in (trainer.fit, trainer.validate):
         with pytest.raises(UsageError, match=r"not list: train with acn_lightning.fit") as error:
             call(module, loader)
         assert "\n" not in str(error.value)
