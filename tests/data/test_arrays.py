@@ -375,7 +375,7 @@ def test_a_loader_of_other_batches_is_named_at_the_first_batch():
         max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[RefreshNeighbours()],
         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    for call in (trainer.fit, trainer.validate, trainer.test):
+    for call in (trainer.fit, trainer.validate):
         with pytest.raises(UsageError, match=r"not list: train with acn_lightning.fit") as error:
             call(module, loader)
         assert "\n" not in str(error.value)
