@@ -25,8 +25,9 @@ def test_means_noise_and_samples_where_there_is_no_mean():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_picture_is_smooth_unless_noise_is_asked_for(checkpoint, kind):
-    _, data, module = from_checkpoint(read_checkpoint(checkpoint), [], bank=True)
+def test_each_picture_is_smooth_unless_noise_is_asked_for(trained, checkpoint, kind):
+    words = [f"data.root={trained / 'photos'}"]
+    _, data, module = from_checkpoint(read_checkpoint(checkpoint), words, bank=True)
     module.eval()
 
     def drawn(seed, **options):
@@ -45,7 +46,8 @@ def test_each_picture_is_smooth_unless_noise_is_asked_for(checkpoint, kind):
     assert roughness(noisy[:, decoded]) > 2 * roughness(plain[:, decoded])
 
 
-def test_samples_in_python_and_by_the_command(checkpoint, acn):
+def test_samples_in_python_and_by_the_command(trained, checkpoint, acn):
+    root = f"data.root={trained / 'photos'}"
     model = ACN.load(checkpoint)
     torch.manual_seed(0)
     images = model.sample(5)
@@ -57,9 +59,9 @@ def test_samples_in_python_and_by_the_command(checkpoint, acn):
     np.testing.assert_array_equal(images, means)
     torch.manual_seed(0)
     assert (model.sample(5, noise=True) != images).mean() > 0.5
-    status, _, err = acn("sample", checkpoint, "noise=true", "rows=2", "columns=3")
+    status, _, err = acn("sample", checkpoint, "noise=true", "rows=2", "columns=3", root)
     assert status == 0, err
-    status, _, err = acn("sample", checkpoint, "noise=often")
+    status, _, err = acn("sample", checkpoint, "noise=often", root)
     assert status == 2
     assert err.count("\n") == 1
     assert "sampling.noise" in err

@@ -158,6 +158,7 @@ def test_a_frozen_shape_keeps_its_statistics():
 
 @pytest.mark.parametrize("follow", [True, False])
 def test_running_statistics_that_do_not_follow_are_a_warning(follow, monkeypatch):
+    monkeypatch.setattr("acn_lightning.evaluation.warnings.STEPS", 60)
     if not follow:  # a copy learns them in its place
         learn = WhiteShape.of_batch
         monkeypatch.setattr(WhiteShape, "of_batch", lambda self, mean: learn(deepcopy(self), mean))

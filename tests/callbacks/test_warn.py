@@ -48,6 +48,7 @@ def test_a_good_run_is_left_alone():
         ("statistics_gap", {"codes/statistics_gap": 8.1}, {}, "optimizer.learning_rate"),
         ("ignored_codes", {"codes/gain": 0.05}, {}, "model.decoder.kind=conv"),
         ("ignored_codes", {"codes/gain": -3.0}, {}, "model.decoder.kind=conv"),
+        ("ignored_codes", {"codes/gain": 0.45, "val/rate": 0.3}, {}, "model.decoder.kind=conv"),
         ("ignored_codes", {"codes/gain": 2.0, "val/rate": 50.0}, {}, "model.decoder.kind=conv"),
         ("unfilled_bank", {"bank/refreshed": 1293.0}, {}, "trainer.limit_train_batches"),
         ("recall", {"bank/recall": 0.94}, {}, "neighbours.effort"),
@@ -69,6 +70,8 @@ def test_each_fault_is_found_with_its_key(name, change, facts, word):
         ({"codes/active_dimensions": 2.0}, {"epochs": 1}),  # codes begin so
         ({"codes/drift": 4.0}, {"epochs": 1}),
         ({"codes/drift": 1.4}, {}),
+        ({"codes/gain": 0.6}, {}),
+        ({"codes/effective_dimensions": 3.0}, {}),
         ({"codes/gain": 0.05}, {"epochs": 1}),
         ({"codes/gain": 0.05}, {"done": 199}),
         ({"codes/effective_dimensions": 1.6, "codes/statistics_gap": 0.1}, {"code_size": 2}),
