@@ -71,10 +71,8 @@ class Block(NamedTuple):
             return []
         lines = re.sub(r"^for (\w+) in (.*); do (.*); done$", each, self.text, flags=re.M)
         lines = lines.replace("\\\n", " ").splitlines()
-        split = [shlex.split(line, comments=True) for line in lines]
-        return [
-            [*dropwhile(lambda word: re.match(r"[A-Z]+=", word), line)] for line in split if line
-        ]
+        split = [shlex.split(one, comments=True) for one in lines if "<TAB>" not in one]
+        return [[*dropwhile(re.compile(r"[A-Z]+=").match, one)] for one in split if one]
 
 
 def each(loop):
