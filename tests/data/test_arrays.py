@@ -351,7 +351,6 @@ def test_images_are_read_once_though_sizes_are_chosen_first():
 
 
 def test_a_newcomers_script_of_six_lines(tmp_path):
-    pytest.importorskip("matplotlib")
     page = (Path(__file__).parents[2] / "docs/data.md").read_text()
     script = re.search(r"```python\n(.*?)```", page, re.S)[1]
     assert len([line for line in script.splitlines() if line]) == 6
