@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 import acn_lightning
 from acn_lightning import ACN, TrainedACN
@@ -124,11 +125,23 @@ def test_files_go_through_the_door_of_the_training_images(loaded, images):
         loaded.encode([clear, bright])
 
 
+def test_folders_and_data_sets_are_their_images_in_order(loaded):
+    images = np.random.default_rng(0).integers(0, 255, (4, 12, 12), np.uint8)
+    for name, image in zip(("b/2", "a", "b/1", "c"), images, strict=True):
+        Path(f"some/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(f"some/{name}.png")
+    expected = loaded.encode(images)
+    np.testing.assert_array_equal(loaded.encode("some"), expected[[1, 3, 2, 0]])
+    np.testing.assert_array_equal(loaded.encode(["some/b", "some/a.png"]), expected[[2, 0, 1]])
+    floats = torch.from_numpy(images)[:, None] / 255
+    np.testing.assert_array_equal(loaded.encode(TensorDataset(floats, torch.zeros(4))), expected)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ("none.png", "there is no image none.png"),
-        (".", r"is a folder: give a list of files, such as sorted\(Path\('.'\).rglob"),
+        (".", "no images"),
         (5, "image 0 is of type int, not an array"),
         (None, "image 0 is of type NoneType"),
         ([[1, 2]], "image 0 is of type list"),

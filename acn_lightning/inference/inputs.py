@@ -1,4 +1,4 @@
-"""Images in whatever form a user has them: arrays, tensors, Pillow images, files, or lists."""
+"""Images in whatever form a user has them: arrays, tensors, pictures, files, lists, data sets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,17 @@ import torch
 from jaxtyping import UInt8
 from PIL.Image import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from acn_lightning.data.convert import as_images
 from acn_lightning.data.files import read_files
+from acn_lightning.data.items import split_item
+from acn_lightning.data.listing import list_images
 from acn_lightning.data.pixels import Form, to_picture
 from acn_lightning.utils.errors import UsageError, foreign
 
 One: TypeAlias = Union[np.ndarray, Tensor, Image, Path, str]  # noqa: UP007  # for beartype
-Given: TypeAlias = Union[One, Sequence[One]]  # noqa: UP007
+Given: TypeAlias = Union[One, Sequence[One], Dataset]  # noqa: UP007
 
 CHANNELS = (1, 3)
 
@@ -28,8 +31,9 @@ def read_given(
 
     Args:
         given: an array or tensor of one image or several, see `with_first_axis`; a Pillow image; a
-            file; or a list of images, each of which is an array, a tensor, a Pillow image or a
-            file.
+            file, or a folder for the files in it; a list of images, each of which is an array, a
+            tensor, a Pillow image or a file; or a map-style `Dataset` of such images, or of
+            (image, label).
         image_shape: the model's, (C, H, W).
         form: what files and Pillow images are converted to.
 
@@ -38,21 +42,28 @@ def read_given(
     """
     if isinstance(given, np.ndarray | Tensor):
         return as_images(with_first_axis(given, image_shape), image_shape)
+    if isinstance(given, Dataset):
+        given = [split_item(given[row])[0] for row in range(len(given))]  # type: ignore[arg-type]
     if not isinstance(given, list | tuple):
         given = [given]
     if given and all(isinstance(one, str | Path) for one in given):
-        files = [Path(one).expanduser() for one in given]
-        for file in files:
-            if file.is_dir():
-                raise UsageError(
-                    f"{file} is a folder: give a list of files, such as "
-                    f"sorted(Path({str(file)!r}).rglob('*.png'))."
-                )
-            if not file.exists():
-                raise UsageError(f"there is no image {file}.")
-        return read_files(files, form).images
+        return read_files([file for one in given for file in files_of(Path(one))], form).images
     images = [read_one(one, number, image_shape, form) for number, one in enumerate(given)]
     return torch.cat(images) if images else torch.empty(0, *image_shape, dtype=torch.uint8)
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file, or the image files in a folder, its own before those of its sub-folders.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        return list_images(path).train.files
+    if not path.exists():
+        raise UsageError(f"there is no image {path}.")
+    return [path]
 
 
 def read_one(one: Any, number: int, image_shape: tuple[int, ...], form: Form) -> Tensor:

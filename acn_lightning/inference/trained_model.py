@@ -66,7 +66,9 @@ class TrainedACN:
       255 or floats from 0 to 1; or without N, for one image. Of three axes, the shape of the
       model's own images says whether they are one image or several grey ones; if it does not,
       they are refused;
-    - a Pillow image, a file's path, or a list of images in any of these forms.
+    - a Pillow image, a file's path, or a list of images in any of these forms;
+    - a folder's path, for all image files in it, by name, its own before those of its sub-folders;
+    - a map-style torch `Dataset` of such images, or of (image, label).
 
     They are converted to the size and channels of the training images, as those were themselves:
     laid on `data.background`, resized to cover, cropped evenly. Arrays that have to be converted
