@@ -181,7 +181,10 @@ def test_parts_of_a_folder_and_names_that_are_not_utf_8(acn, checkpoint, photos)
         (["export", "CHECKPOINT", "part=all", "HERE"], "part: 'all' is not one of train, test."),
         (["export", "CHECKPOINT", "projection=umap"], "'umap' is not one of tsne, pca."),
         (["export", "CHECKPOINT", "thumbnails=-1"], "thumbnails: -1 is not from 0 to 4096."),
-        (["export", "CHECKPOINT", "kk=3", "HERE"], "kk: there is no such key."),
+        (
+            ["export", "CHECKPOINT", "kk=3", "HERE"],
+            "kk: acn export has no such option. Did you mean 'k'?",
+        ),
         (["explore", "CHECKPOINT", "points=1"], "points: 1 is not from 2 to 100000."),
         (["explore", "CHECKPOINT", "thumbnails=4"], "thumbnails: 4 is not from 8 to 256."),
         (["explore", "CHECKPOINT", "out=mine.txt"], "out: mine.txt is not an .html file."),

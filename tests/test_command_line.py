@@ -136,7 +136,7 @@ def test_help_lists_a_commands_own_arguments_and_options(capsys, name):
     shown = help_of(capsys, name)
     assert shown == help_of(capsys, name, "-h")
     assert shown.startswith(f"usage: acn {name} ")
-    lines = " ".join(shown.split())
+    lines = " ".join([*shown.split(), ""])
     for one in positional(command):
         assert f"\n  {one.name.upper()}\n      " in shown
     for key, option in bare_options(command).items():
@@ -263,7 +263,7 @@ def test_callbacks_of_ones_own_have_no_comments_and_stay(acn):
         (["explore", "x.ckpt", "seed=1"], "x.ckpt"),
         (["explore", "x.ckpt", "zzzz=1"], "x.ckpt"),
         (["explore", "x.ckpt", "--k", "8"], "'--k': write k=VALUE, without dashes."),
-        (["explore", "x.ckpt", "--k=8"], "'--k=8': write k=8, without dashes."),
+        (["explore", "x.ckpt", "--n=8"], "'--n=8': write n=8, without dashes."),
         (["fit", "digits", "-e", "3"], "'-e': write e=VALUE, without dashes."),
         (["completion", "bsh"], "Did you mean 'bash'?"),
         (["completion", "bash", "seed=1"], "acn completion has no options."),

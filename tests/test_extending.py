@@ -279,7 +279,10 @@ def test_what_a_config_imports_is_named_by_its_keys():
         (["model.prior.kind=mine:WidePrior", "model.prior.spread=x"], "model.prior.spread"),
         (["data.source=mine:WidePrior"], "mine:WidePrior is not a subclass of Source."),
         (["data.source=mine:Noise", "data.imagse=3"], "Did you mean 'data.images'?"),
-        (["data.channels=3"], "data.source=digits does not have it. It is for data.source=folder."),
+        (
+            ["data.channels=3"],
+            "It is for data.source=arrays, folder, huggingface.",
+        ),
         (["model.decoder.layers=3"], "It is for model.decoder.kind=pixelcnn."),
         (["optimizer.kind=adan"], "Did you mean 'adam'?"),
         (["optimizer.kind=pathlib:Path"], "pathlib:Path is not a torch.optim.Optimizer."),

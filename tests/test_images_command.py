@@ -50,7 +50,7 @@ def test_images_without_classes_and_in_colour(acn):
     [
         (["digit"], "digit: unknown experiment."),
         (["digits", "part=val"], "part: 'val' is not one of train, test."),
-        (["digits", "prt=test"], "prt: there is no such key."),
+        (["digits", "prt=test"], "prt: acn images has no such option. Did you mean 'part'?"),
         (["digits", "out=here"], "out: here already exists."),
         (["mnist", "data.root=nowhere", "data.download=false"], "there is no folder nowhere."),
     ],

@@ -118,8 +118,15 @@ def desk(trained, tmp_path_factory):
     shutil.copytree(trained / "photos/digit 1", folder / "otherphotos")
     for number, name in enumerate(("one.jpg", "two.jpg")):
         Image.open(folder / f"photos/digit 2/{number:02}.png").save(folder / name)
-    for name in ("RUN", "NAME", "first", "mine"):
-        shutil.copytree(trained / "runs/folder/mine", folder / "runs/folder" / name)
+    for name in (
+        "folder/RUN",
+        "folder/NAME",
+        "folder/first",
+        "folder/mine",
+        "digits/a",
+        "digits/b",
+    ):
+        shutil.copytree(trained / "runs/folder/mine", folder / "runs" / name)
     parts = [one.text for one in blocks("docs/extending.md") if one.language == "python"]
     (folder / "mine.py").write_text("\n".join(parts), "utf-8")
     generator = np.random.default_rng(0)
@@ -147,12 +154,14 @@ def reader(desk, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    fit = getattr(acn_lightning, "fit", None)
+    fit = acn_lightning.fit
 
     def quick_fit(*given, overrides=(), **sections):
+        if "run" in sections:
+            shutil.rmtree(f"runs/folder/{sections['run']}", ignore_errors=True)
         return fit(*given, overrides=[*overrides, *QUICK, "trainer.max_epochs=1"], **sections)
 
-    monkeypatch.setattr(acn_lightning, "fit", quick_fit, raising=False)
+    monkeypatch.setattr(acn_lightning, "fit", quick_fit)
     return tmp_path
 
 
@@ -163,7 +172,7 @@ def check(line, needs, acn):
     """Runs a command, or checks what it names."""
     program, *words = line
     if program == "acn":
-        trains = words[0] in ("fit", "finetune")
+        trains = words[0] in ("fit", "finetune", "lr")
         if trains and not runs_here(words, needs):
             composes(words)
         elif not needs:

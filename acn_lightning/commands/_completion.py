@@ -103,11 +103,12 @@ def files(prefix: str, kinds: Iterable[str] = ()) -> list[str]:
 
 def keys_after(command: Callable[..., Any], prefix: str) -> list[str]:
     """A command's own options, and the config's keys, each with its `=`."""
+    own = [f"{name}=" for name in bare_options(command)]
     if not takes_config(command) or any(one.name == "key" for one in positional(command)):
-        return []  # `acn options` has keys among its arguments
+        return own  # `acn options` has keys among its arguments
     from acn_lightning.config.explain import keys
 
-    return [*(f"{name}=" for name in bare_options(command)), *next_keys(keys(), prefix)]
+    return [*own, *next_keys(keys(), prefix)]
 
 
 def next_keys(known: Iterable[str], prefix: str) -> list[str]:

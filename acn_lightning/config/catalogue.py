@@ -14,7 +14,7 @@ SECTIONS = {
         'channels': Option(list[int], [8, 16, 32, 64], 'channel counts to choose from, smallest first.'),
     }),
     'data': Described('An image data set in which every example carries (index, image, label).', {
-        'source': Option(str, 'digits', 'where images come from: "digits" (scikit-learn\'s, no download), "mnist", "fashion_mnist", "cifar10", "celeba", "imagenet", "idx" (any files in MNIST\'s format), "folder" (image files) or "npz"; or package.module:Name of a `Source` of your own. In Python, also a `Source` object.'),
+        'source': Option(str, 'digits', 'where images come from: "digits" (scikit-learn\'s, no download), "mnist", "fashion_mnist", "cifar10", "celeba", "imagenet", "idx" (any files in MNIST\'s format), "folder" (image files), "npz", "huggingface" (data sets of that form) or "arrays" (given to `acn_lightning.fit`); or package.module:Name of a `Source` of your own. In Python, also a `Source` object.'),
         'download': Option(bool, True, 'whether to download missing files of a published data set.'),
         'binarisation': Option(str, 'static', '"none"; "threshold" at half of white; "static", one fixed draw for each image; "dynamic", a fresh draw whenever an image is trained on. Held-out images use the static draw even with "dynamic", so that results are comparable.'),
         'validation': Option(float | int, 0.1, 'how many training images to hold out for validation: a fraction below 1 or a number of images. 0 for none.'),
@@ -95,19 +95,6 @@ SECTIONS = {
 
 KINDS: dict[str, dict[str, Described]] = {
     'data': {
-        'huggingface': Described("A data set in one of the formats of Hugging Face's `datasets`. No code of a data set is run.", {
-            'path': Option(str | None, None, 'a folder of Parquet files, of images, or that `save_to_disk` wrote; a .parquet or .arrow file; or the name of a data set on the hub, OWNER/NAME.'),
-            'subset_name': Option(str | None, None, "which of the data set's configurations; null for its only one."),
-            'split': Option(str, 'train', 'the training split.'),
-            'test_split': Option(str | None, None, 'the test split; null takes "test", else "validation", else a fixed tenth of `split`.'),
-            'image': Option(str | None, None, 'the column of the images; null takes the only one.'),
-            'label': Option(str | None, None, 'the column of the labels; null takes the only column of classes, else "label"; "none" takes none.'),
-            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
-            'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
-            'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
-            'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
-            'max_pixels': Option(int, 89478485, 'images of more pixels cannot be read; at most 178956970.'),
-        }),
         'arrays': Described('Images that are given in Python, to `acn_lightning.fit`.', {
             'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
             'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
@@ -125,6 +112,9 @@ KINDS: dict[str, dict[str, Described]] = {
             'root': Option(str | None, None, 'the folder of the published files; what is missing there can be downloaded.'),
         }),
         'digits': Described("scikit-learn's handwritten digits, which need no download.", {}),
+        'fashion_mnist': Described('Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv 1708.07747).', {
+            'root': Option(str | None, None, 'the folder of the published files; what is missing there can be downloaded.'),
+        }),
         'folder': Described('A folder of image files, with a sub-folder for each class or none. Folders `train` and `test` are the splits; without them, a fixed tenth of the images becomes the test split.', {
             'root': Option(str | None, None, 'the folder.'),
             'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
@@ -134,33 +124,43 @@ KINDS: dict[str, dict[str, Described]] = {
             'unreadable': Option(str, 'stop', '"stop" at a file that cannot be read, or "skip" it.'),
             'max_pixels': Option(int, 89478485, 'images of more pixels cannot be read; at most 178956970.'),
         }),
+        'huggingface': Described("A data set in one of the formats of Hugging Face's `datasets`. No code of a data set is run.", {
+            'path': Option(str | None, None, 'a folder of Parquet files, of images, or that `save_to_disk` wrote; a .parquet or .arrow file; or the name of a data set on the hub, OWNER/NAME.'),
+            'subset_name': Option(str | None, None, "which of the data set's configurations; null for its only one."),
+            'split': Option(str, 'train', 'the training split.'),
+            'test_split': Option(str | None, None, 'the test split; null takes "test", else "validation", else a fixed tenth of `split`.'),
+            'image': Option(str | None, None, 'the column of the images; null takes the only one.'),
+            'label': Option(str | None, None, 'the column of the labels; null takes the only column of classes, else "label"; "none" takes none.'),
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
+            'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
+            'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
+            'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
+            'max_pixels': Option(int, 89478485, 'images of more pixels cannot be read; at most 178956970.'),
+        }),
         'idx': Described("Files in MNIST's format, see `read_idx`.", {
             'root': Option(str | None, None, 'the folder of the files.'),
-        }),
-        'mnist': Described('MNIST (LeCun, Cortes and Burges).', {
-            'root': Option(str | None, None, 'the folder of the published files; what is missing there can be downloaded.'),
-        }),
-        'fashion_mnist': Described('Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv 1708.07747).', {
-            'root': Option(str | None, None, 'the folder of the published files; what is missing there can be downloaded.'),
-        }),
-        'npz': Described('NumPy arrays in one file, see `read_npz`.', {
-            'root': Option(str | None, None, 'the .npz file.'),
         }),
         'imagenet': Described("ImageNet's ILSVRC2012, see `read_imagenet`.", {
             'root': Option(str | None, None, 'the folder of the published files.'),
             'image_size': Option(Any, None, '[height, width] to resize JPEG files to; one number for squares. null for the downsampled version, whose images have one size.'),
+        }),
+        'mnist': Described('MNIST (LeCun, Cortes and Burges).', {
+            'root': Option(str | None, None, 'the folder of the published files; what is missing there can be downloaded.'),
+        }),
+        'npz': Described('NumPy arrays in one file, see `read_npz`.', {
+            'root': Option(str | None, None, 'the .npz file.'),
         }),
     },
     'model.encoder': {
         'conv': Described('VGG-like body (Simonyan and Zisserman, arXiv 1409.1556), then one linear layer to the mean. The body has pairs of 3 x 3 convolutions; between pairs the resolution halves and the channels double, until a side is 4 or less.', {
             'channels': Option(int | None, 32, 'width of the first stage, a multiple of 8. null lets `acn fit` choose: see `budget`.'),
         }),
-        'none': Described('An uninformative code: q(z|x) = N(0, I) for every image. With a standard normal prior it costs nothing, which leaves the decoder alone: a model without codes.', {}),
         'import': Described('A feature network from your own code or another package, then one linear layer to the mean, which is always trained here.', {
             'path': Option(str, '', 'package.module:Name of an `nn.Module`, or of a function that returns one. The network maps images (B, C, H, W) in [-1, 1] to features (B, ...). Modules in the current folder are found too.'),
             'arguments': Option(dict[str, Any] | None, None, 'keyword arguments to construct it with.'),
             'weights': Option(str | None, None, 'a file of weights for it, see `read_weights`. Tensors that do not fit keep their initial values, with a warning.'),
         }),
+        'none': Described('An uninformative code: q(z|x) = N(0, I) for every image. With a standard normal prior it costs nothing, which leaves the decoder alone: a model without codes.', {}),
     },
     'model.shape': {
         'free': Described("No constraint: codes are the encoder's means.", {}),
@@ -173,12 +173,12 @@ KINDS: dict[str, dict[str, Described]] = {
         }),
     },
     'model.prior': {
-        'standard_normal': Described('p(z|c) = N(0, I) for every c, which makes the model a plain VAE.', {}),
         'mixture': Described('A mixture of Gaussians per dimension. Its parameters come from a network of tanh layers with skip connections (arXiv 1804.02476): the input feeds every layer, every layer the output.', {
             'mixtures': Option(int, 8, 'Gaussians per dimension, M.'),
             'width': Option(int, 512, 'units of a hidden layer.'),
             'depth': Option(int, 3, 'number of hidden layers.'),
         }),
+        'standard_normal': Described('p(z|c) = N(0, I) for every c, which makes the model a plain VAE.', {}),
     },
     'model.decoder': {
         'conv': Described("Pixels independent given z: upsamples z to a feature map, then one convolution gives the likelihood's parameters.", {

@@ -51,7 +51,7 @@ def kinds() -> dict[str, dict[str, Described]]:
     found = {
         section: {
             kind: Described(first_words(one), stored(options(one)))
-            for kind, one in family.kinds.items()
+            for kind, one in sorted(family.kinds.items())  # whatever was imported first
             if one.__module__.startswith("acn_lightning.")
         }
         for section, family in FAMILIES.items()

@@ -37,8 +37,9 @@ class ImageData(LightningDataModule):
         seed: of the static draw, the subset and the order of the training examples.
         source: where images come from: "digits" (scikit-learn's, no download), "mnist",
             "fashion_mnist", "cifar10", "celeba", "imagenet", "idx" (any files in MNIST's format),
-            "folder" (image files) or "npz"; or package.module:Name of a `Source` of your own. In
-            Python, also a `Source` object.
+            "folder" (image files), "npz", "huggingface" (data sets of that form) or "arrays" (given
+            to `acn_lightning.fit`); or package.module:Name of a `Source` of your own. In Python,
+            also a `Source` object.
         download: whether to download missing files of a published data set.
         binarisation: "none"; "threshold" at half of white; "static", one fixed draw for each
             image; "dynamic", a fresh draw whenever an image is trained on. Held-out images use the

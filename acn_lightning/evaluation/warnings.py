@@ -214,7 +214,7 @@ def few_steps(figures: Figures) -> Finding | None:
     smaller = "a smaller data.batch_size or " if large else ""
     return Finding(
         "few_steps",
-        f"This run has {figures.steps:.0f} steps in all, {an_epoch} an epoch: too few to learn "
+        f"Steps of this run: {figures.steps:.0f}, {an_epoch} an epoch. That is too few to learn "
         f"much ({STEPS} are a beginning).",
         f"Use {smaller}more trainer.max_epochs.",
     )

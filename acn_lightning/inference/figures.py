@@ -13,10 +13,17 @@ from torch.distributions import Distribution
 
 def pixels_of(images: Distribution, noise: bool = False) -> Tensor:
     """What to show of a decoder's images: their mean, or a sample if they have no closed-form mean
-    (an autoregressive decoder, or categorical colours) or `noise` is set."""
+    (an autoregressive decoder, or categorical colours) or `noise` is set.
+
+    Raises:
+        ValueError, RuntimeError: the model predicts NaN or infinity.
+    """
     if not noise:
         with suppress(NotImplementedError):
-            return images.mean
+            mean = images.mean
+            if not mean.isfinite().all():
+                raise ValueError("the mean of a pixel is NaN")
+            return mean
     return images.sample()
 
 

@@ -150,7 +150,7 @@ def whose(family: type[Registered], option: str, known: Mapping[str, Any]) -> st
     Returns:
         Which kinds have it; else a similar option of the chosen kind; else nothing.
     """
-    kinds = [kind for kind, one in family.kinds.items() if option in options(one)]
+    kinds = sorted(kind for kind, one in family.kinds.items() if option in options(one))
     if kinds:
         return f" It is for {family.key}={', '.join(kinds)}."
     return nearest(option, known)

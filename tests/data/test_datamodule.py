@@ -110,7 +110,7 @@ def test_no_validation():
         ({"source": "folder"}, r"data\.root=PATH"),
         (
             {"image_size": 32},
-            r"source=digits has no .* for data\.source=celeba, folder, imagenet\.",
+            r"source=digits has no .* data\.source=arrays, celeba, folder, huggingface, imagenet\.",
         ),
         (
             {"source": "cifar10", "root": ".", "image_size": 32},
@@ -118,7 +118,7 @@ def test_no_validation():
         ),
         (
             {"source": "celeba", "root": ".", "channels": 1},
-            r"data\.channels: .* It is for data\.source=folder\.",
+            r"data\.channels: .* It is for data\.source=arrays, folder, huggingface\.",
         ),
         ({"source": "celeba", "root": ".", "image_size": "big"}, "neither a number nor"),
         ({"attribute": "Smiling"}, r"It is for data\.source=celeba\."),
