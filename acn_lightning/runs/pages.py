@@ -81,7 +81,8 @@ def comparison_page(runs: Sequence[Run], plotly: str) -> str:
     first, rest = curves.compared(runs, names)
     for chart in (*first, *rest):
         chart["legend"] = False
-    told = [comparison.caution(runs)]
+    caution = comparison.caution(runs)
+    told = [caution]
     told += [
         f"{name}: {file} cannot be read ({why})."
         for run, name in zip(runs, names, strict=True)
@@ -95,6 +96,7 @@ def comparison_page(runs: Sequence[Run], plotly: str) -> str:
         title=f"{len(runs)} runs compared",
         runs=list(zip(runs, names, colours, strict=True)),
         told=list(filter(None, told)),
+        ranked=not caution,
         config=comparison.differences(runs),
         figures=comparison.figures(runs),
         pictures=pictures.rows(runs),

@@ -102,7 +102,7 @@ def data_line(run: Run) -> str:
         parts.append(" x ".join(map(str, shape)))
     if classes := number(run.about, "classes"):
         parts.append(f"{classes:,.0f} classes")
-    return "; ".join(map(str, filter(None, parts)))
+    return "; ".join(str(part).rstrip(".") for part in parts if part)
 
 
 def worded(options: dict[str, Any]) -> str:
@@ -184,13 +184,13 @@ def commands(run: Run) -> list[tuple[str, str]]:
             what = "Train it longer:"
             words = [f"trainer.max_epochs={2 * run.max_epochs}"]
         found.append((what, shell("fit", *same_run(run), *words)))
-    checkpoint = next((folder / one for one in (BEST, LAST) if (folder / one).is_file()), None)
-    if checkpoint and find(run.config, "model", "encoder", "kind") != "none":
-        root = find(run.config, "data", "root")
-        where = [f"data.root={root}"] if isinstance(root, str) else []
+    tested = any((folder / one).is_file() for one in (BEST, LAST))
+    if tested and find(run.config, "model", "encoder", "kind") != "none":
+        places = {key: find(run.config, "data", key) for key in ("root", "path")}
+        where = [f"data.{key}={place}" for key, place in places.items() if isinstance(place, str)]
         found += [
-            ("Explore its codes on a map:", shell("explore", checkpoint, *where, "open=true")),
-            ("Write its codes to files:", shell("export", checkpoint, *where)),
+            ("Explore its codes on a map:", shell("explore", folder, *where, "open=true")),
+            ("Write its codes to files:", shell("export", folder, *where)),
         ]
     return found
 
