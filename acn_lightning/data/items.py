@@ -194,10 +194,12 @@ def pil_of(given: Any, name: str) -> Image.Image:
     """
     if isinstance(given, list):  # as tables hold arrays
         with foreign(name + COMPLAINT, name):
-            given = np.asarray(given, np.uint8)
+            numbers = np.asarray(given)  # floats must not be cut down to bytes
+            given = np.asarray(given, np.uint8) if numbers.dtype.kind in "iu" else numbers
     if not isinstance(given, np.ndarray | Tensor):
         raise UnreadableError(
-            f"{name} is {type(given).__name__}, not an image of PIL, a path, an array or a tensor."
+            f"{name} is of type {type(given).__name__}, not an array, a tensor, a Pillow image "
+            "or a file's path."
         )
     with keyed(name, UsageError):
         pixels = as_bytes(given[None])[0].permute(1, 2, 0).numpy()

@@ -447,3 +447,13 @@ def test_what_are_no_images_is_refused_before_they_are_counted(images, complaint
 def test_names_of_classes_that_are_none_are_refused(classes, complaint):
     with pytest.raises(UsageError, match=complaint):
         named_classes(classes)
+
+
+def test_nested_lists_are_bytes_or_floats_as_arrays_are():
+    whole = everything(read(GREY.tolist()))[0]
+    assert (whole[:, 0] == GREY).all()
+    assert (everything(read((GREY / 255).tolist()))[0] == whole).all()
+    with pytest.raises(UsageError, match=r"must lie between 0 and 1"):
+        read((GREY / 25).tolist())
+    with pytest.raises(UsageError, match=r"image 0 cannot be read as an image"):
+        read((GREY.astype(int) + 256).tolist())
