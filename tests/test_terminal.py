@@ -144,6 +144,17 @@ def test_warnings_are_one_line(capsys, monkeypatch):
     assert shown == "acn: warning: a\\x1b b\n"
 
 
+def test_advice_to_developers_is_not_shown(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", None)
+    with warnings.catch_warnings(record=True) as shown:
+        _report.quiet_libraries()
+        warnings.warn(
+            "It is recommended to use `self.log('codes/drift', ..., sync_dist=True)` when logging",
+            stacklevel=1,
+        )
+    assert not shown
+
+
 def test_too_little_memory_is_one_line(acn, monkeypatch):
     def fail(*_):
         raise MemoryError

@@ -144,7 +144,7 @@ def test_folders_and_data_sets_are_their_images_in_order(loaded):
         (".", "no images"),
         (5, "image 0 is of type int, not an array"),
         (None, "image 0 is of type NoneType"),
-        ([[1, 2]], "image 0 is of type list"),
+        ([[1, 2]], "image 0: images have shape"),
         ([np.zeros((2, 12, 12), np.uint8)], r"image 0 of the list has .* which is 2 images"),
     ],
 )

@@ -15,6 +15,8 @@ UNNEEDED = (
     ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     ".*The dirpath has changed.*",
+    ".*recommended to use `self.log.*sync_dist.*",  # what one process measures for all of them
+    ".*distributed.nn.functional.* is deprecated.*",
 )
 """Warnings that would make a user look for problems that do not exist."""
 

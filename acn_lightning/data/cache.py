@@ -25,10 +25,11 @@ CACHES = ("auto", "memory", "disk")
 SHARE = 0.25
 """The part of the memory above which "auto" keeps images on disk."""
 
-FORMAT = 1
+FORMAT = 2
 """Counts the changes in how images are decoded or kept."""
 
 ABOUT = "about.json"
+"""What an entry holds, in JSON; before it, on a line of its own, its checksum."""
 
 BLOCK, BLOCKS = 4096, 64
 """Size and number of the blocks of a file that are compared with what was written."""
@@ -100,11 +101,22 @@ def check_writable(cache: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock, then holds it."""
+    """Waits until no other process holds the lock, then holds it.
+
+    Raises:
+        UsageError: its file cannot be written.
+    """
     lock = FileLock(path)
     try:
-        with suppress(NotImplementedError):  # the file system has no locks
+        try:
             lock.acquire()
+        except NotImplementedError:  # the file system has no locks
+            pass
+        except OSError as error:
+            raise UsageError(
+                f"data.cache_folder: cannot lock {path} ({error.strerror}). Remove it, or name "
+                "another folder."
+            ) from error
         yield
     finally:
         lock.release()
@@ -119,7 +131,7 @@ def make(entry: Path, source: Source) -> Splits:
     Raises:
         UsageError: the source cannot be read, or there is too little room.
     """
-    shutil.rmtree(entry, ignore_errors=True)  # it is damaged
+    clear(entry)
     with new_folder(entry) as beside:
         source.storage = storage = Storage(beside, named=True)
         splits = checked(source.read(), source)
@@ -134,12 +146,27 @@ def make(entry: Path, source: Source) -> Splits:
             "prepared": dict(source.prepared),
             "checks": {name: check(beside / name) for name in used},
         }
-        (beside / ABOUT).write_text(json.dumps(about), "utf-8")
+        text = json.dumps(about)
+        (beside / ABOUT).write_text(f"{digest_of(text)}\n{text}", "utf-8")
         for name in (*used, ABOUT):
             sync(beside / name)
     found = load(entry, source)
     assert found is not None
     return found
+
+
+def clear(entry: Path) -> None:
+    """Removes a damaged entry, or what else has its name. What a link leads to stays."""
+    with suppress(OSError):  # which writing reports
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def digest_of(text: str) -> str:
+    """A checksum of a text."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def describe(split: Split, storage: Storage) -> dict[str, Any]:
@@ -186,13 +213,16 @@ def load(entry: Path, source: Source) -> Splits | None:
     """An entry of the cache; None if there is none, or if it is damaged. Sets what the source has
     found in its images."""
     try:
-        about = json.loads((entry / ABOUT).read_text("utf-8"))
-        if any(check(entry / name) != kept for name, kept in about["checks"].items()):
+        kept, _, text = (entry / ABOUT).read_text("utf-8").partition("\n")
+        if kept != digest_of(text):
+            return None
+        about = json.loads(text)
+        if any(check(entry / name) != one for name, one in about["checks"].items()):
             return None
         train, test = (read_split(entry, part) for part in about["parts"])
         source.report, source.prepared = told(about["report"], entry), about["prepared"]
         return Splits(train, test, tuple(about["classes"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of a damaged file
+    except (OSError, ValueError):  # of a damaged file
         return None
 
 

@@ -49,6 +49,8 @@ def as_bytes(images: np.ndarray | Tensor) -> UInt8[Tensor, "size channel height 
     """
     axes: tuple[int, ...]  # where channels may be, the likelier first
     if isinstance(images, Tensor):
+        if images.layout is not torch.strided or images.is_quantized or images.is_nested:
+            raise UsageError("images are no dense tensor: give images.to_dense().")
         array, axes = images.detach().cpu(), (1, 3)
     else:
         array, axes = shared(images), (3, 1)

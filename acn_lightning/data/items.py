@@ -50,6 +50,15 @@ class Items(NamedTuple):
     name: str
     together: bool = False
 
+    def at(self, row: int) -> tuple[Any, Any]:
+        """An image and its label.
+
+        Raises:
+            UsageError: the user's own code, or another package's, raised an error.
+        """
+        with foreign(f"{self.name} {row} of {self.size:,} cannot be had", self.name):
+            return self.get(row)
+
 
 def read_items(
     items: Items, form: Form, storage: Storage
@@ -66,14 +75,14 @@ def read_items(
     """
     if not (form.channels and form.bits):
         form = settled(form, each(items, lambda one, name: look(one, form, name), "looking at"))
-    first = picture(items.get(0)[0], form, f"{items.name} 0").pixels
+    first = picture(items.at(0)[0], form, f"{items.name} 0").pixels
     shape = (items.size, form.channels or 3, *first.shape[:2])
     images = storage.empty(shape, f"{items.size:,} images of {words(first)} pixels")
     pixels = images.numpy()
     labels: list[Any] = [None] * items.size
 
     def fill(row: int) -> None:
-        given, labels[row] = items.get(row)
+        given, labels[row] = items.at(row)
         own = picture(given, form, f"{items.name} {row}").pixels
         if own.shape != first.shape:
             raise UsageError(
@@ -92,7 +101,7 @@ def each(items: Items, do: Callable[[Any, str], Glance], doing: str) -> list[Gla
     looks: set[Glance] = set()  # of few values
 
     def one(row: int) -> None:
-        looks.add(do(items.get(row)[0], f"{items.name} {row}"))
+        looks.add(do(items.at(row)[0], f"{items.name} {row}"))
 
     run(one, items, doing)
     return list(looks)
@@ -116,7 +125,7 @@ def decoded_item_size(items: Items, form: Form) -> int:
     if form.image_size is not None:
         return channels * math.prod(form.image_size)
     own = Form(channels=1, background=form.background, bits=16, max_pixels=form.max_pixels)
-    return channels * picture(items.get(0)[0], own, f"{items.name} 0").pixels.size
+    return channels * picture(items.at(0)[0], own, f"{items.name} 0").pixels.size
 
 
 def split_item(item: Any) -> tuple[Any, Any]:
@@ -185,10 +194,12 @@ def pil_of(given: Any, name: str) -> Image.Image:
     """
     if isinstance(given, list):  # as tables hold arrays
         with foreign(name + COMPLAINT, name):
-            given = np.asarray(given, np.uint8)
+            numbers = np.asarray(given)  # floats must not be cut down to bytes
+            given = np.asarray(given, np.uint8) if numbers.dtype.kind in "iu" else numbers
     if not isinstance(given, np.ndarray | Tensor):
         raise UnreadableError(
-            f"{name} is {type(given).__name__}, not an image of PIL, a path, an array or a tensor."
+            f"{name} is of type {type(given).__name__}, not an array, a tensor, a Pillow image "
+            "or a file's path."
         )
     with keyed(name, UsageError):
         pixels = as_bytes(given[None])[0].permute(1, 2, 0).numpy()

@@ -1,5 +1,6 @@
 """Labels of any kind, as numbers of classes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,6 +63,22 @@ def plain_label(label: Any, name: str = "labels") -> Label:
     return label
 
 
+def named_classes(classes: Any) -> list[str]:
+    """Names of classes.
+
+    Raises:
+        UsageError: they are no list, or two are the same.
+    """
+    if isinstance(classes, str | bytes):
+        raise UsageError(f"classes: {classes!r:.60} is no list of names.")
+    with foreign("classes: a list of names is needed", "classes"):
+        names = list(map(as_text, map(str, classes)))
+    often = Counter(names).most_common(1)
+    if often and often[0][1] > 1:
+        raise UsageError(f"classes: '{often[0][0]}' is there twice.")
+    return names
+
+
 def number_labels(
     parts: Sequence[Sequence[Label]], classes: Sequence[str] | None = None, name: str = "labels"
 ) -> tuple[list[Int[Tensor, " size"]], tuple[str, ...]]:
@@ -86,7 +103,7 @@ def number_labels(
     if classes is None:
         known: Sequence[Any] = sorted(found)  # of one kind
     else:
-        classes = list(map(as_text, map(str, classes)))
+        classes = named_classes(classes)
         known = range(len(classes)) if kinds == {int} else classes
     number: dict[Any, int] = {label: row for row, label in enumerate(known)}
     if odd := sorted(map(str, found - number.keys())):

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from acn_lightning.data.convert import as_images
 from acn_lightning.data.files import read_files
-from acn_lightning.data.items import split_item
+from acn_lightning.data.items import picture, split_item
 from acn_lightning.data.listing import list_images
-from acn_lightning.data.pixels import Form, to_picture
-from acn_lightning.utils.errors import UsageError, foreign
+from acn_lightning.data.pixels import Form
+from acn_lightning.utils.errors import UsageError
 
 One: TypeAlias = Union[np.ndarray, Tensor, Image, Path, str]  # noqa: UP007  # for beartype
 Given: TypeAlias = Union[One, Sequence[One], Dataset]  # noqa: UP007
@@ -31,8 +31,8 @@ def read_given(
 
     Args:
         given: an array or tensor of one image or several, see `with_first_axis`; a Pillow image; a
-            file, or a folder for the files in it; a list of images, each of which is an array, a
-            tensor, a Pillow image or a file; or a map-style `Dataset` of such images, or of
+            file, or a folder for the files in it; a list of images, each of which is a file or what
+            `data.items.Items` may hold; or a map-style `Dataset` of such images, or of
             (image, label).
         image_shape: the model's, (C, H, W).
         form: what files and Pillow images are converted to.
@@ -74,11 +74,6 @@ def read_one(one: Any, number: int, image_shape: tuple[int, ...], form: Form) ->
     """
     if isinstance(one, str | Path):
         return read_given(one, image_shape, form)
-    if isinstance(one, Image):
-        name = getattr(one, "filename", "") or f"image {number}"
-        with foreign(f"{name} cannot be read", name):
-            pixels = to_picture(one, form, name).pixels
-        return torch.tensor(pixels).reshape(1, *image_shape[1:], -1).movedim(3, 1)
     if isinstance(one, np.ndarray | Tensor):
         found = read_given(one, image_shape, form)
         if len(found) != 1:
@@ -87,10 +82,9 @@ def read_one(one: Any, number: int, image_shape: tuple[int, ...], form: Form) ->
                 f"{len(found):,} images: give one array of all images, or a list of single ones."
             )
         return found
-    raise UsageError(
-        f"image {number} is of type {type(one).__name__}, not an array, a tensor, a Pillow image "
-        "or a file's path."
-    )
+    name = getattr(one, "filename", "") or f"image {number}"
+    pixels = picture(one, form, name).pixels
+    return torch.tensor(pixels).reshape(1, *image_shape[1:], -1).movedim(3, 1)
 
 
 def with_first_axis(given: np.ndarray | Tensor, image_shape: tuple[int, ...]) -> Any:

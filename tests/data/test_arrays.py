@@ -22,7 +22,7 @@ from acn_lightning import training
 from acn_lightning.callbacks import RefreshNeighbours
 from acn_lightning.config.compose import compose
 from acn_lightning.data import ImageData
-from acn_lightning.data.labels import number_labels, plain_labels
+from acn_lightning.data.labels import named_classes, number_labels, plain_labels
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.experiment.build import build_for
 from acn_lightning.utils.errors import InterruptionError, UsageError
@@ -396,3 +396,64 @@ def test_the_order_of_a_split_is_that_of_a_folder(tmp_path):
         data.setup()
     assert folder.fingerprint == listed.fingerprint
     assert folder.stored_names == listed.stored_names
+
+
+class Lying(Dataset):
+    """Says that it has 50 images, and has 40."""
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, row):
+        return list(GREY)[row]
+
+
+class Unsized(Dataset):
+    def __getitem__(self, row):
+        return GREY[row]
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        ((one for one in GREY), "images are generator: give an array"),
+        (None, "images are NoneType: give"),
+        (Image.fromarray(GREY[0]), "images are Image: give"),
+        ({"a": GREY}, "images are dict: give"),
+        (memoryview(GREY), "images are memoryview: give"),
+        (Unsized(), "images are Unsized: give|how many there are cannot be told"),
+        (np.array(3), "how many there are cannot be told"),
+        (GREY[:0], "there are no images"),
+        (Lying(), "image 40 of 50 cannot be had .list index out of range"),
+        (torch.rand(40, 6, 5).to_sparse(), "no dense tensor"),
+        (["a\0b"] * 40, "cannot be read as an image"),
+    ],
+)
+def test_what_are_no_images_is_refused_before_they_are_counted(images, complaint):
+    source = ArraysSource(*as_given(images, None, None))
+    data = ImageData(source=source, binarisation="none")
+    with pytest.raises(UsageError, match=complaint):
+        data.setup()
+
+
+@pytest.mark.parametrize(
+    ("classes", "complaint"),
+    [
+        (4, "a list of names is needed"),
+        ("abcd", "is no list"),
+        (list("aabc"), "'a' is there twice"),
+    ],
+)
+def test_names_of_classes_that_are_none_are_refused(classes, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        named_classes(classes)
+
+
+def test_nested_lists_are_bytes_or_floats_as_arrays_are():
+    whole = everything(read(GREY.tolist()))[0]
+    assert (whole[:, 0] == GREY).all()
+    assert (everything(read((GREY / 255).tolist()))[0] == whole).all()
+    with pytest.raises(UsageError, match=r"must lie between 0 and 1"):
+        read((GREY / 25).tolist())
+    with pytest.raises(UsageError, match=r"image 0 cannot be read as an image"):
+        read((GREY.astype(int) + 256).tolist())

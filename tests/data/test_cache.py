@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,11 @@ def spoil_content(entry):
         lambda entry: (entry / "about.json").write_text("[]"),
         lambda entry: (entry / "about.json").write_text("{}"),
         lambda entry: (entry / "about.json").write_bytes(b"\xff\x00"),
+        lambda entry: (entry / "about.json").write_text(
+            (entry / "about.json").read_text().replace('"labels": [0, ', '"labels": [')
+        ),
+        lambda entry: (shutil.rmtree(entry), entry.write_text("a file")),
+        lambda entry: (shutil.rmtree(entry), entry.symlink_to("nowhere")),
         lambda entry: (entry / "about.json").write_text(
             (entry / "about.json").read_text().replace('"shape": [', '"shape": [9, ')
         ),
@@ -341,3 +347,27 @@ def test_binarising_gives_the_same_draw_wherever_it_lies(tmp_path):
             binarise(images, "threshold", 7, room.empty), (images > 127).byte() * 255
         )
     assert binarise(images, "none", 7) is images
+
+
+def test_a_lock_that_cannot_be_taken_is_named(photos):
+    read(photos)
+    (entry,) = entries()
+    shutil.rmtree(entry)
+    lock = entry.with_name(f"{entry.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with pytest.raises(UsageError, match=r"data.cache_folder: cannot lock .*\.lock"):
+        read(photos)
+
+
+def test_what_a_link_in_the_place_of_an_entry_leads_to_stays(photos, tmp_path):
+    read(photos)
+    (entry,) = entries()
+    shutil.rmtree(entry)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine").write_text("mine")
+    entry.symlink_to(other)
+    read(photos)
+    assert (other / "mine").read_text() == "mine"
+    assert not entry.is_symlink()

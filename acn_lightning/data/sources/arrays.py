@@ -19,7 +19,7 @@ from acn_lightning.data.pixels import Form, parse_size
 from acn_lightning.data.sources.base import Outline, Source, Split, Splits, split_off_test
 from acn_lightning.data.sources.huggingface import is_table, table_items
 from acn_lightning.data.storage import PIECE, Storage
-from acn_lightning.utils.errors import UsageError, check_choice
+from acn_lightning.utils.errors import UsageError, check_choice, foreign
 from acn_lightning.utils.text import as_text
 
 
@@ -94,7 +94,7 @@ class ArraysSource(Source, kind="arrays"):
         """What is given.
 
         Raises:
-            UsageError: nothing is.
+            UsageError: nothing is, or it is of another kind.
         """
         if self.train is None:
             raise UsageError(
@@ -102,7 +102,10 @@ class ArraysSource(Source, kind="arrays"):
                 "acn_lightning.fit, so they cannot be read from a config. Name another source, "
                 "such as data.source=folder data.root=DIR."
             )
-        return [part for part in (self.train, self.test) if part]
+        found = [part for part in (self.train, self.test) if part]
+        for part in found:
+            check_given(part)
+        return found
 
     def outline(self) -> Outline:
         if self.content is not None:
@@ -115,7 +118,7 @@ class ArraysSource(Source, kind="arrays"):
         options = (self.form, self.unreadable, labels, self.classes, len(self.parts[0].images))
         try:
             return Outline(size, identity(files, *options))
-        except OSError:  # which reading reports
+        except (OSError, ValueError):  # which reading reports
             return Outline(size, None)
 
     def size_of(self, part: Given) -> int:
@@ -181,6 +184,25 @@ def refuse_half_labelled(splits: Sequence[Split]) -> None:
         )
 
 
+def check_given(part: Given) -> None:
+    """Checks that a part holds images, by their number.
+
+    Raises:
+        UsageError: it does not.
+    """
+    images, name = part.images, f"{part.name}s"
+    numbered = hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    if not numbered or isinstance(images, Mapping | str | bytes | memoryview):
+        raise UsageError(
+            f"{name} are {type(images).__name__}: give an array, a tensor, a list of images or "
+            "paths, or a data set with a length and items by number."
+        )
+    with foreign(f"{name}: how many there are cannot be told", name):
+        size = len(images)
+    if not size:
+        raise UsageError(f"there are no {name}.")
+
+
 def read_given(part: Given, form: Form, storage: Storage, unreadable: str) -> Known:
     """Reads what was given.
 
@@ -192,13 +214,6 @@ def read_given(part: Given, form: Form, storage: Storage, unreadable: str) -> Kn
         labels = plain_labels(part.labels, len(images))
         stored = convert(as_bytes(images), form, storage)
         return Known(stored, labels, own=False)
-    if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
-        raise UsageError(
-            f"images are {type(images).__name__}: give an array, a tensor, a list of images or "
-            "paths, or a data set with a length and items by number."
-        )
-    if not len(images):
-        raise UsageError("there are no images.")
     if is_paths(images):
         return read_paths(part, form, storage, unreadable)
     items = items_of(part)
