@@ -192,11 +192,7 @@ def read_given(part: Given, form: Form, storage: Storage, unreadable: str) -> Kn
         labels = plain_labels(part.labels, len(images))
         stored = convert(as_bytes(images), form, storage)
         return Known(stored, labels, own=False)
-    if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
-        raise UsageError(
-            f"images are {type(images).__name__}: give an array, a tensor, a list of images or "
-            "paths, or a data set with a length and items by number."
-        )
+    check_listed(images)
     if not len(images):
         raise UsageError("there are no images.")
     if is_paths(images):
@@ -221,13 +217,31 @@ def read_paths(part: Given, form: Form, storage: Storage, unreadable: str) -> Kn
 
 
 def items_of(part: Given) -> Items:
-    """The images of a list, of a data set or of a table, one at a time."""
+    """The images of a list, of a data set or of a table, one at a time.
+
+    Raises:
+        UsageError: they are none of these.
+    """
     images = part.images
+    check_listed(images)
     if is_table(images):
         return table_items(images, part.name)
     if isinstance(images, list | tuple):
         return Items(len(images), lambda row: (images[row], None), part.name)
     return Items(len(images), lambda row: split_item(images[row]), part.name)
+
+
+def check_listed(images: Any) -> None:
+    """Checks that images can be counted, and asked for by number.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
+        raise UsageError(
+            f"images are {type(images).__name__}: give an array, a tensor, a list of images or "
+            "paths, or a data set with a length and items by number."
+        )
 
 
 def is_paths(images: Any) -> bool:
