@@ -15,7 +15,7 @@ from torch import Tensor
 
 from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData, IndexedImages
-from acn_lightning.data.subsets import stratified
+from acn_lightning.data.subsets import spread, stratified
 from acn_lightning.inference.embedding import encode
 from acn_lightning.inference.figures import grid, pixels_of, scatter
 from acn_lightning.inference.projection import project
@@ -47,7 +47,8 @@ class DrawPictures(Callback):
         folder: folder for the PNG files.
         every_n_epochs: number of epochs between drawings during training; 0 for never. After a test
             they are always drawn.
-        images: number of held-out images.
+        images: number of held-out images, spread evenly over all: files are in the order of their
+            classes.
         samples: number of samples; 0 for none.
         points: largest number of points in the projection; 0 for no projection.
         noise: whether to draw each pixel of a decoder's image even if pixels are independent given
@@ -77,12 +78,13 @@ class DrawPictures(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = data_of(trainer)
-        stored = data.train_set.__getitems__(range(min(self.images, len(data.train_set)))).image
+        shown = spread(len(data.train_set), self.images)
+        stored = data.train_set.__getitems__(shown).image
         with isolate_rng():
             views = [data.transformed(stored / 255) for _ in range(VIEWS)]
-        shown = [view for view in views if view is not None]
-        if shown:
-            picture = grid(torch.stack([stored / 255, *shown], dim=1), apart=1)
+        drawn = [view for view in views if view is not None]
+        if drawn:
+            picture = grid(torch.stack([stored / 255, *drawn], dim=1), apart=1)
             self._publish(trainer, "augmented", picture)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,7 +101,7 @@ class DrawPictures(Callback):
     @torch.no_grad()
     def _draw(self, trainer: Trainer, module: ACN, images: IndexedImages, how: str) -> None:
         data = data_of(trainer)
-        shown = range(min(self.images, len(images)))
+        shown = spread(len(images), self.images)
         # Drawing must not change the random numbers of training.
         with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
             batch = trainer.strategy.batch_to_device(images.__getitems__(shown))

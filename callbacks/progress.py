@@ -51,13 +51,15 @@ class ShowProgress(Callback):
         if self.announced:
             return
         self.batches += 1
+        now = time.perf_counter()
         if self.batches == 1:  # the first one compiles, and fills caches
-            self.watched = time.perf_counter()
-            return
-        seconds = time.perf_counter() - self.watched
-        if self.batches > 3 and (seconds > WATCHED or trainer.is_last_batch):
+            self.watched = now
+        seconds = now - self.watched
+        # At the latest before the first epoch's own line.
+        if trainer.is_last_batch or (self.batches > 3 and seconds > WATCHED):
             self.announced = True
-            say(announcement(trainer, seconds / (self.batches - 1)))
+            step = seconds / (self.batches - 1) if self.batches > 1 else now - self.start
+            say(announcement(trainer, step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = time.perf_counter()

@@ -277,6 +277,42 @@ def test_costs_of_different_data_are_not_ranked(acn):
     assert content["runs"][1]["nats_per_image"]["ordered"] == 1.0
 
 
+def test_a_star_marks_the_lowest_cost_of_a_set():
+    make_run(Path("runs/x/a"), results=RESULTS | {"nats_per_image": {"set": 3.0}})
+    make_run(Path("runs/x/b"), results=RESULTS | {"nats_per_image": {"set": 2.0}})
+    rows = comparison.figures([read_run(Path("runs/x/a")), read_run(Path("runs/x/b"))])
+    assert [row.best for row in rows if row.name.startswith("set")] == [{1}]
+
+
+@pytest.mark.parametrize("key", ["path", "split", "test_split", "subset_name", "image"])
+def test_data_sets_that_differ_in_a_key_do_not_compare(key):
+    for name in "ab":
+        make_run(Path("runs/x", name), data={"source": "huggingface", key: name})
+    found = [read_run(Path("runs/x", name)) for name in "ab"]
+    assert comparison.other_data(found) == [f"data.{key}"]
+
+
+def test_arrays_that_differ_in_number_or_form_do_not_compare():
+    for name, size, count in [("a", 24, 20), ("b", 24, 12), ("c", 32, 20), ("d", 24, 20)]:
+        folder = Path("runs/x", name)
+        make_run(folder, data={"source": "arrays"})
+        about = {"images": {"test": count}, "image_shape": [3, size, size]}
+        (folder / "about.json").write_text(json.dumps(about))
+    a, b, c, d = (read_run(Path("runs/x", name)) for name in "abcd")
+    assert comparison.caution([a, d]) == ""
+    for other in (b, c):
+        assert "the form or the number of the test images" in comparison.caution([a, other])
+
+
+def test_the_line_of_data_has_one_full_stop_at_most():
+    make_run(Path("runs/x/a"))
+    about = {"data": "icons: 800 images.", "images": {"test": 80}, "classes": 4}
+    Path("runs/x/a/about.json").write_text(json.dumps(about))
+    assert sections.data_line(read_run(Path("runs/x/a"))) == (
+        "icons: 800 images; 80 test; 4 classes"
+    )
+
+
 def test_wrong_words_of_compare(acn, light):
     make_run(Path("runs/x/a"))
     make_run(Path("runs/x/b"))

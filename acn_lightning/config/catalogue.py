@@ -72,7 +72,7 @@ SECTIONS = {
     }),
     'pictures': Described('Draws pictures as PNG files in a folder, and for each logger that takes images.', {
         'every_n_epochs': Option(int, 5, 'number of epochs between drawings during training; 0 for never. After a test they are always drawn.'),
-        'images': Option(int, 10, 'number of held-out images.'),
+        'images': Option(int, 10, 'number of held-out images, spread evenly over all: files are in the order of their classes.'),
         'samples': Option(int, 32, 'number of samples; 0 for none.'),
         'points': Option(int, 2000, 'largest number of points in the projection; 0 for no projection.'),
         'noise': Option(bool, False, "whether to draw each pixel of a decoder's image even if pixels are independent given the code; otherwise their means are shown. An autoregressive decoder always draws them."),

@@ -31,6 +31,17 @@ def some_rows(size: int, count: int, seed: int) -> Int[Tensor, " n"]:
     return chosen.sort().values
 
 
+def spread(size: int, count: int) -> list[int]:
+    """Chooses `count` of 0 ... size - 1, evenly spread from the first on; all if there are no more.
+
+    Example:
+        >>> spread(100, 4), spread(3, 4)
+        ([0, 25, 50, 75], [0, 1, 2])
+    """
+    count = min(size, count)
+    return [place * size // count for place in range(count)]
+
+
 def stratified(labels: Int[Tensor, " size"], count: int, seed: int = 0) -> Int[Tensor, " n"]:
     """Chooses the rows of `count` images at random, sorted, with each class in proportion. Returns
     all rows if there are no more than `count`.

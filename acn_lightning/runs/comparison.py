@@ -14,14 +14,21 @@ from acn_lightning.runs.figures import (
     trained_epochs,
 )
 from acn_lightning.runs.listing import plain
-from acn_lightning.runs.reading import Run, number
+from acn_lightning.runs.reading import Run, find, number
 from acn_lightning.utils.text import printable
 
 PLACES = ("run", "resume", "trainer.default_root_dir", "wandb.name")
 """Keys that only say where a run is."""
 
-SAME_DATA = ("data.source", "data.root", "data.binarisation", "data.image_size", "data.channels")
+SAME_DATA = (
+    "data.source", "data.root", "data.path", "data.subset_name", "data.split", "data.test_split",
+    "data.image", "data.binarisation", "data.image_size", "data.channels",
+)  # fmt: skip
 """Keys that must agree for costs to be comparable."""
+
+
+TOTALS = ("ordered", "unordered", "set")
+"""Costs of whole images: of these less is better, as it need not be of a part."""
 
 
 class Row(NamedTuple):
@@ -84,7 +91,7 @@ def figures(runs: Sequence[Run]) -> list[Row]:
                  decimal, low)]  # fmt: skip
     for name, label in COSTS.items():
         values = [number(one.results, "nats_per_image", name) for one in runs]
-        costs.append(row(label, values, decimal, low if name in ("ordered", "unordered") else None))
+        costs.append(row(label, values, decimal, low if name in TOTALS else None))
     uses = [
         row(label, [number(one.results, "representations", "codes", name) for one in runs],
             percent, high)
@@ -103,8 +110,14 @@ def figures(runs: Sequence[Run]) -> list[Row]:
 
 
 def other_data(runs: Sequence[Run]) -> list[str]:
-    """Keys of the data that differ, so that costs cannot be compared."""
-    return [row.name for row in differences(runs) if row.name in SAME_DATA]
+    """Keys of the data that differ, so that costs cannot be compared. Images that were given in
+    Python have no key; their number and their form tell."""
+    keys = [row.name for row in differences(runs) if row.name in SAME_DATA]
+    kept = [(find(one.about, "image_shape"), number(one.about, "images", "test")) for one in runs]
+    known = [one for one in kept if None not in one]
+    if not keys and any(one != known[0] for one in known):
+        keys = ["the form or the number of the test images"]
+    return keys
 
 
 def caution(runs: Sequence[Run]) -> str:

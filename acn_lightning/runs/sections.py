@@ -92,7 +92,8 @@ def trained(run: Run) -> list[tuple[str, str]]:
 
 def data_line(run: Run) -> str:
     """What the images were."""
-    parts = [find(run.about, "data") or find(run.config, "data", "source") or ""]
+    found = find(run.about, "data") or find(run.config, "data", "source") or ""
+    parts = [str(found).rstrip(".")]
     counts = {
         name: number(run.about, "images", name) for name in ("training", "validation", "test")
     }

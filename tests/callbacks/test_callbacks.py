@@ -118,6 +118,23 @@ def test_validation_does_not_change_what_training_draws(options, tmp_path):
     assert torch.equal(weights, torch.cat([p.flatten() for p in other.parameters()]))
 
 
+def test_pictures_show_images_of_all_parts_of_a_sorted_folder(tmp_path, monkeypatch):
+    data, module = digits()
+    asked = []
+    cls = type(data.validation_set)
+    get = cls.__getitems__
+
+    def watched(self, rows):
+        asked.append((len(self), list(rows)))
+        return get(self, rows)
+
+    fit = trainer(RefreshNeighbours(), DrawPictures(tmp_path, every_n_epochs=1), max_epochs=1)
+    monkeypatch.setattr(cls, "__getitems__", watched)
+    fit.fit(module, datamodule=data)
+    for size in (len(data.train_set), len(data.validation_set)):
+        assert (size, [place * size // 10 for place in range(10)]) in asked
+
+
 def test_held_out_costs_do_not_depend_on_when_they_are_asked_for():
     data, module = digits()
     run = trainer(SeedEpochs(3), RefreshNeighbours(), max_epochs=1)

@@ -72,6 +72,17 @@ def test_lines_in_a_log(capsys):
     assert "left" not in lines[3]
 
 
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_the_estimate_comes_before_the_line_of_the_shortest_epoch(batches, capsys):
+    data, module = digits()
+    fit = trainer(RefreshNeighbours(), ShowProgress(), max_epochs=2, limit_train_batches=batches)
+    fit.fit(module, datamodule=data)
+    lines = [one for one in capsys.readouterr().out.splitlines() if one.startswith(("ep", "tr"))]
+    steps = f"{batches} steps"
+    assert re.match(rf"training for 2 epochs of {steps}, about \d+ s, writing to ", lines[0])
+    assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2"]
+
+
 def test_a_bar_says_how_far_the_run_is(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stdout", screen)

@@ -294,6 +294,13 @@ def test_what_fit_refuses_and_writes_nothing(words, why):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize("images", [iter([]), None, 3], ids=["iterator", "none", "number"])
+def test_what_has_no_length_is_refused_by_fit(images):
+    with pytest.raises(UsageError, match="give an array, a tensor, a list of images or paths"):
+        acn_lightning.fit(images)
+    assert not Path("runs").exists()
+
+
 def test_a_folder_can_be_named(trained):
     acn = acn_lightning.fit(
         trained / "photos", **settings(data={"image_size": 12, "augment": "none"})
