@@ -165,7 +165,7 @@ def test_labels_that_are_refused(labels, classes, why):
         (7, {}, "images are int"),
         (iter([GREY[0]]), {}, "a data set with a length"),
         ([[1, 2], [3, 4]], {}, "an image of PIL|cannot be read|have shape"),
-        ([GREY[0], None], {}, "image 1 is NoneType"),
+        ([GREY[0], None], {}, "image 1 is of type NoneType"),
         ([GREY[0], GREY[1][:4]], {}, r"data.image_size: images differ in size.*image 1 is 5 x 4"),
         ([GREY[0] / 20, GREY[1]], {}, "image 0: images of float64 must lie"),
         (Items([(GREY[0], 1, 2)] * 4), {}, "items have 3 parts"),
