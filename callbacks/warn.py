@@ -68,7 +68,9 @@ class WarnOfFaults(Callback):
             )
             logged |= measured
         costs = [logged.get(name, math.nan) for name in ("val/total", "train/total")]
-        if trainer.is_last_batch and all(map(math.isfinite, costs)):
+        # Without a validation in this epoch, the cost is still that of an earlier one.
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        if trainer.is_last_batch and validated and all(map(math.isfinite, costs)):
             self.history.append(costs)
         for found in find(self._figures(trainer, module, data, logged)):
             self._give(trainer, found)

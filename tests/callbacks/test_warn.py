@@ -153,9 +153,14 @@ def test_a_run_that_goes_on_says_nothing_twice_and_its_new_folder_has_the_list(t
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         run.fit(module, datamodule=data)
-    assert not any("steps in all" in str(one.message) for one in seen)
+    assert not any("Steps of this run" in str(one.message) for one in seen)
     assert (tmp_path / "b/warnings.json").read_text() == (tmp_path / "a/warnings.json").read_text()
     assert again.history[:2] == warn.history
+
+
+def test_a_validation_counts_once(tmp_path):
+    _, warn, _ = fit(tmp_path, check_val_every_n_epoch=2)
+    assert len(warn.history) == len(set(map(tuple, warn.history))) == 2
 
 
 def test_looking_for_faults_changes_nothing(tmp_path):

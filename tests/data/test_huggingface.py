@@ -133,7 +133,7 @@ def test_columns_and_splits_can_be_named(tmp_path):
         ({"image": "img"}, "data.image: there is no column 'img', only image, label, weight"),
         ({"label": "lable"}, "data.label: there is no column 'lable'.*Did you mean 'label'"),
         ({"label": "weight"}, "data.label: 0.5 is neither"),
-        ({"image": "weight"}, "image 0 is float, not an image"),
+        ({"image": "weight"}, "image 0 is of type float, not an array"),
         ({"image_size": "big"}, "data.image_size"),
         ({"subset_name": "no"}, "data.path"),
     ],
