@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,12 @@ from torch import Tensor
 
 from acn_lightning.data.convert import as_bytes
 from acn_lightning.data.files import settled
-from acn_lightning.data.opener import COMPLAINT, open_bytes
+from acn_lightning.data.opener import COMPLAINT, open_bytes, open_image
 from acn_lightning.data.pixels import (
     Form,
     Glance,
     Picture,
-    glance,
     glance_at,
-    read_picture,
     to_picture,
 )
 from acn_lightning.data.storage import Storage
@@ -149,17 +147,13 @@ def split_item(item: Any) -> tuple[Any, Any]:
 
 
 def look(given: Any, form: Form, name: str) -> Glance:
-    """`glance` at an image of any kind."""
-    given = only(given)
-    if isinstance(given, str | os.PathLike):
-        return glance(Path(given), form)
-    if isinstance(given, bytes):
-        with open_bytes(given, name, form.max_pixels) as image:
-            return glance_at(image, form, name)
-    if isinstance(given, Image.Image):
-        with foreign(name + COMPLAINT, name):
-            return glance_at(given, form, name)
-    return Glance(pil_of(given, name).mode == "L")
+    """`glance` at an image of any kind.
+
+    Raises:
+        UnreadableError: it is no image.
+    """
+    with opened(given, form, name) as (image, known_as):
+        return glance_at(image, form, known_as)
 
 
 def picture(given: Any, form: Form, name: str) -> Picture:
@@ -168,15 +162,28 @@ def picture(given: Any, form: Form, name: str) -> Picture:
     Raises:
         UnreadableError: it is no image.
     """
+    with opened(given, form, name) as (image, known_as):
+        return to_picture(image, form, known_as)
+
+
+@contextmanager
+def opened(given: Any, form: Form, name: str) -> Iterator[tuple[Image.Image, object]]:
+    """An image of any kind, open as `open_image` opens files, and what errors call it.
+
+    Raises:
+        UnreadableError: it is no image.
+    """
     given = only(given)
     if isinstance(given, str | os.PathLike):
-        return read_picture(Path(given), form)
-    if isinstance(given, bytes):
+        with open_image(Path(given), form.max_pixels) as image:
+            yield image, Path(given)
+    elif isinstance(given, bytes):
         with open_bytes(given, name, form.max_pixels) as image:
-            return to_picture(image, form, name)
-    whole = given if isinstance(given, Image.Image) else pil_of(given, name)
-    with foreign(name + COMPLAINT, name):
-        return to_picture(whole, form, name)
+            yield image, name
+    else:
+        whole = given if isinstance(given, Image.Image) else pil_of(given, name)
+        with foreign(name + COMPLAINT, name):
+            yield whole, name
 
 
 def only(given: Any) -> Any:
