@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    return run(names, BENCHMARKS, parsed.json)
+
+
+def run(names: Sequence[str], rows: Mapping[str, Callable[[], Figure]], file: Path | None) -> int:
+    """Runs benchmarks by name, prints a row for each and saves what is known after each. Returns
+    the exit status that `main` documents, 2 aside."""
     here = machine()
     print("\n".join(f"{key:<14}{words(value)}" for key, value in here.items()))
     print("\nratio: ours / reference where the target is <=, reference / ours where it is >=\n")
@@ -74,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         start = time.perf_counter()
         try:
-            figure = BENCHMARKS[name]()
+            figure = rows[name]()
             found[name] = figure.as_json()
             print(line(name, figure), flush=True)
         except (InterruptionError, KeyboardInterrupt) as stop:  # Lightning makes the first of both
@@ -85,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found[name] = {"error": f"{type(error).__name__}: {error}"}
             print(f"{name:<20} failed: {error}", flush=True)
         found[name]["took_s"] = time.perf_counter() - start
-        if parsed.json:
-            write_json(found, parsed.json)
+        if file:
+            write_json(found, file)
     return int(any("error" in found[name] for name in names))
 
 

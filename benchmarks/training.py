@@ -34,9 +34,13 @@ SETTLING = 3
 
 
 def step(
-    block: int = 20, blocks: int = 8, size: int = 60_000, overrides: Sequence[str] = ()
+    block: int = 20,
+    blocks: int = 8,
+    size: int = 60_000,
+    overrides: Sequence[str] = (),
+    experiment: str = "mnist+small",
 ) -> Figure:
-    """Compares a training step of `acn fit mnist+small` with one of a bare PyTorch loop.
+    """Compares a training step of `acn fit EXPERIMENT` with one of a bare PyTorch loop.
 
     `acn fit` runs with its callbacks, log and progress bar, and with an extra callback that notes
     when a step starts. After each block of steps that callback runs as many steps of the bare loop
@@ -48,6 +52,7 @@ def step(
         blocks: number of blocks of each side.
         size: number of images.
         overrides: overrides of the config.
+        experiment: `mnist`, with or without layers.
     """
     times = SideBySide(block, blocks)
 
@@ -63,7 +68,7 @@ def step(
     ):
         where = images_in(folder, size)
         bar = ["trainer.enable_progress_bar=true", f"trainer.default_root_dir={folder}/runs"]
-        fit("mnist+small", [*where, *bar, *overrides])
+        fit(experiment, [*where, *bar, *overrides])
     note = f"{len(times.ours)} steps each"
     return Figure(median(times.ours), median(times.reference), "<= 1.05", note)
 
@@ -125,13 +130,15 @@ class SideBySide(Callback):
 # ---------------------------------------------------------------- the decoder
 
 
-def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
-    """Compares computing and clearing the gradients of mnist+small's PixelCNN for a batch, in the
-    precision and memory format its config has on this machine, with the same weights in eager
+def decoder(
+    repeats: int = 15, overrides: Sequence[str] = (), experiment: str = "mnist+small"
+) -> Figure:
+    """Compares computing and clearing the gradients of the experiment's PixelCNN for a batch, in
+    the precision and memory format its config has on this machine, with the same weights in eager
     PyTorch, float32 and contiguous."""
     quieten()
     with TemporaryDirectory() as folder:
-        config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
+        config = compose(experiment, [*images_in(folder, 3000), *overrides])
         data, module = build(config)
         made = trainer.make_trainer(config, [], [], Path(folder))
     device = made.strategy.root_device

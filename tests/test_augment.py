@@ -1,5 +1,7 @@
 """What the encoder sees while training."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch
-from acn_lightning.data.augment import RECIPES, Augmentation, transform_sizes
+from acn_lightning.data.augment import RECIPES, AffineMap, Augmentation, transform_sizes
 from acn_lightning.experiment.build import read_data
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
@@ -45,6 +47,28 @@ def test_a_shift_moves_the_content_by_as_much_as_it_says():
         moved = (views.sum((1, other)) * places).sum(1) / views.sum((1, 2, 3)) - 20
         assert 3 < moved.abs().max() <= 4.2  # a tenth of 41
         assert abs(float(moved.mean())) < 0.5
+
+
+def test_an_affine_map_is_shear_rotation_scale_and_shift():
+    height, width, radians = 9, 12, math.pi / 180
+    sizes = {"rotation": 40.0, "scale": 0.3, "shift": 0.2, "shear": 50.0, "flip": 0.5}
+    torch.manual_seed(0)
+    found = AffineMap(sizes).from_output(50, height, width, torch.device("cpu")).double().numpy()
+    torch.manual_seed(0)
+    draws = torch.rand(7, 50).double().numpy()
+    to_pixels = np.diag([width / 2, height / 2, 1])
+    for draw, map_ in zip(draws.T, found, strict=True):
+        angle, scale, across, down, shear_x, shear_y = 2 * draw[:6] - 1
+        sine, cosine = np.sin(angle * 40 * radians), np.cos(angle * 40 * radians)
+        rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+        along_x = np.array([[1, np.tan(shear_x * 50 * radians), 0], [0, 1, 0], [0, 0, 1]])
+        along_y = np.array([[1, 0, 0], [np.tan(shear_y * 50 * radians), 1, 0], [0, 0, 1]])
+        grow = np.diag([1 + 0.3 * scale, 1 + 0.3 * scale, 1])
+        mirror = np.diag([-1 if draw[6] < 0.5 else 1, 1, 1])
+        shift = np.array([[1, 0, 0.2 * across * width], [0, 1, 0.2 * down * height], [0, 0, 1]])
+        forward = shift @ grow @ rotation @ along_y @ along_x @ mirror
+        expected = np.linalg.inv(to_pixels) @ np.linalg.inv(forward) @ to_pixels
+        np.testing.assert_allclose(map_, expected[:2], atol=1e-5)
 
 
 def test_a_mirror_image():
