@@ -69,6 +69,10 @@ KNOWN = 20_000
 """Training images that are encoded."""
 
 TURN = "--by-turns"
+"""An option of the command; and the line that it then prints when a turn is over."""
+
+COMMAND = [sys.executable, "-m", "benchmarks.time_to_codes"]
+
 ROOT = Path("data/mnist")
 """Where the experiment looks for MNIST, and the row `codes-mnist` with it."""
 
@@ -392,13 +396,12 @@ def by_turns(jobs: Sequence[Sequence[str]]) -> None:
     Raises:
         RuntimeError: one failed.
     """
-    command = [sys.executable, "-m", "benchmarks.time_to_codes"]
     root, pipe = Path(__file__).parents[1], subprocess.PIPE
     running: list[subprocess.Popen[str]] = []
     try:
         for job in jobs:
             running.append(
-                subprocess.Popen([*command, *job], stdin=pipe, stdout=pipe, text=True, cwd=root)
+                subprocess.Popen([*COMMAND, *job], stdin=pipe, stdout=pipe, text=True, cwd=root)
             )
             at_end_of_turn(running[-1])  # it has imported all that it needs
         while running:
@@ -409,6 +412,7 @@ def by_turns(jobs: Sequence[Sequence[str]]) -> None:
     finally:
         for child in running:
             child.kill()
+            child.wait()
 
 
 def at_end_of_turn(child: "subprocess.Popen[str]") -> bool:
