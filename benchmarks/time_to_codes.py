@@ -202,7 +202,7 @@ def train_experiment(
     with (
         TemporaryDirectory() as folder,
         patch.object(train, "make_trainer", make_trainer),
-        redirect_stdout(sys.stderr),  # the turns' line is alone on stdout
+        redirect_stdout(sys.stderr),
         suppress(EnoughError),
     ):
         where = [f"trainer.default_root_dir={folder}", f"trainer.accelerator={device}"]
@@ -287,7 +287,7 @@ def write(name: str, found: Plain, path: Path) -> None:
 
 def wait_for_turn() -> None:
     """Lets the process that started this one know that a turn is over, and waits for the next."""
-    print(TURN, flush=True)
+    print(TURN, file=sys.__stdout__, flush=True)  # a run's own output goes elsewhere
     if not sys.stdin.readline():
         sys.exit("benchmarks.time_to_codes: the process that gave the turns has ended.")
 

@@ -1,9 +1,11 @@
 """The benchmark of seconds until codes are good: its clock, the public ACNs it compares with, and
 its files."""
 
+import io
 import itertools
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,6 +159,13 @@ def test_the_convolutional_one_has_the_loss_that_it_publishes(monkeypatch):
     torch.testing.assert_close(model.codes[index], mean.detach())
 
 
+def test_the_first_activation_of_a_residual_block_is_on_the_shortcut_too():
+    block = reimplementations.Residual(4)
+    torch.nn.init.zeros_(block.layers[-1].weight)  # only the shortcut is left
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(block(x), x.clamp(min=0))
+
+
 def test_sizes_are_those_that_are_published():
     sizes = {kind: sum(p.numel() for p in kind(2).parameters()) for kind in (ConvACN, DenseACN)}
     dense = (
@@ -272,6 +281,15 @@ def test_processes_work_by_turns(tmp_path, monkeypatch):
     turns = ["a", "b", "a", "b", "b"]
     lines = [f"{name} {word}" for name in turns for word in ("starts", "ends")]
     assert (tmp_path / "log").read_text().splitlines() == lines
+
+
+def test_the_end_of_a_turn_is_told_while_a_run_prints_elsewhere(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    with redirect_stdout(sys.stderr):
+        time_to_codes.wait_for_turn()
+    assert capfd.readouterr().out.strip() == time_to_codes.TURN
+    with pytest.raises(SystemExit, match="has ended"):  # nobody gives turns any more
+        time_to_codes.wait_for_turn()
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path, monkeypatch):
