@@ -14,7 +14,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter, ScalarFormatter
 
 LABELS = {
     "acn": "ACN, mnist+small",
@@ -49,10 +49,14 @@ def main(out: str, *paths: str) -> None:
             values = [point[key] for point in one["points"]]
             axis.plot(seconds, values, marker="o", markersize=3, label=LABELS[name])
         axis.set(title=title, xlabel="seconds of training", xscale="log", ylim=(LOWEST, 1))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy on MNIST's test set")
-    axes[0].legend(loc="lower right", fontsize="small")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found)
+    )
     figure.savefig(out, dpi=110)
 
 
