@@ -216,6 +216,7 @@ def test_a_name_without_its_dash_means_all_that_do_not_take_long():
         "cache-1e6",
         "scale-3e6",
         "scale-1e7",
+        "codes-mnist",
     }
 
 
