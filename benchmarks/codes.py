@@ -1,8 +1,9 @@
-"""Measures codes at a small budget: every row of `docs/results/table.json`.
+"""Measures codes after the same number of epochs: every row of `docs/results/table.json`.
 
-    python -m benchmarks.codes WORK MNIST_ROOT FASHION_MNIST_ROOT [--only NAME ...] [--minutes 30]
+    python -m benchmarks.codes WORK MNIST_ROOT FASHION_MNIST_ROOT [--only NAME ...]
+        [--side-by-side 2] [--epochs 8] [--large-epochs 16]
 
-Trains an ACN and its baselines for 30 minutes each on one core, two side by side, and tests them.
+Trains an ACN and its baselines, several side by side, and tests them, on a GPU if there is one.
 Also measures pixels and principal components of the same images. Runs are kept in WORK and resume
 when the command is started again. The table is rewritten after each run.
 """
@@ -38,6 +39,7 @@ class Row(NamedTuple):
         seeds: seeds of the runs.
         augment: whether the encoder sees transformed copies.
         shape: whether codes have a shape.
+        large: whether networks have the experiment's full size, in place of `+small`.
     """
 
     data: str
@@ -45,21 +47,22 @@ class Row(NamedTuple):
     seeds: tuple[int, ...] = (0,)
     augment: bool = True
     shape: bool = True
+    large: bool = False
 
     @property
     def name(self) -> str:
         """Name of the row, and of its runs."""
         left_out = [word for word in ("augment", "shape") if not getattr(self, word)]
-        return "-no-".join([f"{self.data}-{self.model}", *left_out])
+        size = "-large" if self.large else ""
+        return "-no-".join([f"{self.data}-{self.model}{size}", *left_out])
 
-    def words(self, minutes: float) -> list[str]:
-        """Returns the words of the command line, without paths and seed."""
+    def words(self, epochs: int) -> list[str]:
+        """Returns the words of the command line, without paths and seed. Networks this small gain
+        nothing from 16 bits."""
+        size = "" if self.large else "+small"
         layer = "" if self.model == "acn" else f"+{self.model}"
-        words = [
-            f"{self.data}+small{layer}",
-            "trainer.max_epochs=null",
-            f"budget.minutes={minutes:g}",
-        ]
+        words = [f"{self.data}{size}{layer}", f"trainer.max_epochs={epochs}"]
+        words.append("trainer.precision=32-true")
         words += [] if self.augment else ["data.augment=none"]
         words += [] if self.shape else ["model.shape.kind=free"]
         return words
@@ -68,6 +71,8 @@ class Row(NamedTuple):
 DATA = ("mnist", "fashion_mnist")
 SEEDS = (0, 1, 2)
 ROWS = [
+    *(Row(data, "acn", large=True) for data in DATA),
+    Row("mnist", "pixelvae", large=True),
     *(Row(data, model, SEEDS) for model in ("acn", "pixelvae") for data in DATA),
     *(Row(data, "acn", shape=False) for data in DATA),
     *(Row(data, model, augment=False) for model in ("acn", "pixelvae") for data in DATA),
@@ -76,15 +81,26 @@ ROWS = [
 """In training order; all rows of one seed run before the next seed."""
 
 
-def train(row: Row, seed: int, work: Path, root: Path, minutes: float) -> None:
+class Epochs(NamedTuple):
+    """How long to train networks of either size."""
+
+    small: int = 8
+    large: int = 16
+
+    def of(self, row: Row) -> int:
+        """Returns the epochs of a row."""
+        return self.large if row.large else self.small
+
+
+def train(row: Row, seed: int, work: Path, root: Path, epochs: Epochs) -> None:
     """Trains one run, unless its results exist."""
     if results_of(row, seed, work) is not None:
         return
     words = [
-        *row.words(minutes), f"data.root={root}", "data.download=false", f"seed={seed}",
+        *row.words(epochs.of(row)), f"data.root={root}", "data.download=false", f"seed={seed}",
         f"experiment={row.name}", f"run=seed-{seed}", f"trainer.default_root_dir={work}",
-        "resume=auto", "checkpoints.every_n_steps=200", "evaluation.linear=codes",
-        "pictures.every_n_epochs=0", "probe.every_n_epochs=1",
+        "resume=auto", "checkpoints.every_n_steps=500", "evaluation.linear=codes",
+        "pictures.every_n_epochs=0", "probe.every_n_epochs=2",
     ]  # fmt: skip
     log = work / f"{row.name}-{seed}.log"
     with log.open("a") as file:
@@ -100,7 +116,7 @@ def results_of(row: Row, seed: int, work: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def line(row: Row, work: Path, minutes: float) -> dict[str, Any] | None:
+def line(row: Row, work: Path, epochs: Epochs) -> dict[str, Any] | None:
     """Returns the row over the seeds that have ended; None if none has."""
     every = {seed: results_of(row, seed, work) for seed in row.seeds}
     found = [one for one in every.values() if one]
@@ -114,14 +130,14 @@ def line(row: Row, work: Path, minutes: float) -> dict[str, Any] | None:
     return {
         "data": row.data,
         "model": row.model,
-        "budget": "small",
+        "size": "large" if row.large else "small",
         "augment": row.augment,
         "shape": row.shape,
         "seeds": [seed for seed, one in every.items() if one],
         "minutes": statistics.mean(one["training"]["seconds"] for one in found) / 60,
         "epochs": found[0]["training"]["epochs"],
         "code_size": found[0]["code_size"],
-        "command": " ".join(["acn fit", *row.words(minutes), "seed=SEED"]),
+        "command": " ".join(["acn fit", *row.words(epochs.of(row)), "seed=SEED"]),
         **figures,
     }
 
@@ -158,7 +174,7 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
             {
                 "data": data,
                 "model": model,
-                "budget": "small",
+                "size": "small",
                 "augment": False,
                 "shape": False,
                 "seeds": [],
@@ -174,10 +190,10 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
 
 
 def write(lines: Iterable[dict[str, Any]], path: Path = TABLE) -> None:
-    """Writes rows, replacing those with the same data, model, budget and options."""
+    """Writes rows, replacing those with the same data, model, size and options."""
 
     def key(one: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(one[name] for name in ("data", "model", "budget", "augment", "shape"))
+        return tuple(one[name] for name in ("data", "model", "size", "augment", "shape"))
 
     known = {key(one): one for one in json.loads(path.read_text())} if path.is_file() else {}
     known |= {key(one): one for one in lines}
@@ -212,7 +228,7 @@ def markdown(table: Iterable[dict[str, Any]]) -> list[str]:
 
 def label(one: dict[str, Any]) -> str:
     """Returns the name of a row."""
-    name = NAMES[one["model"]]
+    name = NAMES[one["model"]] + (", large" if one["size"] == "large" else "")
     if one["model"] in ("acn", "pixelvae") and not one["augment"]:
         name += ", no augmentation"
     return name + (", no shape" if one["model"] == "acn" and not one["shape"] else "")
@@ -232,10 +248,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("roots", type=Path, nargs=2, metavar="ROOT")
     parser.add_argument("--only", nargs="*", default=[], help="names of rows, or patterns: mnist-*")
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--epochs", type=int, default=Epochs().small)
+    parser.add_argument("--large-epochs", type=int, default=Epochs().large)
     parser.add_argument("--side-by-side", type=int, default=2)
     parsed = parser.parse_args(arguments)
     roots = dict(zip(DATA, parsed.roots, strict=True))
+    epochs = Epochs(parsed.epochs, parsed.large_epochs)
     parsed.work.mkdir(parents=True, exist_ok=True)
 
     def asked(name: str) -> bool:
@@ -245,8 +263,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     def run(job: tuple[Row, int]) -> None:
         row, seed = job
-        train(row, seed, parsed.work, roots[row.data], parsed.minutes)
-        lines = [line(one, parsed.work, parsed.minutes) for one in rows]
+        train(row, seed, parsed.work, roots[row.data], epochs)
+        lines = [line(one, parsed.work, epochs) for one in rows]
         write(one for one in lines if one)
 
     jobs = [(row, seed) for seed in SEEDS for row in rows if seed in row.seeds]

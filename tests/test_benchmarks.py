@@ -291,14 +291,14 @@ def ended(work, row, seed, linear):
 
 def test_a_line_of_the_table_is_of_the_seeds_that_have_ended(tmp_path):
     row = codes.Row("mnist", "acn", (0, 1, 2))
-    assert codes.line(row, tmp_path, 30) is None
+    assert codes.line(row, tmp_path, codes.Epochs()) is None
     ended(tmp_path, row, 0, 0.95)
-    one = codes.line(row, tmp_path, 30)
+    one = codes.line(row, tmp_path, codes.Epochs())
     assert one["seeds"] == [0]
     assert one["linear"] == {"mean": 0.95, "spread": 0.0}
     assert one["labels_100"] == {"mean": pytest.approx(0.85), "spread": 0.02}  # of the draws
     ended(tmp_path, row, 2, 0.97)
-    two = codes.line(row, tmp_path, 30)
+    two = codes.line(row, tmp_path, codes.Epochs())
     assert two["seeds"] == [0, 2]
     assert two["linear"] == {"mean": pytest.approx(0.96), "spread": pytest.approx(0.02)}
     assert two["labels_100"]["spread"] == pytest.approx(0.02)  # of the seeds
@@ -310,8 +310,8 @@ def test_lines_replace_those_of_the_same_run_and_leave_the_others(tmp_path):
     for row in rows:
         ended(tmp_path, row, 0, 0.9)
     path = tmp_path / "table.json"
-    codes.write([codes.line(row, tmp_path, 30) for row in rows], path)
-    again = codes.line(rows[1], tmp_path, 30) | {"minutes": 7.0}
+    codes.write([codes.line(row, tmp_path, codes.Epochs()) for row in rows], path)
+    again = codes.line(rows[1], tmp_path, codes.Epochs()) | {"minutes": 7.0}
     codes.write([again], path)
     table = json.loads(path.read_text())
     assert [one["minutes"] for one in table] == [30, 7]
