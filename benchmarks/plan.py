@@ -3,7 +3,8 @@
     python -m benchmarks.plan FILE.json [codes=1e8] [code_size=64] [ranks=64] [network_gbit=100]
 
 The seconds come from rates measured by the benchmark `scale-1e6` (FILE.json). They assume one
-process per rank, each on a machine like the measured one. None of this was run.
+process per rank, each on a machine like the measured one. `benchmarks.shards` runs the second
+design of the two at sizes that one machine holds.
 """
 
 import json
@@ -39,12 +40,12 @@ def plan(
     return [
         ("lists", f"{lists:,}"),
         ("codes a list", f"{codes / lists:,.0f}"),
-        ("EACH RANK HOLDS ALL CODES, as acn does", ""),
+        ("EACH RANK HOLDS ALL CODES, as in acn", ""),
         ("codes of 32 bits, on each rank", gigabytes(codes * code_size * 4)),
         ("index of 16 bits with 8 bytes of number a code, on each rank",
          gigabytes(codes * (code_size * 2 + 8))),
-        ("table of 5 neighbours, on each rank", gigabytes(codes * K * 4)),
-        ("rows, labels, age of the codes, on each rank", gigabytes(codes * 20)),
+        ("table of 5 neighbours; rows, labels, age of the codes, on each rank",
+         gigabytes(codes * (K * 4 + 20))),
         ("into each rank over the network: codes with rows and lists, table", gigabytes(wire)),
         ("seconds of network", f"{wire * 8 / network_gbit / 1e9:,.1f}"),
         ("seconds to find the lists, on each rank", f"{one['train']:,.0f}"),
@@ -59,28 +60,22 @@ def plan(
 def sharded_rows(
     phases: dict[str, float], codes: float, code_size: float, ranks: float, network_gbit: float
 ) -> list[tuple[str, str]]:
-    """Returns the same quantities for ranks that hold a share of the codes each, with a query going
-    to the ranks that own its lists (`PROBES` of them at most), and to all ranks."""
-    rows = []
-    for route, fanout in {"lists": min(PROBES, ranks), "all": ranks}.items():
-        one = sharded(phases, codes, code_size, ranks, fanout, route, bits=16)
-        received, held = sum(one["received_bytes"].values()), one["bytes"]
-        if not rows:
-            rows = [
-                ("EACH RANK HOLDS ITS SHARE, as `benchmarks.shards` simulates", ""),
-                ("codes, index, table, rows, labels, age, on each rank",
-                 gigabytes(held["codes"] + held["index"] + codes / ranks * (K * 4 + 20))),
-                ("while the lists are found, their sample, on each rank",
-                 gigabytes(held["sample"])),
-                *((f"seconds to {what}, divided over the ranks", f"{one['seconds'][name]:,.0f}")
-                  for name, what in DIVIDED.items()),
-            ]  # fmt: skip
-        where = {"lists": "at most 8 ranks a query", "all": "all ranks"}[route]
-        rows += [
-            (f"into each rank over the network, {where}", gigabytes(received)),
-            ("  seconds", f"{received * 8 / network_gbit / 1e9:,.1f}"),
-        ]
-    return rows
+    """Returns the same quantities for ranks that hold a share of the codes each, where a query goes
+    to the ranks that own its lists: at most `PROBES` of them."""
+    fanout = min(PROBES, ranks)
+    one = sharded(phases, codes, code_size, ranks, fanout, "lists", bits=16)
+    received, held = sum(one["received_bytes"].values()), one["bytes"]
+    return [
+        ("EACH RANK HOLDS ITS SHARE, as benchmarks/shards.py simulates", ""),
+        ("codes, index, table, rows, labels, age, on each rank",
+         gigabytes(held["codes"] + held["index"] + codes / ranks * (K * 4 + 20))),
+        ("while the lists are found, their sample, on each rank", gigabytes(held["sample"])),
+        (f"into each rank over the network, a query going to {fanout:.0f} ranks",
+         gigabytes(received)),
+        ("seconds of network", f"{received * 8 / network_gbit / 1e9:,.1f}"),
+        *((f"seconds to {what}, divided over the ranks", f"{one['seconds'][name]:,.0f}")
+          for name, what in DIVIDED.items()),
+    ]  # fmt: skip
 
 
 def boundary(

@@ -19,6 +19,7 @@ processes share the machine's cores.
 """
 
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -244,7 +245,7 @@ def fill(
     for number, size in enumerate(sizes.tolist()):
         index.invlists.resize(number, size)
         index.invlists.resize(number, 0)  # keeps the capacity
-    for some in chunks(len(codes), meter):
+    for some in chunks(len(codes)):
         labels = torch.stack([rows[some], lists[some, 0]], 1)
         values = codes[some]
         if owner is not None:
@@ -257,10 +258,11 @@ def fill(
         index.add_core(len(values), *map(faiss.swig_ptr, arrays))
 
 
-def chunks(count: int, meter: Meter) -> list[Tensor]:
+def chunks(count: int) -> list[Tensor]:
     """This rank's positions in chunks, the same number of them on every rank."""
-    rounds = int(meter.gather(torch.tensor([-(-count // CHUNK)])).max())
-    return list(torch.arange(count).tensor_split([CHUNK * one for one in range(1, rounds)]))
+    rounds = torch.tensor(-(-count // CHUNK))
+    dist.all_reduce(rounds, dist.ReduceOp.MAX)
+    return list(torch.arange(count).tensor_split([CHUNK * one for one in range(1, int(rounds))]))
 
 
 def search(
@@ -392,7 +394,7 @@ def measure(
     meter.end("fill")
     searched = int(len(codes) * options.searched)
     table, fanout = torch.empty(searched, K, dtype=torch.int32), []
-    for number, some in enumerate(rounds := chunks(searched, meter)):
+    for number, some in enumerate(rounds := chunks(searched)):
         answers, ranks = search(codes[some], lists[some], index, owner, meter)
         table[some] = others(answers, rows[some]).int()
         fanout.append(ranks)
@@ -531,12 +533,17 @@ def parse(arguments: list[str]) -> Options:
             sys.exit(f"{word}: not a number")
     if known["route"] not in ("lists", "all"):
         sys.exit(f"route={known['route']}: lists or all")
-    return Options(**known)
+    options = Options(**known)
+    if options.codes < options.shards * AT_ONCE:
+        sys.exit(f"codes={options.codes}: {options.shards} shards need {AT_ONCE} codes each")
+    return options
 
 
 def main(arguments: list[str]) -> None:
     """Runs the ranks, prints and writes their figures."""
     options = parse(arguments)
+    # Torch is imported once for all ranks.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["benchmarks.shards"])
     found = simulate(options)
     print_table(found)
     if options.json:
