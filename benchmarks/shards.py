@@ -2,7 +2,7 @@
 
     python -m benchmarks.shards [codes=1e6] [shards=4] [code_size=64] [probes=8] [route=lists]
                                 [queries=500] [steps=100] [json=FILE]
-    python -m benchmarks.shards codes=1e7 lists=8192 iterations=4 searched=0.02   # less of it
+    python -m benchmarks.shards codes=1e7 lists=4096 searched=0.01      # less of it
 
 Each process of this machine stands for a host of a cluster. It holds N / R codes and the part of an
 IVF index that belongs to it; FAISS searches, torch.distributed (gloo) carries. Nothing of size N is
@@ -543,7 +543,7 @@ def main(arguments: list[str]) -> None:
     """Runs the ranks, prints and writes their figures."""
     options = parse(arguments)
     # Torch is imported once for all ranks.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["benchmarks.shards"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["benchmarks.scale"])
     found = simulate(options)
     print_table(found)
     if options.json:
