@@ -84,7 +84,7 @@ class AverageWeights(Callback):
             self._swap(module)
             encode_all(trainer, module)
             module.bank.written.clamp_(max=module.bank.boundary - 1)  # all ranks have them
-            module.bank.rebuild(module.index, trainer.is_global_zero)
+            module.bank.rebuild(module.index, trainer.is_global_zero, divide=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not self.held:

@@ -86,7 +86,8 @@ class RefreshNeighbours(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         encode_all(trainer, module)
-        warn_of_recall(module.bank.rebuild(module.index, trainer.is_global_zero), module)
+        show = trainer.is_global_zero
+        warn_of_recall(module.bank.rebuild(module.index, show, divide=True), module)
 
     def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
         if self.encode:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from acn_lightning.experiment.build import build
 from acn_lightning.module import ACN
 from acn_lightning.networks.shapes import WhiteShape
 from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.faiss_backend import import_faiss
 from acn_lightning.retrieval.index import NeighbourIndex
 
 fork = multiprocessing.get_context("forkserver")
@@ -158,6 +159,37 @@ def synchronise(rank: int, size: int, folder: str) -> None:
     result = bank.state_dict(), found.refreshed, sum(searched), found.received
     torch.save(result, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def divide_lists(rank: int, size: int, folder: str) -> None:
+    """One of several processes: builds an index, and saves it with the rows whose list this process
+    found and the bytes that it received."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
+    )
+    bank, index = bank_with_lists()
+    found: list[int] = []
+    chunks = index._chunks
+
+    def note(rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:
+        found.extend(rows.tolist() if doing == "finding lists" else [])
+        return chunks(rows, doing, show)
+
+    index._chunks = note  # type: ignore[method-assign]
+    bank.rebuild(index, divide=True)
+    torch.save((import_faiss().serialize_index(index.index).tobytes(), found, index.received),
+               f"{folder}/{rank}.pt")  # fmt: skip
+    torch.distributed.destroy_process_group()
+
+
+def bank_with_lists() -> tuple[CodeBank, NeighbourIndex]:
+    """A bank of 950 written codes, of which 900 are trained on, and an index that takes them
+    five hundred at a time."""
+    bank = CodeBank(torch.arange(950) % 3, torch.arange(50, 950), 2)
+    bank.write(torch.arange(950), bank.codes.clone())
+    index = NeighbourIndex(2, k=2, factory="IVF8,Flat", effort=2)
+    index.memory = 2 * 128 * 500  # of as many codes of 2 numbers with three answers each
+    return bank, index
 
 
 def costs_of(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,19 @@ from acn_lightning.experiment.build import build
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import InterruptionError
 from benchmarks import __main__ as command
-from benchmarks import cache, codes, data, measure, references, sampling, scale, search, training
+from benchmarks import (
+    cache,
+    codes,
+    data,
+    measure,
+    plan,
+    references,
+    sampling,
+    scale,
+    search,
+    shards,
+    training,
+)
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
 
@@ -196,6 +209,55 @@ def test_a_boundary_with_lists_says_what_its_parts_take():
     parts = scale.phases(bank, index, scale.inverted_lists(index.index))
     assert list(parts) == ["train", "assign", "search"]
     assert min(parts.values()) > 0
+
+
+# ------------------------------------------------------------ shards
+
+
+@pytest.mark.parametrize("route", ["lists", "all"])
+def test_shards_find_what_one_index_finds_and_send_what_is_planned(route):
+    import_module("tests.processes")  # has a server that forks processes with torch imported
+    options = shards.Options(4 * shards.AT_ONCE, 2, 8, route=route, steps=3, lists=32)
+    found = shards.simulate(options)
+    assert found["as_one_index"] == 1
+    assert found["recall"] == found["recall_of_one_index"] > 0.95
+    assert 1 <= found["fanout"] <= 2
+    for name in ("train", "fill", "search"):
+        phase = found["phases"][name]
+        received = sum(phase["received_bytes"]) / 2
+        assert received == pytest.approx(phase["planned_received_bytes"], rel=0.1)
+    held = found["bytes"]
+    assert sum(held["codes"]) == options.codes * 8 * 4
+    assert sum(held["index"]) == options.codes * (8 * 4 + 8)
+
+
+def test_rows_are_dealt_out_in_blocks():
+    rows = torch.arange(3 * shards.AT_ONCE)
+    rank, position = shards.place(rows, 2)
+    assert rank[:: shards.AT_ONCE].tolist() == [0, 1, 0]
+    assert position[rank == 0].tolist() == list(range(2 * shards.AT_ONCE))
+    assert position[rank == 1].tolist() == list(range(shards.AT_ONCE))
+
+
+def test_lists_that_are_near_have_one_owner_and_owners_hold_as_many_codes():
+    centroids = torch.cat([torch.randn(50, 3) + 20 * one for one in range(4)])
+    owner = shards.owners_of(centroids, torch.full((200,), 7), 4)
+    assert owner.bincount().tolist() == [50] * 4
+    assert all(len(part.unique()) == 1 for part in owner.split(50))
+
+
+def test_a_wrong_option_of_the_shards_is_one_line():
+    assert shards.parse(["codes=1e5", "searched=.5"])[:2] == (100_000, 4)
+    for word in ("shard=3", "codes=many", "route=none", "codes=9"):
+        with pytest.raises(SystemExit, match=word):
+            shards.parse([word])
+
+
+def test_the_plan_in_the_docs_is_what_the_command_prints(capsys):
+    root = Path(command.__file__).parents[1]
+    plan.main(str(root / "docs/results/benchmarks.json"))
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "\n".join(printed) in (root / "docs/performance.md").read_text()
 
 
 # ------------------------------------------------------------ the command

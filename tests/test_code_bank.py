@@ -5,10 +5,11 @@ import torch
 import torch.multiprocessing
 
 from acn_lightning.retrieval.code_bank import CodeBank
+from acn_lightning.retrieval.faiss_backend import import_faiss
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import bank_of
-from tests.processes import synchronise
+from tests.processes import bank_with_lists, divide_lists, synchronise
 
 
 def test_codes_start_as_standard_normal_noise_that_the_seed_fixes():
@@ -132,3 +133,19 @@ def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, si
         others = [one for one in range(size) if one != rank]
         rows = sum(8 * written[one] + 8 * first[one] for one in others)
         assert received == rows + 8 * (11 - share)
+
+
+def test_processes_divide_the_assignment_and_get_the_index_of_one(tmp_path):
+    """Three share two chunks of codes, so the first has nothing to assign."""
+    torch.multiprocessing.start_processes(
+        divide_lists, (3, str(tmp_path)), nprocs=3, start_method="forkserver"
+    )
+    bank, alone = bank_with_lists()
+    bank.rebuild(alone)
+    expected = import_faiss().serialize_index(alone.index).tobytes()
+    shares = [[], list(range(50, 550)), list(range(550, 950))]
+    for rank, share in enumerate(shares):
+        index, found, received = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert index == expected
+        assert found == share
+        assert received == 4 * (900 - len(share))

@@ -1,11 +1,12 @@
 """FAISS: its late import, its GPU resources, and helpers for its kinds of index."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from acn_lightning.utils.errors import UsageError
@@ -63,23 +64,25 @@ def effort_knob(index: Any) -> tuple[Any, str] | None:
     return (index.hnsw, "efSearch") if hasattr(index, "hnsw") else None
 
 
-def add_to_lists(index: Any, chunks: Callable[[str], Iterable[Tensor]]) -> None:
+def add_to_lists(index: Any, cells: Int[Tensor, " n"], chunks: Iterable[Tensor]) -> None:
     """Adds codes to an empty IVF on the CPU, and gives its lists exactly the capacity they need.
 
     FAISS's own `add` grows them by doubling, and holds 1.5 times the memory at the end.
 
     Args:
         index: trained index with plain lists: see `has_plain_lists`.
-        chunks: yields the codes piece by piece at each call; its argument labels the progress.
+        cells: number of the list of each code.
+        chunks: the codes, piece by piece.
     """
     swig_ptr = import_faiss().swig_ptr
-    cells = [index.quantizer.search(codes, 1)[1][:, 0] for codes in chunks("finding lists")]
-    sizes = torch.bincount(torch.cat(cells), minlength=index.nlist).tolist()
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(torch.bincount(cells, minlength=index.nlist).tolist()):
         index.invlists.resize(number, size)
         index.invlists.resize(number, 0)  # keeps the capacity
-    for codes, cell in zip(chunks("filling lists"), cells, strict=True):
-        index.add_core(len(codes), swig_ptr(codes.numpy()), None, swig_ptr(cell.numpy()))
+    start = 0
+    for codes in chunks:
+        some = cells[start : start + len(codes)].long()  # FAISS reads 64 bits
+        index.add_core(len(codes), swig_ptr(codes.numpy()), None, swig_ptr(some.numpy()))
+        start += len(codes)
 
 
 def has_plain_lists(index: Any) -> bool:

@@ -19,6 +19,7 @@ from acn_lightning.retrieval.faiss_backend import (
     import_faiss,
     inverted_lists,
 )
+from acn_lightning.utils.distributed import gather, share_of
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
 from acn_lightning.utils.progress import progress_bar
 
@@ -68,6 +69,7 @@ class NeighbourIndex:
 
     Attributes:
         made: factory string that the index was last made from.
+        received: bytes that this rank received over the network while the index was last built.
 
     Raises:
         UsageError: an option is out of range, FAISS rejects the factory string or is not
@@ -116,6 +118,7 @@ class NeighbourIndex:
         self.memory, self.device = memory_mb * 2**20, device
         self.index: Any = None
         self.made = ""
+        self.received = 0
         self.gpu: int | None = None
         self.codes = torch.empty(0, code_size)
         self.rows = torch.empty(0, dtype=torch.long)
@@ -137,7 +140,11 @@ class NeighbourIndex:
     # ------------------------------------------------------------ building
 
     def build(
-        self, codes: Float[Tensor, "size code"], rows: Int[Tensor, " n"], show: bool = False
+        self,
+        codes: Float[Tensor, "size code"],
+        rows: Int[Tensor, " n"],
+        show: bool = False,
+        divide: bool = False,
     ) -> None:
         """Replaces the index by one over these rows of the codes.
 
@@ -146,6 +153,9 @@ class NeighbourIndex:
                 answers that an approximate index does not find.
             rows: rows of the table to search among.
             show: whether to show progress when it takes more than a few seconds.
+            divide: whether the ranks divide the assignment of codes to lists. All must then call
+                this at once, with the same codes and rows, on CPUs of one kind, because each finds
+                the lists itself. The index is the same either way.
 
         Raises:
             UsageError: there are fewer than K + 1 codes (one may be the query itself), or fewer
@@ -158,7 +168,8 @@ class NeighbourIndex:
             )
         self.codes, self.rows = codes, rows
         self.gpu = self._choose_gpu(codes.device)
-        self._make(self._choose_factory(), show)
+        self.received = 0
+        self._make(self._choose_factory(), show, divide)
 
     def tune(self, show: bool = False) -> float:
         """Raises the search effort until the recall is reached, unless the config sets the effort.
@@ -215,7 +226,7 @@ class NeighbourIndex:
             )
         return device.index if usable and self.device != "cpu" else None
 
-    def _make(self, factory: str, show: bool) -> None:
+    def _make(self, factory: str, show: bool, divide: bool = False) -> None:
         """Makes the index from a factory string and fills it."""
 
         def codes(doing: str) -> Iterator[Tensor]:
@@ -225,22 +236,40 @@ class NeighbourIndex:
         self.index = None  # frees its memory before the next one is made
         self.made = factory
         self.index = self._empty_index(factory)
+        plain = has_plain_lists(self.index)
         try:
             if not self.index.is_trained:
                 lists = getattr(inverted_lists(self.index), "nlist", 1024)
                 self.index.train(self._placed(self.codes[self._some_rows(CODES_PER_LIST * lists)]))
-            if has_plain_lists(self.index):
-                add_to_lists(self.index, codes)
-            else:
-                for some in codes("building the index"):
-                    self.index.add(some)
+            for some in [] if plain else codes("building the index"):
+                self.index.add(some)
         except RuntimeError as error:
             raise UsageError(
                 f"neighbours.factory: FAISS cannot build '{factory}' from {len(self.rows)} codes: "
                 f"{str(error).splitlines()[0].rpartition('failed: ')[2]}"
             ) from error
+        if plain:  # outside: an error of the network is none of the factory string
+            cells = self._find_lists(show, divide)
+            add_to_lists(self.index, cells, codes("filling lists"))
         if (knob := effort_knob(self.index)) is not None:
             setattr(*knob, self.effort or MIN_EFFORT)
+
+    def _find_lists(self, show: bool, divide: bool) -> Int[Tensor, " n"]:
+        """The number of the list of each row, on the CPU. Ranks that divide the work take whole
+        chunks: the rounding of a product of matrices may depend on their shapes."""
+        rows = share_of(self.rows, self._chunk_size()) if divide else self.rows
+        # 32 bits, because they travel and all are held at once.
+        found = [torch.empty(0, dtype=torch.int32)]
+        for some in self._chunks(rows, "finding lists", show):
+            cells = self.index.quantizer.search(self._placed(self.codes[some]), 1)[1]
+            found.append(cells[:, 0].int())
+        own = torch.cat(found)
+        if not divide:
+            return own
+        # NCCL carries what is on the GPU.
+        everyones = torch.cat(gather(own.to(self.rows.device))).cpu()
+        self.received += everyones.nbytes - own.nbytes
+        return everyones
 
     def _empty_index(self, factory: str) -> Any:
         faiss = import_faiss()
@@ -370,10 +399,14 @@ class NeighbourIndex:
 
     def _chunks(self, rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:
         """Splits the rows into chunks that fit into memory, and shows progress."""
-        # Per row: its code. Per answer: its number, distance, row and order.
-        bytes_each = 4 * self.code_size + 40 * (self.k + 1)
-        chunks: Iterable[Tensor] = rows.split(min(CHUNK, max(1, self.memory // 2 // bytes_each)))
+        chunks: Iterable[Tensor] = rows.split(self._chunk_size())
         with progress_bar(doing, "code", total=len(rows), show=show) as shown:
             for chunk in chunks:
                 yield chunk
                 shown.update(len(chunk))
+
+    def _chunk_size(self) -> int:
+        """Largest number of rows in a chunk."""
+        # Per row: its code. Per answer: its number, distance, row and order.
+        bytes_each = 4 * self.code_size + 40 * (self.k + 1)
+        return min(CHUNK, max(1, self.memory // 2 // bytes_each))

@@ -39,6 +39,14 @@ def gather(tensor: Tensor) -> list[Tensor]:
     return everyones
 
 
+def share_of(rows: Tensor, unit: int) -> Tensor:
+    """This rank's share of the rows: whole units of so many rows (the last may be shorter). The
+    shares of all ranks, in rank order, are the rows."""
+    units = -(-len(rows) // unit)
+    first, end = (units * one // world_size() * unit for one in (rank(), rank() + 1))
+    return rows[first:end]
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum of all ranks' tensors; gradients flow back to each of them."""
     if single_process():
