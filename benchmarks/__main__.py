@@ -34,6 +34,8 @@ BENCHMARKS = {
     "step": later("training.step"),
     "decoder": later("training.decoder"),
     "sampler": later("sampling.sampler"),
+    "test": later("using.evaluating"),
+    "export": later("using.exporting"),
     "refresh-16": later("search.refresh", 16),
     "refresh-128": later("search.refresh", 128),
     "refresh_sklearn-16": later("search.sklearn", 16),

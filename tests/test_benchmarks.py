@@ -14,6 +14,7 @@ from PIL import Image
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
 from acn_lightning.data.sources.idx import CLOTHES, read_idx
+from acn_lightning.evaluation import classifiers
 from acn_lightning.experiment.build import build
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import InterruptionError
@@ -30,6 +31,7 @@ from benchmarks import (
     search,
     shards,
     training,
+    using,
 )
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
@@ -422,3 +424,57 @@ def test_images_on_disk_are_those_in_memory(tmp_path, monkeypatch):
     assert figures["size_gb"] == 200 * 64 * 64 / 1e9
     assert 0 < figures["waiting"] < 100
     assert 0 < figures["anonymous_gb"] <= 64
+
+
+# ---------------------------------------------------------------- what follows training
+
+TINY = ("model.encoder.channels=8", "model.decoder.channels=8", "model.code_size=8",
+        "evaluation.linear=codes", "pictures.samples=0", "pictures.points=0")  # fmt: skip
+
+
+def test_the_earlier_parts_of_a_test_give_the_same_figures(tmp_path):
+    data, module, _ = using.folder_experiment(tmp_path, 300, TINY)
+    codes, z = torch.randn(200, 8), torch.randn(2, 5, 8)
+    marginal = module.prior.marginal(codes, nearest=50)
+    torch.testing.assert_close(
+        references.marginal_log_prob(marginal, z), marginal.log_prob(z), rtol=1e-5, atol=1e-4
+    )
+    sides = [
+        classifiers.Labelled(part.images.flatten(1).numpy(), part.labels.numpy())
+        for part in (data.fixed_set, data.test_set)
+    ]
+    ours, theirs = (
+        way(*sides, 3) for way in (classifiers.principal_components, references.sklearn_components)
+    )
+    for own, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.abs(own.features), np.abs(other.features), rtol=1e-2, atol=10)
+    found = references.sklearn_accuracies(*ours, 10)
+    assert found["labels_1000"] is None
+    assert found["linear"] == pytest.approx(
+        classifiers.linear_accuracies(*ours, 10)["linear"], abs=0.1
+    )
+
+
+def test_a_test_is_timed_both_ways():
+    figure = using.evaluating(120, TINY)
+    assert figure.ours_s > 0
+    assert figure.reference_s > 0
+    assert figure.extra["apart"] <= 1 / 12
+
+
+def test_results_that_differ_give_no_figure():
+    one = {"images": 500, "nats_per_image": {"ordered": 100.0}, "accuracy": {"linear": 0.9}}
+    assert using.difference(one, one) == 0
+    with pytest.raises(RuntimeError, match=r"up to 5.0% apart"):
+        using.difference(one, one | {"accuracy": {"linear": 0.85}})
+    with pytest.raises(RuntimeError, match="the costs are"):
+        using.difference(one, one | {"nats_per_image": {"ordered": 100.1}})
+
+
+def test_an_export_is_timed_with_all_that_it_writes(monkeypatch):
+    written = []
+    for name in ("write_parquet", "write_npz", "save_index"):
+        monkeypatch.setattr(using, name, lambda *_, name=name: written.append(name))
+    figure = using.exporting(120, TINY)
+    assert written == ["write_parquet", "write_npz", "save_index"]
+    assert figure.note == "108 images"

@@ -23,6 +23,7 @@ from acn_lightning.evaluation.classifiers import (
     principal_components,
     similarity,
 )
+from acn_lightning.evaluation.components import principal_directions
 from acn_lightning.evaluation.linear import LinearClassifiers
 from acn_lightning.retrieval.index import NeighbourIndex
 from tests.conftest import naive_vote
@@ -97,6 +98,19 @@ def test_principal_components_by_a_singular_value_decomposition(digits):
         expected = (part.features - mean) @ directions[:5].T
         np.testing.assert_allclose(np.abs(reduced.features), np.abs(expected), atol=2e-3)
     assert principal_components(train, test, 1000)[0].features.shape == (1200, 64)
+
+
+def test_principal_directions_of_many_features():
+    """Too many to decompose their covariance."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(600, 400)) * np.arange(1, 401) ** -0.7
+    features = (features - features.mean(0)).astype(np.float32)
+    _, lengths, expected = np.linalg.svd(features, full_matrices=False)
+    directions, variances = principal_directions(features, 10)
+    assert variances.dtype == directions.dtype == np.float32
+    np.testing.assert_allclose(variances, lengths[:10] ** 2 / 600, rtol=1e-3)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(10), atol=1e-5)
+    assert np.linalg.svd(directions @ expected[:10].T)[1].min() > 0.999
 
 
 def test_one_class_to_learn_from_is_what_is_guessed():

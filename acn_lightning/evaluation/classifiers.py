@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from acn_lightning.data.subsets import stratified
+from acn_lightning.evaluation.components import principal_directions
 from acn_lightning.evaluation.linear import LinearClassifiers
 from acn_lightning.retrieval.exact import exact_neighbours
 
@@ -64,13 +65,14 @@ def principal_components(
 ) -> tuple[Labelled, Labelled]:
     """Projects both sets onto that many principal components of the training features, or onto all
     if there are fewer."""
-    from sklearn.decomposition import PCA
-
-    count = min(components, *train.features.shape)
-    basis = PCA(count, random_state=0).fit(train.features.astype(np.float32))
+    whole = train.features.astype(np.float32)
+    mean = whole.mean(0)
+    whole -= mean
+    directions, _ = principal_directions(whole, min(components, *whole.shape))
+    tested = test.features.astype(np.float32) - mean
     return (
-        Labelled(basis.transform(train.features.astype(np.float32)), train.labels),
-        Labelled(basis.transform(test.features.astype(np.float32)), test.labels),
+        Labelled(whole @ directions.T, train.labels),
+        Labelled(tested @ directions.T, test.labels),
     )
 
 

@@ -11,7 +11,7 @@ from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import check_choice
 
 LANDMARKS = 10_000
-"""Codes that t-SNE places, which takes 40 seconds on a core. The others are placed among these."""
+"""Codes that t-SNE places, in half a minute on a core. The others are placed among these."""
 
 
 PROJECTIONS = ("tsne", "pca")
@@ -48,7 +48,9 @@ def project(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numerical warnings that do not matter for a picture
         perplexity = min(30.0, (len(chosen) - 1) / 3)
-        placed = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=seed)
+        # Far points seen within this angle count as one. 0.5, the default, takes half as long again
+        # and keeps 45.5 % of the ten nearest codes near on the map; this keeps 45.2 %.
+        placed = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=seed, angle=0.8)
         places = torch.from_numpy(placed.fit_transform(array)).float()
     if len(chosen) == len(codes):
         return places
