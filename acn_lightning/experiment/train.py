@@ -15,10 +15,11 @@ from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.warnings import below_pixels
 from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes
-from acn_lightning.experiment.build import build, make_callbacks
+from acn_lightning.experiment.build import build_for, make_callbacks, read_data
 from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
+from acn_lightning.experiment.quickest import with_quickest
 from acn_lightning.experiment.restore import check_networks, load_state
 from acn_lightning.experiment.results import Outcome, evaluate, write_about, write_results
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
@@ -73,18 +74,22 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     config = with_sizes(config, resumed.content if resumed else None, source)
     if resumed:
         check_networks(config, resumed.content)
-    data, module = build(config, source=source)
+    data = read_data(config, source)
+    config, chosen = with_quickest(config, data, resumed.content if resumed else None)
+    module = build_for(data, config)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
     parts, callbacks = make_parts(config, data, folder, resumed)
+    callbacks.append(cb.ShareWay(chosen.way if chosen else None))
     trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
     check_limits(trainer, data)
     if resumed:
         check_processes(resumed.content, trainer.world_size)
         check_progress(resumed.content, trainer, module)
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
-        tell([data.reader.report, *(resumed.told if resumed else ())])
-        write_about(folder, module, data)
+        told = (*(resumed.told if resumed else ()), *(chosen.lines() if chosen else ()))
+        tell([data.reader.report, *told])
+        write_about(folder, module, data, chosen)
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
         fit(trainer, module, data, resumed.path if resumed else None, folder)

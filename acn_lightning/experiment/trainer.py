@@ -26,7 +26,7 @@ def make_trainer(
     config: Plain, callbacks: list[Callback], loggers: list[Logger], folder: Path
 ) -> Trainer:
     """Creates the Trainer. On a terminal it shows a progress bar.
-    `trainer.precision=auto` becomes the fastest precision on this machine.
+    `trainer.precision=auto`, where no training step was timed, becomes what the machine multiplies.
 
     Raises:
         UsageError: the Trainer rejects an argument, or the strategy or precision is unsuitable.
