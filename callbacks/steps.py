@@ -33,7 +33,7 @@ class MeasureSteps(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.norms, self.steps = (one.to(pl_module.device) for one in (self.norms, self.steps))
-        self.weights = list(pl_module.parameters())  # to walk through the modules takes a while
+        self.weights = []  # of another module, perhaps
         self._start_clock()  # an epoch resumed midway has no start hook
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,6 +54,8 @@ class MeasureSteps(Callback):
     ) -> None:
         # By now gradients are summed over batches and processes, and mixed precision's scale is
         # taken out.
+        if not self.weights:
+            self.weights = list(pl_module.parameters())  # to walk through modules takes a while
         gradients = [one.grad for one in self.weights if one.grad is not None]
         norm = get_total_norm(gradients).float()
         finite = norm.isfinite()

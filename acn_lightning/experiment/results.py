@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     """What a command reports.
 
     Attributes:
-        results: the content of `results.json`.
+        results: the content of `results.json`; empty if nothing was tested.
         files: the files written.
         rebuilds: number of rebuilds of the neighbour index, and the seconds they took in total.
         refreshed: codes refreshed in the last epoch, and codes in total; None without training.
@@ -120,6 +120,11 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
     if is_rank_zero():
         with replacing(folder / "results.json") as beside:
             beside.write_text(text, "utf-8")
+    return files_of(folder)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files in a run's folder, in reading order."""
     names = [
         "config.yaml",
         "about.json",

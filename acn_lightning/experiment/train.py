@@ -21,7 +21,7 @@ from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
 from acn_lightning.experiment.quickest import with_quickest
 from acn_lightning.experiment.restore import check_networks, load_state
-from acn_lightning.experiment.results import Outcome, evaluate, write_about, write_results
+from acn_lightning.experiment.results import Outcome, evaluate, files_of, write_about, write_results
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
@@ -93,19 +93,49 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
         fit(trainer, module, data, resumed.path if resumed else None, folder)
-        training = training_results(trainer, parts.timer)
-        # Read now: the test loads a checkpoint, which overwrites these counts.
-        rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
+        if not (trainer.global_step or module.pretrained):
+            return Outcome({}, files_of(folder), hints=(UNTRAINED,))
         hints = [time_hint(trainer, parts.best, config)] if open_budget else []
-        tested = best_checkpoint(trainer, folder)
-        results = evaluate(trainer, module, data, parts.measure, tested, start)
-        results |= {"parent": parent, "training": training}
-        if worse := below_pixels(results["representations"]):
-            hints.append(parts.warn.keep(worse, trainer.current_epoch))
-    files = write_results(results, folder)
+        outcome = tested(trainer, module, data, parts, folder, start)
+    results = outcome.results | {"parent": parent}
+    files, hints = write_results(results, folder), [*hints, *outcome.hints]
+    return outcome._replace(results=results, files=files, hints=tuple(hints))
+
+
+UNTRAINED = (
+    "Nothing was trained, so nothing was tested. Config, data and networks are in order; "
+    "trainer.max_epochs says how long to train."
+)
+"""What is said of a run without a step whose weights come from nowhere."""
+
+
+def tested(
+    trainer: Trainer, module: ACN, data: ImageData, parts: Parts, folder: Path, start: float
+) -> Outcome:
+    """Tests the best checkpoint of a training that has ended; the files are still to be written.
+
+    Args:
+        trainer: which has trained.
+        module: the ACN.
+        data: its images.
+        parts: its callbacks.
+        folder: the run's.
+        start: of the run, by `time.perf_counter`.
+
+    Raises:
+        TrainingError: a cost is NaN or infinite.
+    """
+    training = training_results(trainer, parts.timer)
+    # Read now: the test loads a checkpoint, which overwrites these counts.
+    rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
+    best = best_checkpoint(trainer, folder)
+    results = evaluate(trainer, module, data, parts.measure, best, start)
+    results |= {"training": training}
+    worse = below_pixels(results["representations"])
+    hints = (parts.warn.keep(worse, trainer.current_epoch),) if worse else ()
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None
-    return Outcome(results, files, rebuilds, refreshed, tuple(hints))
+    return Outcome(results, [], rebuilds, refreshed, hints)
 
 
 @rank_zero_only
