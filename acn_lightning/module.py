@@ -115,6 +115,8 @@ class ACN(LightningModule):
                 for part, name in product(("train", "val", "test"), COSTS)
             }
         )
+        self.logged = False  # whether the epoch's log knows the means of "train"
+        self.last_cost = torch.zeros(())  # of the last step, for a progress bar
         self.posterior_samples = 1  # per test image; `MeasureTest` sets it
         if classes > 1:
             self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
@@ -147,6 +149,12 @@ class ACN(LightningModule):
                 "acn_lightning.callbacks.RefreshNeighbours()."
             )
 
+    def on_train_start(self) -> None:
+        self.logged = False  # an epoch resumed midway has no start hook
+
+    def on_train_epoch_start(self) -> None:
+        self.logged = False
+
     def costs(
         self,
         image: Float[Tensor, "batch channel height width"],
@@ -176,8 +184,11 @@ class ACN(LightningModule):
         rates, distortions, mean = self._costs(batch.image, self.bank.draw(batch.index), batch.view)
         rate, distortion = rates.mean(), distortions.mean()
         self.bank.write(batch.index, mean)
-        self._log_costs("train", rates.detach(), distortions.detach())
-        self.log("cost", (rate + distortion).detach(), prog_bar=True, logger=False)
+        self._add_costs("train", rates.detach(), distortions.detach())
+        self.last_cost = (rate + distortion).detach()
+        if not self.logged:  # Lightning computes the means when the epoch ends
+            self._log_costs("train")
+            self.logged = True
         if self.free_nats:  # otherwise a negative estimate counts as it is
             rate = rate.clamp(min=self.free_nats)
         return self.weight_of_rate(batch_idx) * rate + distortion + self.shape.penalty(mean)
@@ -204,19 +215,22 @@ class ACN(LightningModule):
         rates = torch.stack([objective.rate(posterior, priors, one) for one in z])
         each = [objective.distortion(self.decoder(one), batch.image) for one in z]
         distortion = torch.stack(each).mean(0)
-        self._log_costs(part, rates.flatten(0, -2).mean(0), distortion)
+        self._add_costs(part, rates.flatten(0, -2).mean(0), distortion)
+        self._log_costs(part)
         if self.classes > 1:
             self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
             self.log(f"{part}/knn_accuracy", self.knn_accuracy)
         return Encoded(batch.index, posterior.mean, z, distortion)
 
-    def _log_costs(
+    def _add_costs(
         self, part: str, rate: Float[Tensor, " batch"], distortion: Float[Tensor, " batch"]
     ) -> None:
         for name, costs in zip(COSTS, (rate, distortion, rate + distortion), strict=True):
-            mean = self._mean(part, name)
-            mean.update(costs)  # per image: without NaN checks, it ignores weights
-            shown = part != "train" and name == "total"
+            self._mean(part, name).update(costs)  # per image: without NaN checks, no weights
+
+    def _log_costs(self, part: str) -> None:
+        for name in COSTS:
+            shown, mean = part != "train" and name == "total", self._mean(part, name)
             self.log(f"{part}/{name}", mean, on_step=False, on_epoch=True, prog_bar=shown)
 
     def _mean(self, part: str, name: str) -> MeanMetric:

@@ -77,6 +77,8 @@ def train(
             results = run(config, resumed, source).results
     except InterruptionError as stop:
         raise interrupted(stop) from stop
+    if not results.get("checkpoint"):
+        raise UsageError("trainer.max_epochs: without a step there is no model to return. Use 1.")
     return Path(results["checkpoint"]), named(config)
 
 

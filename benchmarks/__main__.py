@@ -28,10 +28,13 @@ def later(function: str, *arguments: Any) -> Callable[[], Figure]:
 
 BENCHMARKS = {
     "help": later("command.help"),
+    "fit-start": later("command.fit_start"),
     "loader": later("data.loader"),
     "cache-1e4": later("cache.cache", 10**4),
     "cache-1e6": later("cache.cache", 10**6),
     "step": later("training.step"),
+    "overhead": later("overhead.overhead"),
+    "precision": later("precision.precision"),
     "decoder": later("training.decoder"),
     "sampler": later("sampling.sampler"),
     "test": later("using.evaluating"),

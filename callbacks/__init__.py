@@ -5,7 +5,7 @@ if __name__ == "callbacks":
         "import acn_lightning.callbacks instead: the bare name would load each class twice"
     )
 
-from acn_lightning.callbacks.agreement import CheckAgreement
+from acn_lightning.callbacks.agreement import CheckAgreement, ShareWay
 from acn_lightning.callbacks.average import AverageWeights
 from acn_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from acn_lightning.callbacks.dashboard import Dashboard
@@ -36,6 +36,7 @@ __all__ = [
     "RefreshNeighbours",
     "RunBar",
     "SeedEpochs",
+    "ShareWay",
     "ShowProgress",
     "StopEarly",
     "StopOnNonFiniteLoss",

@@ -1,7 +1,8 @@
-"""Checks that all ranks of a run agree."""
+"""Checks that all ranks of a run agree, or has them agree."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision, Precision
 
 from acn_lightning.callbacks.typed import data_of
 from acn_lightning.utils.distributed import gather, single_process
@@ -37,3 +38,31 @@ class CheckAgreement(Callback):
                 f"data.root: ranks {others} have different training images from rank 0. Give all "
                 "hosts the same files."
             )
+
+
+class ShareWay(Callback):
+    """Has all ranks take their steps in the way that rank 0 has measured to be the fastest.
+
+    Args:
+        way: (precision, whether the memory format is channels last, whether to compile) on rank 0,
+            whose Trainer and module have it already; None on the others.
+    """
+
+    def __init__(self, way: tuple[str, bool, bool] | None) -> None:
+        self.way = way
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        everyones = trainer.strategy.broadcast(self.way)
+        if self.way is not None or everyones is None:
+            return
+        self.way = precision, channels_last, compiled = everyones
+        trainer.strategy.precision_plugin = plugin_for(precision, pl_module.device)
+        last = torch.channels_last if channels_last else torch.contiguous_format
+        pl_module.to(memory_format=last)
+        if compiled:
+            pl_module.compile()
+
+
+def plugin_for(precision: str, device: torch.device) -> Precision:
+    """Lightning's plugin of a precision that keeps weights in 32 bits."""
+    return Precision() if precision == "32-true" else MixedPrecision(precision, device.type)  # type: ignore[arg-type]

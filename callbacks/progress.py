@@ -11,11 +11,16 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer, TQDMProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tqdm import tqdm
 
+from acn_lightning.callbacks.typed import acn_of
+
 EPOCHS = 5
 """Epochs that an estimate is the mean of: as many as there are from probe to probe."""
 
 FORWARD = 1 / 3
 """Time of a forward pass, as a share of that of a training step."""
+
+INTERVAL = 0.1
+"""Least seconds between two movements of a bar."""
 
 WATCHED = 2.0
 """Seconds of steps that the first estimate is made from, after an untimed step."""
@@ -80,7 +85,24 @@ class ShowProgress(Callback):
 
 
 class RunBar(TQDMProgressBar):
-    """Lightning's progress bar; the one of an epoch says how far the run is."""
+    """Lightning's progress bar; the one of an epoch says how far the run is, and what the last step
+    cost in nats per image. It moves ten times a second at most: what it shows is read from the
+    device, which the host then waits for."""
+
+    moved = -math.inf
+    """When it last moved."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *arguments: Any
+    ) -> None:
+        now = time.perf_counter()
+        if now - self.moved >= INTERVAL or trainer.is_last_batch:
+            self.moved = now
+            super().on_train_batch_end(trainer, pl_module, *arguments)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        cost = {"cost": float(acn_of(pl_module).last_cost)} if trainer.training else {}
+        return super().get_metrics(trainer, pl_module) | cost
 
     def on_train_epoch_start(self, trainer: Trainer, *arguments: Any) -> None:
         super().on_train_epoch_start(trainer, *arguments)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -28,9 +29,11 @@ class MeasureSteps(Callback):
         self.norms, self.steps = torch.zeros(()), torch.zeros(())
         self.start = self.paused = self.pauses = self.seconds = 0.0
         self.images = 0
+        self.weights: list[nn.Parameter] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.norms, self.steps = (one.to(pl_module.device) for one in (self.norms, self.steps))
+        self.weights = []  # of another module, perhaps
         self._start_clock()  # an epoch resumed midway has no start hook
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,7 +54,9 @@ class MeasureSteps(Callback):
     ) -> None:
         # By now gradients are summed over batches and processes, and mixed precision's scale is
         # taken out.
-        gradients = [one.grad for one in pl_module.parameters() if one.grad is not None]
+        if not self.weights:
+            self.weights = list(pl_module.parameters())  # to walk through modules takes a while
+        gradients = [one.grad for one in self.weights if one.grad is not None]
         norm = get_total_norm(gradients).float()
         finite = norm.isfinite()
         self.norms += torch.where(finite, norm, 0)

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +14,11 @@ from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from acn_lightning.callbacks import Finetune
+from acn_lightning.callbacks import CheckAgreement, Finetune
 from acn_lightning.cli import main
 from acn_lightning.config.compose import compose
+from acn_lightning.data import ImageData
+from acn_lightning.experiment import quickest
 from acn_lightning.experiment.build import build
 from acn_lightning.module import ACN
 from acn_lightning.networks.shapes import WhiteShape
@@ -118,6 +120,23 @@ def fail_as_first() -> None:
 
     if rank_zero_only.rank == 0:
         CodeBank.write = write  # type: ignore[method-assign,assignment]
+
+
+def measure_as_first() -> None:
+    """Has rank 0 find that 16 bits and contiguous networks are the fastest, and any other rank fail
+    if it measures; each says how it trains."""
+
+    def timings(data: ImageData, module: ACN, ways: Sequence[quickest.Way]) -> quickest.Timings:
+        assert rank_zero_only.rank == 0
+        return quickest.Timings({way: 1.0 + (way != ways[-1]) for way in ways}, {})
+
+    def on_train_start(_: CheckAgreement, trainer: Trainer, module: ACN) -> None:
+        contiguous = all(weight.is_contiguous() for weight in module.parameters())
+        print(f"rank {trainer.global_rank}: {trainer.precision}, contiguous {contiguous}")
+
+    quickest.quickest_precision = lambda _: "bf16-mixed"
+    quickest.timings = timings
+    CheckAgreement.on_train_start = on_train_start  # type: ignore[method-assign,assignment]
 
 
 def compare_weights() -> None:

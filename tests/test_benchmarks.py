@@ -15,6 +15,7 @@ from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
 from acn_lightning.data.sources.idx import CLOTHES, read_idx
 from acn_lightning.evaluation import classifiers
+from acn_lightning.experiment import quickest
 from acn_lightning.experiment.build import build
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import InterruptionError
@@ -24,7 +25,9 @@ from benchmarks import (
     codes,
     data,
     measure,
+    overhead,
     plan,
+    precision,
     references,
     sampling,
     scale,
@@ -33,6 +36,7 @@ from benchmarks import (
     training,
     using,
 )
+from benchmarks import command as commands
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
 
@@ -194,6 +198,47 @@ def test_steps_of_both_sides_are_timed_in_blocks():
     assert figure.ours_s > 0
     assert figure.reference_s > 0
     assert figure.note == "4 steps each"
+
+
+def test_the_frameworks_own_time_is_measured_beside_lightnings():
+    figure = overhead.overhead(block=overhead.SETTLING + 4, blocks=1)
+    assert figure.target == "<= 1.2"
+    assert figure.limits == {"own_s": "<= 0.001"}
+    assert min(figure.extra["bare_s"], figure.ours_s, figure.reference_s) > 0
+    assert figure.extra["own_s"] == pytest.approx(figure.ours_s - figure.extra["bare_s"])
+
+
+def test_lightnings_reference_trains_the_same_loss(monkeypatch):
+    ours = overhead.our_steps(6)
+    assert len(ours.batches) == 6
+    weights = [one.clone() for one in ours.bare.networks.parameters()]
+    overhead.lightning_steps(ours, 6)
+    assert not all(map(torch.equal, weights, ours.bare.networks.parameters()))
+
+
+@pytest.mark.parametrize(("bits", "ratio"), [(0.5, 1), (4.0, 1), (0.99, 1 / 0.99)])
+def test_the_precision_that_is_taken_is_compared_with_the_better_one(monkeypatch, bits, ratio):
+    monkeypatch.setattr(quickest, "quickest_precision", lambda _: "bf16-mixed")
+    for module in (quickest, precision):
+        monkeypatch.setattr(module, "timings", lambda data, module, ways: quickest.Timings(
+            {way: bits if way.precision == "bf16-mixed" else 1.0 for way in ways}, {}
+        ))  # fmt: skip
+    figure = precision.precision(rounds=1)
+    assert figure.ratio == pytest.approx(ratio)
+    assert figure.met
+
+
+def test_a_start_is_compared_in_cpu_and_wall_time(monkeypatch):
+    spent = iter([(9.0, 9.0), (9.0, 9.0), (3.0, 8.0), (2.0, 5.0)])
+    monkeypatch.setattr(commands, "seconds", lambda *_: next(spent))
+    figure = commands.fit_start(repeats=1)
+    assert (figure.ours_s, figure.reference_s, figure.ratio) == (3.0, 2.0, 1.5)
+    assert figure.extra["wall_ratio"] == 1.6
+    assert not figure.met
+    monkeypatch.undo()
+    cpu, wall = commands.seconds(sys.executable, "-c", "pass")
+    assert 0 < cpu < 10
+    assert wall > 0
 
 
 def test_a_boundary_is_measured_with_its_recall_and_memory(capfd):

@@ -18,8 +18,10 @@ import yaml
 from lightning import Callback, Trainer
 from PIL import Image
 
+from acn_lightning import fit as fit_arrays
+from acn_lightning.config.compose import compose
 from acn_lightning.experiment.resume import fit_config
-from acn_lightning.experiment.trainer import check_shares
+from acn_lightning.experiment.trainer import OF_A_STEP, check_shares, make_trainer
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import BESIDE, QUICK, only_run, write_idx
 from tests.processes import Run
@@ -681,3 +683,41 @@ def test_help_takes_under_half_a_second():
         return sum(after[2:4]) - sum(before[2:4])  # of processes that have ended
 
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_a_run_without_a_step_checks_everything_and_tests_nothing(acn):
+    status, out, err = acn("fit", "digits", *QUICK, "trainer.max_epochs=0")
+    assert status == 0, err
+    assert out.splitlines()[-1].startswith("Nothing was trained, so nothing was tested.")
+    assert (only_run() / "config.yaml").is_file()
+    assert not (only_run() / "results.json").exists()
+
+
+def test_weights_from_elsewhere_are_tested_without_a_step(acn, checkpoint, trained):
+    where = (f"data.root={trained / 'photos'}", "trainer.default_root_dir=again")
+    words = (*BESIDE, *where, "trainer.max_epochs=0", "pictures.every_n_epochs=0")
+    status, out, err = acn("finetune", checkpoint, "folder", *words, "data.image_size=12")
+    assert status == 0, err
+    assert "unordered" in out
+
+
+def test_in_python_a_run_without_a_step_has_no_model_to_return():
+    with pytest.raises(UsageError, match=r"trainer\.max_epochs: without a step"):
+        fit_arrays(torch.rand(40, 8, 8), overrides=[*QUICK, "trainer.max_epochs=0"])
+
+
+def test_hooks_that_do_nothing_are_not_called_at_each_step():
+    class Own(Callback):
+        def on_before_backward(self, *_):
+            """Does something."""
+
+    own = Own()
+    run = make_trainer(compose("digits", ["trainer.accelerator=cpu"]), [own], [], Path())
+    assert callable(own.on_before_backward)
+    assert own.on_train_batch_start is None
+    assert own.on_after_backward is None
+    assert callable(own.on_train_epoch_end)
+    for callback in run.callbacks:
+        for name in OF_A_STEP:
+            hook = getattr(callback, name)
+            assert (hook is None) == (getattr(type(callback), name) is getattr(Callback, name))

@@ -208,17 +208,18 @@ def test_cosine_goes_down_to_zero_over_the_run():
 
 def test_free_nats_and_warm_up_change_the_loss_and_not_what_is_logged(step, monkeypatch):
     module, batch = step
-    logged = {}
-    monkeypatch.setattr(module, "log", lambda name, cost, **_: logged.update({name: cost}))
+    means = {name: module.means[f"train/{name}"] for name in COSTS}
+    for mean in means.values():
+        mean.reset()
 
     def loss(free, weight):
         monkeypatch.setattr(module, "free_nats", free)
         monkeypatch.setattr(module, "weight_of_rate", lambda _: weight)
         torch.manual_seed(5)
         total = float(module.training_step(batch, 0).detach())
-        costs = {name: float(logged[f"train/{name}"].compute()) for name in COSTS}
-        for name in costs:
-            logged[f"train/{name}"].reset()
+        costs = {name: float(mean.compute()) for name, mean in means.items()}
+        for mean in means.values():
+            mean.reset()
         return total, costs
 
     monkeypatch.setattr(module.shape, "decorrelation", 0.0)

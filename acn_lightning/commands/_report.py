@@ -52,6 +52,10 @@ def warning_line(message: Warning | str, *_: object, **__: object) -> str:
 def results_table(outcome: Outcome) -> str:
     """A short table of an outcome, followed by the files written and the hints."""
     results = outcome.results
+    files = map(printable, outcome.files)
+    hints = ["", *outcome.hints] if outcome.hints else []
+    if not results:
+        return "\n".join([*files, *hints])
     nats, bits = results["nats_per_image"], results["bits_per_dim"]
     rows = [("cost", "nats/image")]
     rows += [(label, f"{nats[name]:.2f}") for name, label in COSTS.items()]
@@ -68,8 +72,6 @@ def results_table(outcome: Outcome) -> str:
         f"{results['data']}, {results['images']:,} {results['split']} images, "
         f"binarisation {results['binarisation']}, seed {results['seed']}"
     )
-    files = map(printable, outcome.files)
-    hints = ["", *outcome.hints] if outcome.hints else []
     return "\n".join([printable(title), *align(rows), "", *files, *hints])
 
 

@@ -1,7 +1,7 @@
 """What no class tells about the keys of a config."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from acn_lightning.utils.registry import Option
 
@@ -29,8 +29,15 @@ RUN = {
         str | None, None,
         "a checkpoint to go on from; `auto` for the newest of the run's own folder.",
     ),
-    "compile": Option(bool, False, "`torch.compile` of a training step's costs."),
-    "channels_last": Option(bool, True, "memory format of the networks."),
+    "compile": Option(
+        bool | Literal["auto"], False,
+        "`torch.compile` of a training step's costs; `auto` where the run is long enough for it to "
+        "pay, by timing steps.",
+    ),
+    "channels_last": Option(
+        bool | Literal["auto"], True,
+        "memory format of the networks; `auto` for the faster one, by timing steps.",
+    ),
 }  # fmt: skip
 """Keys outside all sections."""
 

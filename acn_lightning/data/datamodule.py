@@ -100,7 +100,6 @@ class ImageData(LightningDataModule):
         self.content: Splits | None = None
         self.augment = augment
         self.transforms = transform_sizes(augment, augment_strength, augment_transforms or {})
-        self.augmentation: Augmentation | None = None
 
     def prepare_data(self) -> None:
         """Downloads missing files, in one process per machine."""
@@ -141,8 +140,6 @@ class ImageData(LightningDataModule):
         self.fixed_set = IndexedImages(fixed, self.labels, torch.arange(size))
         self.validation_set = IndexedImages(fixed, self.labels, held_out)
         self.test_set = IndexedImages(test, content.test.labels, torch.arange(len(test)))
-        if any(self.transforms.values()):
-            self.augmentation = Augmentation(self.augment, self.transforms, self.image_shape)
         self.content = content
 
     @property
@@ -238,6 +235,14 @@ class ImageData(LightningDataModule):
         if self.binarisation == "dynamic":
             image = draw_binary(image)
         return batch._replace(image=image, view=view)
+
+    @cached_property
+    def augmentation(self) -> Augmentation | None:
+        """What transforms the images that the encoder sees; None if nothing does. Made when the
+        first batch needs it: it imports a library, which commands that do not train can save."""
+        if not any(self.transforms.values()):
+            return None
+        return Augmentation(self.augment, self.transforms, self.image_shape)
 
     def transformed(
         self, image: Float[Tensor, "batch channel height width"]

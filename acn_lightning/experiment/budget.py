@@ -1,7 +1,6 @@
 """Fits training to the machine: chooses sizes and epochs from a few timed steps."""
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,18 +9,20 @@ from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from acn_lightning.callbacks.agreement import plugin_for
 from acn_lightning.config.compose import Plain
 from acn_lightning.config.sections import Budget
 from acn_lightning.data import ImageData, Source
 from acn_lightning.experiment.build import build_for, read_data
 from acn_lightning.experiment.carried import config_of
+from acn_lightning.experiment.quickest import Way, quickest, seconds_of, timings, ways
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.progress import doing
 
-STEPS = 4
-"""Steps that are timed, after an untimed one."""
+ENCODINGS = 4
+"""Batches whose encoding is timed, after an untimed one."""
 
 FEWEST = 20
 """Epochs that a larger network must leave time for."""
@@ -63,7 +64,7 @@ def fitting(
     Args:
         config: complete, except that `trainer.max_epochs` and the `channels` of encoder and decoder
             may be null; those are chosen here.
-        trainer: sets the device and the precision.
+        trainer: sets the device, and the precision if the config does not leave it to be measured.
         budget: how long training may take.
         source: as for `read_data`.
 
@@ -80,7 +81,8 @@ def fitting(
     best: Choice | None = None
     for size in sizes:
         module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
-        seconds = epoch_seconds(data, module, trainer)
+        module.to(trainer.strategy.root_device)
+        seconds = epoch_seconds(data, module, ways(config, trainer))
         fits = math.floor(60 * budget.minutes / seconds)
         if best and fits < (config["trainer"]["max_epochs"] or FEWEST):
             break
@@ -106,9 +108,11 @@ def with_sizes(
     with doing("timing networks that fit the budget"):
         choice = fitting(config, trainer, Budget(**config["budget"]), source)
     sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
+    tried = {way.precision for way in ways(config, trainer)}
+    bits = f" in {tried.pop()}" if len(tried) == 1 else ""
     rank_zero_only(print)(
         f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "
-        f"this {trainer.strategy.root_device.type.upper()} in {trainer.precision}, for "
+        f"this {trainer.strategy.root_device.type.upper()}{bits}, for "
         f"budget.minutes={config['budget']['minutes']:g}",
         flush=True,
     )
@@ -130,42 +134,23 @@ def with_sizes_of(config: Plain, kept: Plain) -> Plain:
     return config | {"model": model, "trainer": config["trainer"] | {"max_epochs": epochs}}
 
 
-def epoch_seconds(data: ImageData, module: ACN, trainer: Trainer) -> float:
-    """The approximate time of an epoch: its steps, plus encoding all images at its end."""
-    device = trainer.strategy.root_device
-    module.to(device)
-    optimizer = module.optimizer.make(module.parameters())
+def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
+    """The approximate time of an epoch in the fastest of some ways: its steps, plus encoding all
+    images at its end."""
+    found = timings(data, module, tried)
+    way = quickest(found, tried, module.device.type)
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
-    code = torch.randn(len(stored.index), module.bank.codes.shape[1], device=device)
-
-    def step() -> None:
-        image = stored.image.to(device).float() / 255
-        with trainer.precision_plugin.forward_context():
-            rate, distortion, mean = module.costs(image, code, data.transformed(image))
-            loss = (rate + distortion).mean() + module.shape.penalty(mean)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    context = plugin_for(way.precision, module.device)
 
     def encode() -> None:
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            module(stored.image.to(device).float() / 255)
+        with torch.no_grad(), context.forward_context():
+            module(stored.image.to(module.device).float() / 255)
 
+    encode()  # fills caches
     steps = math.ceil(len(data.train_set) / data.batch_size)
     batches = math.ceil(len(data.fixed_set) / data.batch_size)
-    return steps * seconds_of(step, device) + batches * seconds_of(encode, device)
-
-
-def seconds_of(work: Any, device: torch.device) -> float:
-    """The mean time of a call, over several."""
-    work()
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
-    wait(device)
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        work()
-    wait(device)
-    return (time.perf_counter() - start) / STEPS
+    each = min(seconds_of(encode, module, way) for _ in range(ENCODINGS))
+    return steps * found.seconds[way] + batches * each
 
 
 def budget_hint(last: Tensor | None, lowest: Tensor | None, minutes: float) -> str:

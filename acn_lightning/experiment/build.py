@@ -137,7 +137,7 @@ def build_module(config: Plain, about: DataSpec) -> ACN:
     )
     if config["channels_last"]:
         module.to(memory_format=torch.channels_last)
-    if config["compile"]:
+    if config["compile"] is True:  # not "auto", as on a rank that did not measure
         check_compiler()
         module.compile()
     known = {KEY: config, "image_shape": list(about.image_shape), "classes": list(about.classes)}

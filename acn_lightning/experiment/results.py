@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from acn_lightning import callbacks as cb
 from acn_lightning.data import ImageData
 from acn_lightning.evaluation.costs import bits_per_dim
 from acn_lightning.experiment.folder import is_rank_zero
+from acn_lightning.experiment.quickest import Chosen
 from acn_lightning.module import ACN
 from acn_lightning.utils.files import replacing
 
@@ -21,7 +23,7 @@ class Outcome(NamedTuple):
     """What a command reports.
 
     Attributes:
-        results: the content of `results.json`.
+        results: the content of `results.json`; empty if nothing was tested.
         files: the files written.
         rebuilds: number of rebuilds of the neighbour index, and the seconds they took in total.
         refreshed: codes refreshed in the last epoch, and codes in total; None without training.
@@ -74,9 +76,16 @@ def evaluate(
 
 
 @rank_zero_only
-def write_about(folder: Path, module: ACN, data: ImageData) -> None:
-    """Writes `about.json`: what a run is trained on, and how large its networks are, for those who
-    read about it while it trains."""
+def write_about(folder: Path, module: ACN, data: ImageData, quickest: Chosen | None) -> None:
+    """Writes `about.json`: what a run is trained on, how large its networks are, and how its steps
+    run, for those who read about it while it trains.
+
+    Args:
+        folder: the run's.
+        module: its networks.
+        data: its images.
+        quickest: what was measured; None for what the run's first attempt had measured, if any.
+    """
     parameters = {
         name: count
         for name, part in module.named_children()
@@ -92,9 +101,17 @@ def write_about(folder: Path, module: ACN, data: ImageData) -> None:
         "image_shape": data.image_shape,
         "classes": len(data.classes),
         "parameters": parameters | {"total": sum(parameters.values())},
+        "quickest": quickest.as_json() if quickest else measured_before(folder),
     }
     with replacing(folder / "about.json") as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def measured_before(folder: Path) -> Any:
+    """What an earlier attempt at a run had measured; None if nothing."""
+    with suppress(OSError, ValueError, AttributeError):  # there was none, or it is damaged
+        return json.loads((folder / "about.json").read_text("utf-8")).get("quickest")
+    return None
 
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -103,6 +120,11 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
     if is_rank_zero():
         with replacing(folder / "results.json") as beside:
             beside.write_text(text, "utf-8")
+    return files_of(folder)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files in a run's folder, in reading order."""
     names = [
         "config.yaml",
         "about.json",

@@ -15,12 +15,13 @@ from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.warnings import below_pixels
 from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes
-from acn_lightning.experiment.build import build, make_callbacks
+from acn_lightning.experiment.build import build_for, make_callbacks, read_data
 from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
+from acn_lightning.experiment.quickest import with_quickest
 from acn_lightning.experiment.restore import check_networks, load_state
-from acn_lightning.experiment.results import Outcome, evaluate, write_about, write_results
+from acn_lightning.experiment.results import Outcome, evaluate, files_of, write_about, write_results
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
@@ -73,34 +74,68 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     config = with_sizes(config, resumed.content if resumed else None, source)
     if resumed:
         check_networks(config, resumed.content)
-    data, module = build(config, source=source)
+    data = read_data(config, source)
+    config, chosen = with_quickest(config, data, resumed.content if resumed else None)
+    module = build_for(data, config)
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
     parts, callbacks = make_parts(config, data, folder, resumed)
+    callbacks.append(cb.ShareWay(chosen.way if chosen else None))
     trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
     check_limits(trainer, data)
     if resumed:
         check_processes(resumed.content, trainer.world_size)
         check_progress(resumed.content, trainer, module)
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
-        tell([data.reader.report, *(resumed.told if resumed else ())])
-        write_about(folder, module, data)
+        told = (*(resumed.told if resumed else ()), *(chosen.lines() if chosen else ()))
+        tell([data.reader.report, *told])
+        write_about(folder, module, data, chosen)
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
         fit(trainer, module, data, resumed.path if resumed else None, folder)
-        training = training_results(trainer, parts.timer)
-        # Read now: the test loads a checkpoint, which overwrites these counts.
-        rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
+        if not (trainer.global_step or module.pretrained):
+            return Outcome({}, files_of(folder), hints=(UNTRAINED,))
         hints = [time_hint(trainer, parts.best, config)] if open_budget else []
-        tested = best_checkpoint(trainer, folder)
-        results = evaluate(trainer, module, data, parts.measure, tested, start)
-        results |= {"parent": parent, "training": training}
-        if worse := below_pixels(results["representations"]):
-            hints.append(parts.warn.keep(worse, trainer.current_epoch))
-    files = write_results(results, folder)
+        outcome = tested(trainer, module, data, parts, folder, start)
+    results = outcome.results | {"parent": parent}
+    files, hints = write_results(results, folder), [*hints, *outcome.hints]
+    return outcome._replace(results=results, files=files, hints=tuple(hints))
+
+
+UNTRAINED = (
+    "Nothing was trained, so nothing was tested. Config, data and networks are in order; "
+    "trainer.max_epochs says how long to train."
+)
+"""What is said of a run without a step whose weights come from nowhere."""
+
+
+def tested(
+    trainer: Trainer, module: ACN, data: ImageData, parts: Parts, folder: Path, start: float
+) -> Outcome:
+    """Tests the best checkpoint of a training that has ended; the files are still to be written.
+
+    Args:
+        trainer: which has trained.
+        module: the ACN.
+        data: its images.
+        parts: its callbacks.
+        folder: the run's.
+        start: of the run, by `time.perf_counter`.
+
+    Raises:
+        TrainingError: a cost is NaN or infinite.
+    """
+    training = training_results(trainer, parts.timer)
+    # Read now: the test loads a checkpoint, which overwrites these counts.
+    rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
+    best = best_checkpoint(trainer, folder)
+    results = evaluate(trainer, module, data, parts.measure, best, start)
+    results |= {"training": training}
+    worse = below_pixels(results["representations"])
+    hints = (parts.warn.keep(worse, trainer.current_epoch),) if worse else ()
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None
-    return Outcome(results, files, rebuilds, refreshed, tuple(hints))
+    return Outcome(results, [], rebuilds, refreshed, hints)
 
 
 @rank_zero_only

@@ -6,14 +6,16 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping, Timer, TQDMProgressBar
 
 from acn_lightning.callbacks import MeasureSteps, RefreshNeighbours, RunBar, ShowProgress
+from acn_lightning.callbacks import progress as shown_progress
 from acn_lightning.callbacks.progress import epochs_left, time_left
 from acn_lightning.utils import progress
 from tests.test_module import digits, trainer
@@ -204,3 +206,21 @@ def test_on_a_terminal_the_line_goes_again(monkeypatch):
     shown = sys.stderr.getvalue()
     assert "drawing ... 00:00" in shown
     assert shown.endswith("\r")
+
+
+def test_a_bar_shows_what_the_last_step_cost_and_moves_ten_times_a_second(monkeypatch):
+    data, module = digits()
+    bar, shown = RunBar(), []
+    monkeypatch.setattr(
+        TQDMProgressBar, "on_train_batch_end",
+        lambda self, trainer, module, *_: shown.append(self.get_metrics(trainer, module)),
+    )  # fmt: skip
+    now = iter(x / 20 for x in range(100))  # steps of 0.05 s
+    monkeypatch.setattr(shown_progress, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    quiet = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    Trainer(callbacks=[RefreshNeighbours(), bar], max_epochs=1, **quiet).fit(
+        module, datamodule=data
+    )
+    assert 9 <= len(shown) <= 12  # of 21 steps
+    assert shown[-1]["cost"] == pytest.approx(float(module.last_cost))
+    assert shown[-1]["cost"] > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from acn_lightning.data.sources.digits import read_digits
 from acn_lightning.data.sources.folder import FolderSource
@@ -35,6 +36,14 @@ def test_digits_are_all_there_and_divided():
     assert source.train.images.max() == 255
     assert source.classes == tuple("0123456789")
     assert set(source.test.labels.tolist()) == set(range(10))
+
+
+def test_digits_are_those_that_scikit_learn_returns():
+    given, (rows, held_out) = load_digits(), held_out_rows(1797, 359)
+    for part, own in zip(read_digits()[:2], (rows, held_out), strict=True):
+        assert part.labels.tolist() == given.target[own].tolist()
+        grey = np.round(given.images[own] * (255 / 16))
+        assert (part.images[:, 0].numpy() == grey).all()
 
 
 # ---------------------------------------------------------------- IDX
