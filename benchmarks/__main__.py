@@ -32,6 +32,7 @@ BENCHMARKS = {
     "cache-1e4": later("cache.cache", 10**4),
     "cache-1e6": later("cache.cache", 10**6),
     "step": later("training.step"),
+    "step-folder": later("training.step_folder"),
     "decoder": later("training.decoder"),
     "sampler": later("sampling.sampler"),
     "refresh-16": later("search.refresh", 16),

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -22,9 +23,9 @@ from acn_lightning.config.compose import Plain, compose
 from acn_lightning.data import Batch
 from acn_lightning.experiment import train, trainer
 from acn_lightning.experiment.build import build
-from benchmarks.data import images_in
-from benchmarks.measure import Figure, alternate, clock, seconds_each
-from benchmarks.references import BareLoop, contiguous, decoder_cost
+from benchmarks.data import images_in, photos_in
+from benchmarks.measure import Figure, Timed, alternate, clock, seconds_each
+from benchmarks.references import BareLoop, EarlierFolder, contiguous, decoder_cost
 
 SETTLING = 3
 """Steps that do not count after each change of sides."""
@@ -120,6 +121,39 @@ class SideBySide(Callback):
         self.warm, self.batches = True, []
         if len(self.ours) >= self.blocks * (self.block - SETTLING):
             raise EnoughError
+
+
+# ---------------------------------------------------------------- a step of folder
+
+
+def step_folder(repeats: int = 7, overrides: Sequence[str] = ()) -> Figure:
+    """Compares a training step of `folder` at 28 x 28 in colour, batches of 64 and 32 channels, in
+    the precision and memory format its config has on this machine, with the step as it was, in CPU
+    seconds: with ten logistics per pixel, and with as many as now."""
+    quieten()
+    sizes = ["data.batch_size=64", "model.encoder.channels=32", "model.decoder.channels=32"]
+    with TemporaryDirectory() as folder:
+        config = compose("folder", [*photos_in(folder, 300), *sizes, *overrides])
+        data, module = build(config)
+        made = trainer.make_trainer(config, [], [], Path(folder))
+    image = data.fixed_set.images[: data.batch_size] / 255
+    code = torch.randn(len(image), config["model"]["code_size"])
+    ours = BareLoop(module, made.precision_plugin.forward_context)
+    ours.optimizer = module.optimizer.make(ours.networks.parameters(), fused=True)
+    if config["compile"]:
+        ours.loss = torch.compile(ours.loss)  # type: ignore[method-assign]
+    mixtures = config["model"]["likelihood"]["mixtures"]
+    earlier, alike = EarlierFolder(module), EarlierFolder(module, mixtures)
+
+    def against(reference: BareLoop) -> Timed:
+        steps = (lambda: ours.step(image, code)), (lambda: reference.step(image, code))
+        return alternate(*steps, repeats, now=time.process_time)
+
+    timed, other = against(earlier), against(alike)
+    ratio = other.reference_s / other.ours_s
+    note = f"{made.precision}; {ratio:.2f} against {mixtures} logistics per pixel"
+    found = {"ratio_of_equal_mixtures": ratio}
+    return Figure(timed.ours_s, timed.reference_s, ">= 2", note, found)
 
 
 # ---------------------------------------------------------------- the decoder
