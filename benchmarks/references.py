@@ -20,6 +20,7 @@ from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.likelihoods import LogisticMixtureLikelihood
 from acn_lightning.networks.logistic_mixture import LogisticMixturePixels
 from acn_lightning.networks.pixelcnn.distribution import AutoregressiveImages
+from acn_lightning.networks.pixelcnn.network import GatedActivation
 from acn_lightning.networks.shapes import Shape
 from acn_lightning.retrieval.faiss_backend import import_faiss
 
@@ -109,12 +110,9 @@ def plainly(network: nn.Module) -> nn.Module:
                 doubled = isinstance(layer, UpsamplingConv3x3)
                 steps = nn.Sequential(nn.Upsample(scale_factor=2), own) if doubled else own
                 setattr(parent, name, steps)
+            if isinstance(layer, GatedActivation):
+                setattr(parent, name, PlainGate())
     return copy.to(memory_format=torch.contiguous_format)
-
-
-def contiguous(network: nn.Module) -> nn.Module:
-    """Returns a copy with the same weights in PyTorch's default memory format."""
-    return deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
 def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
@@ -122,6 +120,14 @@ def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
     features = decoder.condition(z) if decoder.condition is not None else None
     parameters = decoder.network(image, features)
     return -decoder.likelihood(parameters).log_prob(image).mean()
+
+
+class PlainGate(nn.Module):
+    """The gated activation with autograd's gradient."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        a, b = both.chunk(2, dim=1)
+        return torch.tanh(a) * torch.sigmoid(b)
 
 
 # ---------------------------------------------------------------- sampling

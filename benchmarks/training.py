@@ -3,7 +3,7 @@
 import io
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from statistics import median
@@ -25,7 +25,7 @@ from acn_lightning.experiment import train, trainer
 from acn_lightning.experiment.build import build
 from benchmarks.data import images_in, photos_in
 from benchmarks.measure import Figure, Timed, alternate, clock, seconds_each
-from benchmarks.references import BareLoop, EarlierFolder, contiguous, decoder_cost
+from benchmarks.references import BareLoop, EarlierFolder, decoder_cost, plainly
 
 SETTLING = 3
 """Steps that do not count after each change of sides."""
@@ -161,8 +161,9 @@ def step_folder(repeats: int = 7, overrides: Sequence[str] = ()) -> Figure:
 
 def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
     """Compares computing and clearing the gradients of mnist+small's PixelCNN for a batch, in the
-    precision and memory format its config has on this machine, with the same weights in eager
-    PyTorch, float32 and contiguous."""
+    precision and memory format its config has on this machine, with the same weights in PyTorch's
+    own layers, eager, in float32 and contiguous. There is a target for 16 bits alone: in 32, the
+    products of the convolutions are the same and take most of the time."""
     quieten()
     with TemporaryDirectory() as folder:
         config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
@@ -170,7 +171,7 @@ def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
         made = trainer.make_trainer(config, [], [], Path(folder))
     device = made.strategy.root_device
     ours = module.decoder.to(device)
-    reference = contiguous(ours)
+    reference = plainly(ours)
     image = (data.fixed_set.images[: data.batch_size] / 255).to(device)
     z = torch.randn(len(image), config["model"]["code_size"], device=device)
 
@@ -189,11 +190,18 @@ def decoder(repeats: int = 15, overrides: Sequence[str] = ()) -> Figure:
         decoder_cost(reference, z, image).backward()
         reference.zero_grad()
 
-    timed = alternate(step, eager_step, repeats)
+    timed = alternate(step, eager_step, repeats, now=now_on(device))
     memory = "channels last" if config["channels_last"] else "contiguous"
     compiled = ", compiled" if config["compile"] else ""
     note = f"{made.precision}, {memory}{compiled}, batches of {len(image)}"
-    return Figure(timed.ours_s, timed.reference_s, ">= 2", note)
+    target = "" if made.precision == "32-true" else ">= 1.5"
+    return Figure(timed.ours_s, timed.reference_s, target, note)
+
+
+def now_on(device: torch.device) -> Callable[[], float]:
+    """The clock for work on a device: CPU seconds, for which other programs count for less, if it
+    is the CPU."""
+    return time.process_time if device.type == "cpu" else clock
 
 
 def quieten() -> None:
