@@ -243,7 +243,8 @@ class ACN(LightningModule):
             self.steps = float(self.trainer.estimated_stepping_batches)
             if math.isinf(self.steps):
                 raise UsageError("schedule.kind: this one needs an end. Set trainer.max_epochs.")
-        return self.optimizer.make(self.parameters())
+        # Lightning does not clip gradients in 16 bits with a fused optimiser.
+        return self.optimizer.make(self.parameters(), fused=not self.trainer.gradient_clip_val)
 
     def on_validation_batch_start(
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0

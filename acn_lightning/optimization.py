@@ -17,6 +17,9 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
+FUSED = tuple(OPTIMIZERS.values())
+"""Those with a fused kernel for the CPU."""
+
 
 class OptimizerFactory:
     """Makes a PyTorch optimiser once its parameters exist.
@@ -44,9 +47,19 @@ class OptimizerFactory:
             said = " ".join(str(error).split())
             raise UsageError(f"optimizer: {kind} refuses its options: {said}") from error
 
-    def make(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """Makes the optimiser of these parameters."""
-        return self.cls(parameters, lr=self.learning_rate, **self.options)  # type: ignore[call-arg]
+    def make(self, parameters: Iterable[nn.Parameter], *, fused: bool = False) -> Optimizer:
+        """Makes the optimiser of these parameters.
+
+        Args:
+            parameters: to optimise.
+            fused: whether to use PyTorch's fused kernel, if the optimiser has one for the CPU, the
+                parameters are there and no option says otherwise. It steps in one pass over memory.
+        """
+        parameters, options = list(parameters), dict(self.options)
+        free = options.keys().isdisjoint(("fused", "foreach", "capturable", "differentiable"))
+        if fused and free and self.cls in FUSED and all(one.is_cpu for one in parameters):
+            options["fused"] = True
+        return self.cls(parameters, lr=self.learning_rate, **options)  # type: ignore[call-arg]
 
 
 def find_optimizer(kind: str) -> type[Optimizer]:

@@ -35,6 +35,7 @@ BENCHMARKS = {
     "step": later("training.step"),
     "overhead": later("overhead.overhead"),
     "precision": later("precision.precision"),
+    "step-folder": later("training.step_folder"),
     "decoder": later("training.decoder"),
     "sampler": later("sampling.sampler"),
     "test": later("using.evaluating"),

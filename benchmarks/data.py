@@ -46,12 +46,21 @@ def images_in(folder: str, size: int) -> list[str]:
     return ["data.source=npz", f"data.root={write_images(Path(folder), size, binary=True)}"]
 
 
-def write_images(folder: Path, size: int, test: int = 64, binary: bool = False) -> Path:
+def photos_in(folder: str, size: int) -> list[str]:
+    """Writes random colour images of 28 x 28 to a folder; returns overrides that read them."""
+    path = write_images(Path(folder), size, colour=True)
+    return ["data.source=npz", f"data.root={path}"]
+
+
+def write_images(
+    folder: Path, size: int, test: int = 64, binary: bool = False, colour: bool = False
+) -> Path:
     """Writes an .npz file of random 28 x 28 images in ten classes."""
     random = np.random.default_rng(0)
     arrays = {}
     for prefix, count in [("", size), ("test_", test)]:
-        images = random.integers(0, 256, (count, 28, 28), np.uint8)
+        shape = (count, 28, 28, 3) if colour else (count, 28, 28)
+        images = random.integers(0, 256, shape, np.uint8)
         arrays[f"{prefix}images"] = images // 128 * 255 if binary else images
         arrays[f"{prefix}labels"] = random.integers(0, 10, count)
     path = folder / "images.npz"

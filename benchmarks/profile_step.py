@@ -1,8 +1,10 @@
 """Shows where a training step spends its time, by part of the model and by operation.
 
-    python -m benchmarks.profile_step [key=value ...]
+    python -m benchmarks.profile_step [EXPERIMENT] [key=value ...]
 
-Profiles mnist+small on random images, with the options its config has on this machine.
+Profiles mnist+small, or the experiment, on random images of 28 x 28, with the options that its
+config has on this machine. `folder` needs model.encoder.channels and model.decoder.channels, which
+a budget chooses otherwise; its images are in colour.
 """
 
 import sys
@@ -17,20 +19,23 @@ from acn_lightning import objective
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.build import build
 from acn_lightning.experiment.trainer import make_trainer
-from benchmarks.data import images_in
+from benchmarks.data import images_in, photos_in
 
 STEPS = 10
 
 
-def main(*overrides: str) -> None:
+def main(*words: str) -> None:
     """Prints two tables in percent of a step's time."""
+    named = bool(words) and "=" not in words[0]
+    experiment, overrides = (words[0], words[1:]) if named else ("mnist+small", words)
+    images = photos_in if experiment.partition("+")[0] == "folder" else images_in
     with TemporaryDirectory() as folder:
-        config = compose("mnist+small", [*images_in(folder, 3000), *overrides])
+        config = compose(experiment, [*images(folder, 3000), *overrides])
         data, module = build(config)
         trainer = make_trainer(config, [], [], Path(folder))
     image = data.fixed_set.images[: data.batch_size] / 255
     code = torch.randn(len(image), config["model"]["code_size"])
-    optimizer = torch.optim.Adam(module.parameters())
+    optimizer = module.optimizer.make(module.parameters(), fused=True)
 
     def step() -> None:
         with trainer.precision_plugin.forward_context():
@@ -41,7 +46,7 @@ def main(*overrides: str) -> None:
                 rate = objective.rate(posterior, module.prior(code), z).mean()
             with record_function("part: decoder, upsampling of z"):
                 likelihood = module.decoder(z)
-            with record_function("part: decoder, PixelCNN"):
+            with record_function("part: decoder, PixelCNN and likelihood"):
                 distortion = objective.distortion(likelihood, image).mean()
         with record_function("part: backward of all"):
             (rate + distortion).backward()

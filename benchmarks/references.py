@@ -24,10 +24,14 @@ from acn_lightning.data.subsets import stratified
 from acn_lightning.evaluation import classifiers
 from acn_lightning.evaluation.classifiers import Labelled
 from acn_lightning.module import ACN
-from acn_lightning.networks.decoders import PixelCNNDecoder
+from acn_lightning.networks.convolutions import Conv3x3, UpsamplingConv3x3
+from acn_lightning.networks.decoders import ConvDecoder, Decoder, PixelCNNDecoder
 from acn_lightning.networks.distributions import unit_normal
+from acn_lightning.networks.likelihoods import LogisticMixtureLikelihood
+from acn_lightning.networks.logistic_mixture import LogisticMixturePixels
 from acn_lightning.networks.pixelcnn.distribution import AutoregressiveImages
 from acn_lightning.networks.priors import CodeMixture
+from acn_lightning.networks.pixelcnn.network import GatedActivation
 from acn_lightning.networks.shapes import Shape
 from acn_lightning.retrieval.faiss_backend import import_faiss
 
@@ -68,13 +72,58 @@ class BareLoop:
         posterior = unit_normal(cast(Shape, shape).of_batch(encoder(image).mean))
         z = posterior.rsample()
         rate = objective.rate(posterior, prior(code), z).mean()
-        cost = self.rate_weight * rate + objective.distortion(decoder(z), image).mean()
+        cost = self.rate_weight * rate + self.distortion(cast(Decoder, decoder), z, image).mean()
         return cost + cast(Shape, shape).penalty(posterior.mean)
 
+    def distortion(self, decoder: Decoder, z: Tensor, image: Tensor) -> Tensor:
+        """Returns -log r(x|z) of each image."""
+        return objective.distortion(decoder(z), image)
 
-def contiguous(network: nn.Module) -> nn.Module:
-    """Returns a copy with the same weights in PyTorch's default memory format."""
-    return deepcopy(network).to(memory_format=torch.contiguous_format)
+
+class EarlierFolder(BareLoop):
+    """The step of `folder` before it was made faster: PyTorch's own convolutions and upsampling,
+    the mixture of logistics by its formula with autograd's gradient, Adam without its fused kernel,
+    eager, in float32 and contiguous.
+
+    Args:
+        module: `folder`'s, whose weights it copies.
+        mixtures: logistics per pixel; `folder` had ten. If the module has another number, the last
+            layer's weights are random.
+    """
+
+    def __init__(self, module: ACN, mixtures: int = 10) -> None:
+        super().__init__(module)
+        self.networks = nn.ModuleList(plainly(part) for part in self.networks)
+        decoder = cast(ConvDecoder, self.networks[3])
+        channels = decoder.image_shape[0]
+        if mixtures != cast(LogisticMixtureLikelihood, decoder.likelihood).mixtures:
+            decoder.likelihood = LogisticMixtureLikelihood(channels, mixtures=mixtures)
+            inputs = decoder.output.in_channels
+            decoder.output = nn.Conv2d(inputs, decoder.likelihood.per_pixel, 3, padding=1)
+        self.optimizer = torch.optim.Adam(
+            self.networks.parameters(), lr=module.optimizer.learning_rate
+        )
+
+    def distortion(self, decoder: Decoder, z: Tensor, image: Tensor) -> Tensor:
+        return -cast(LogisticMixturePixels, decoder(z)).plain_log_prob(image)
+
+
+def plainly(network: nn.Module) -> nn.Module:
+    """Returns a contiguous copy with the same weights in PyTorch's own layers."""
+    copy = deepcopy(network)
+    for parent in list(copy.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.ReLU):
+                setattr(parent, name, nn.ReLU())
+            if isinstance(layer, Conv3x3 | UpsamplingConv3x3):
+                own = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=False)
+                own.load_state_dict(layer.state_dict())
+                doubled = isinstance(layer, UpsamplingConv3x3)
+                steps = nn.Sequential(nn.Upsample(scale_factor=2), own) if doubled else own
+                setattr(parent, name, steps)
+            if isinstance(layer, GatedActivation):
+                setattr(parent, name, PlainGate())
+    return copy.to(memory_format=torch.contiguous_format)
 
 
 def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
@@ -82,6 +131,14 @@ def decoder_cost(decoder: PixelCNNDecoder, z: Tensor, image: Tensor) -> Tensor:
     features = decoder.condition(z) if decoder.condition is not None else None
     parameters = decoder.network(image, features)
     return -decoder.likelihood(parameters).log_prob(image).mean()
+
+
+class PlainGate(nn.Module):
+    """The gated activation with autograd's gradient."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        a, b = both.chunk(2, dim=1)
+        return torch.tanh(a) * torch.sigmoid(b)
 
 
 # ---------------------------------------------------------------- sampling

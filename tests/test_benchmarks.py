@@ -168,10 +168,33 @@ def test_the_bare_loop_has_the_loss_of_a_training_step(tmp_path, monkeypatch):
     assert bare.loss(image, code) < expected
 
 
+def test_folders_earlier_step_has_the_loss_and_the_gradients_of_todays(tmp_path):
+    where = data.photos_in(str(tmp_path), 40)
+    small = ("model.encoder.channels=8", "model.decoder.channels=8", "data.validation=0")
+    parts, module = build(compose("folder", [*where, *small]))
+    image, code = parts.fixed_set.images[:20] / 255, torch.randn(20, 64)
+    ours, earlier = references.BareLoop(module), references.EarlierFolder(module, mixtures=3)
+    losses = []
+    for one in (ours, earlier):
+        torch.manual_seed(3)
+        losses.append(one.loss(image, code))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses)
+    both = zip(ours.networks.parameters(), earlier.networks.parameters(), strict=True)
+    for one, other in both:
+        # Shifting all codes changes nothing, so one gradient is 0 but for rounding.
+        assert (one.grad - other.grad).norm() <= 1e-4 * other.grad.norm() + 1e-3
+    kinds = {type(one).__module__.partition(".")[0] for one in earlier.networks[3].body}
+    assert kinds == {"torch"}
+    ten = references.EarlierFolder(module)
+    assert ten.networks[3].output.out_channels == 100
+    ten.step(image, code)
+
+
 def test_the_decoders_reference_has_its_cost(tmp_path):
     parts, module = acn_of_size(8, tmp_path)
     image, z = parts.fixed_set.images[:5] / 255, torch.randn(5, 4)
-    eager = references.decoder_cost(references.contiguous(module.decoder), z, image)
+    eager = references.decoder_cost(references.plainly(module.decoder), z, image)
     torch.testing.assert_close(eager, -module.decoder(z).log_prob(image).mean())
 
 
@@ -239,6 +262,14 @@ def test_a_start_is_compared_in_cpu_and_wall_time(monkeypatch):
     cpu, wall = commands.seconds(sys.executable, "-c", "pass")
     assert 0 < cpu < 10
     assert wall > 0
+
+
+def test_a_step_of_folder_is_measured_against_ten_and_three_logistics():
+    small = ("model.encoder.channels=8", "model.decoder.channels=8", "data.batch_size=8")
+    figure = training.step_folder(repeats=1, overrides=small)
+    assert figure.ours_s > 0
+    assert figure.extra["ratio_of_equal_mixtures"] > 0
+    assert "against 3 logistics" in figure.note
 
 
 def test_a_boundary_is_measured_with_its_recall_and_memory(capfd):

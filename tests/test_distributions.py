@@ -5,17 +5,15 @@ import itertools
 import pytest
 import torch
 
-from acn_lightning.networks.distributions import (
-    CategoricalPixels,
-    LogisticMixturePixels,
-    channel_pairs,
-)
+from acn_lightning.networks import logistic_mixture
+from acn_lightning.networks.distributions import CategoricalPixels, channel_pairs
 from acn_lightning.networks.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     Likelihood,
     LogisticMixtureLikelihood,
 )
+from acn_lightning.networks.logistic_mixture import LogisticMixturePixels
 
 LEVELS = 4
 
@@ -27,13 +25,9 @@ def categorical(channels, levels=LEVELS, size=(1, 1)):
 
 def logistic(channels, levels=LEVELS, size=(1, 1), scale=-1.0):
     pairs = len(channel_pairs(channels))
-    return LogisticMixturePixels(
-        torch.randn(1, 3, *size),
-        torch.randn(1, 3, channels, *size),
-        torch.randn(1, 3, channels, *size) + scale,
-        torch.randn(1, 3, pairs, *size),
-        levels,
-    )
+    parts = [torch.randn(1, 3, count, *size) for count in (1, channels, channels, pairs)]
+    parts[2] += scale
+    return LogisticMixturePixels(torch.cat(parts, 2), channels, levels)
 
 
 def repeated(distribution, times):
@@ -41,9 +35,6 @@ def repeated(distribution, times):
     for name, value in vars(distribution).items():
         if torch.is_tensor(value):
             setattr(distribution, name, value.expand(times, *value.shape[1:]))
-        elif name == "pairs" and isinstance(distribution, LogisticMixturePixels):
-            expanded = {k: v.expand(times, *v.shape[1:]) for k, v in value.items()}
-            distribution.pairs = expanded
     distribution._batch_shape = torch.Size([times])
     return distribution
 
@@ -83,10 +74,9 @@ def test_samples_follow_the_density(make):
 
 def test_logistic_mixture_equals_a_naive_difference_of_sigmoids():
     distribution = logistic(3, 256, (2, 3), scale=-2.0)
-    distribution.__dict__.update(
-        {k: v.double() for k, v in vars(distribution).items() if torch.is_tensor(v)}
-    )
-    distribution.pairs = {k: v.double() for k, v in distribution.pairs.items()}
+    distribution.parameters = distribution.parameters.double()
+    logits, means, log_scales, slopes = distribution.parts()
+    pairs = channel_pairs(3)
     image = torch.randint(0, 256, (1, 3, 2, 3)).double() / 255
     image[0, :, 0, 0], image[0, :, 0, 1] = 0, 1  # both ends
     total = 0.0
@@ -94,12 +84,13 @@ def test_logistic_mixture_equals_a_naive_difference_of_sigmoids():
         x = (2 * image[0, :, i, j] - 1).tolist()
         pixel = 0.0
         for m in range(3):
-            product = distribution.logits[0, :, i, j].softmax(0)[m].item()
+            product = logits[0, :, i, j].softmax(0)[m].item()
             for channel in range(3):
-                mean = distribution.means[0, m, channel, i, j].item()
+                mean = means[0, m, channel, i, j].item()
                 for earlier in range(channel):
-                    mean += distribution.pairs[earlier, channel][0, m, i, j].item() * x[earlier]
-                scale = distribution.log_scales[0, m, channel, i, j].exp().item()
+                    slope = slopes[0, m, pairs.index((earlier, channel)), i, j]
+                    mean += slope.item() * x[earlier]
+                scale = log_scales[0, m, channel, i, j].exp().item()
                 high = 1.0 if x[channel] > 0.999 else sigmoid((x[channel] + 1 / 255 - mean) / scale)
                 low = 0.0 if x[channel] < -0.999 else sigmoid((x[channel] - 1 / 255 - mean) / scale)
                 product *= high - low
@@ -121,6 +112,80 @@ def test_far_from_all_components_the_cost_is_finite_and_has_a_gradient(log_scale
     assert cost.isfinite()
     assert parameters.grad.isfinite().all()
     assert parameters.grad[0, 1].abs() > 0
+
+
+PIXELS = [  # channels, components, height, width, components times pixels in a tile
+    (1, 1, 4, 5, 10_000),
+    (3, 2, 3, 4, 10_000),
+    (3, 3, 4, 5, 120),  # two images a tile
+    (2, 3, 4, 5, 21),  # a third of an image, and a rest
+    (4, 2, 2, 3, 1),
+]
+
+
+def of_pixels(channels, components, height, width, dtype=torch.float64):
+    """Parameters of six images, some out of bounds or far from the value, and the images."""
+    parameters = LogisticMixtureLikelihood(channels, mixtures=components).per_pixel
+    raw = 3 * torch.randn(6, parameters, height, width, dtype=dtype)
+    raw = raw.unflatten(1, (components, -1))
+    image = torch.randint(0, 256, (6, channels, height, width)).to(dtype) / 255
+    image[0], image[1] = 0, 1
+    raw[2, :, 1 : 1 + channels] = 40  # the means
+    raw[3, :, 1 + channels : 1 + 2 * channels] *= 5  # the log scales
+    return raw.requires_grad_(), image
+
+
+@pytest.mark.parametrize(("channels", "components", "height", "width", "tile"), PIXELS)
+def test_tiles_have_the_formulas_cost_and_gradient(
+    channels, components, height, width, tile, monkeypatch
+):
+    monkeypatch.setattr(logistic_mixture, "TILE", tile)
+    raw, image = of_pixels(channels, components, height, width)
+    distribution = LogisticMixturePixels(raw, channels)
+    weight = torch.rand(6, dtype=torch.float64)
+    plain, tiled = distribution.plain_log_prob(image), distribution.log_prob(image)
+    torch.testing.assert_close(tiled, plain)
+    expected, found = (torch.autograd.grad((weight * one).sum(), raw)[0] for one in (plain, tiled))
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(distribution.log_prob(image), plain)
+
+
+def test_gradient_of_tiles_by_differences():
+    raw, image = of_pixels(3, 2, 1, 2)
+    rows = [0, 1, 4, 5]  # the cost of the others is too steep for differences
+    raw = (raw.detach()[rows] / 3).requires_grad_()
+    tiled = logistic_mixture.TiledLogProb.apply
+    assert torch.autograd.gradcheck(lambda raw: tiled(raw, image[rows], 256), (raw,))
+
+
+def test_tiles_in_float32_differ_by_rounding_in_any_memory_format():
+    raw, image = of_pixels(3, 2, 8, 8, torch.float32)
+    double = raw.detach().double().requires_grad_()
+    expected = LogisticMixturePixels(double, 3).plain_log_prob(image.double())
+    (slope,) = torch.autograd.grad(expected.sum(), double)
+    last = raw.detach().flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    for one in (raw.detach(), last.view(raw.shape)):
+        one.requires_grad_()
+        found = LogisticMixturePixels(one, 3).log_prob(image)
+        torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-3)
+        (gradient,) = torch.autograd.grad(found.sum(), one)
+        torch.testing.assert_close(gradient, slope.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_tiles_are_for_float32_on_the_cpu_alone(monkeypatch):
+    raw, image = of_pixels(1, 2, 3, 3, torch.float32)
+    expected = LogisticMixturePixels(raw, 1).log_prob(image)
+    monkeypatch.setattr(logistic_mixture.TiledLogProb, "apply", None)
+    half = LogisticMixturePixels(raw.bfloat16(), 1).log_prob(image)
+    torch.testing.assert_close(half.float(), expected, rtol=0.05, atol=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.compiler, "is_compiling", lambda: True)
+        found = LogisticMixturePixels(raw, 1).log_prob(image)
+    torch.testing.assert_close(found, expected)
+    image.requires_grad_()  # of which the formula has a gradient
+    (slope,) = torch.autograd.grad(LogisticMixturePixels(raw, 1).log_prob(image).sum(), image)
+    assert slope.abs().sum() > 0
 
 
 @pytest.mark.parametrize("make", [categorical, logistic])
@@ -152,7 +217,7 @@ def test_means_are_those_of_many_samples():
     drawn = repeated(one, 20_000).sample()
     assert abs(drawn.mean() - expected) < 4 * drawn.std() / 20_000**0.5
     narrow = logistic(3, 256, scale=-4.0)
-    narrow.means = narrow.means * 0.2  # away from the ends, where cutting moves the mean
+    narrow.parameters[:, :, 1:4] *= 0.2  # away from the ends, where cutting moves the mean
     expected = narrow.mean[0, :, 0, 0]
     drawn = repeated(narrow, 20_000).sample()[..., 0, 0]
     assert ((drawn.mean(0) - expected).abs() < 4 * drawn.std(0) / 20_000**0.5 + 0.003).all()

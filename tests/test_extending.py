@@ -360,6 +360,28 @@ def test_optimisers_are_pytorchs_with_their_options():
         OptimizerFactory(learning_rate=0.0)
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_a_fused_step_is_the_step_and_is_not_taken_against_an_option(kind):
+    stepped = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(3, 5)), torch.nn.Parameter(torch.randn(4))]
+        made = OptimizerFactory(kind=kind).make(weights, fused=fused)
+        assert made.param_groups[0]["fused"] is (True if fused else None)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = weight.detach().cos()
+            made.step()
+        stepped.append(torch.cat([weight.detach().flatten() for weight in weights]))
+    torch.testing.assert_close(*stepped)
+    made = OptimizerFactory(kind=kind, foreach=True).make(weights, fused=True)
+    assert made.param_groups[0]["fused"] is None
+    away = [torch.nn.Parameter(torch.ones(3, device="meta"))]
+    assert OptimizerFactory(kind=kind).make(away, fused=True).param_groups[0]["fused"] is None
+    other = OptimizerFactory(kind="torch.optim:NAdam").make(weights, fused=True)
+    assert type(other) is torch.optim.NAdam
+
+
 def test_a_schedule_warms_up_and_decays():
     schedule = CosineSchedule(warmup_steps=4)
     rates = [schedule(step, 12.0) for step in range(13)]

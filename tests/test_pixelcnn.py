@@ -117,6 +117,12 @@ def test_gates_gradient():
     assert torch.autograd.gradcheck(Gate.apply, (x,))
 
 
+def test_gates_in_16_bits_keep_the_digits_of_small_values():
+    x = torch.rand(2, 6, 3, 4).mul(0.02).bfloat16()
+    a, b = x.float().chunk(2, dim=1)
+    torch.testing.assert_close(Gate.apply(x).float(), a.tanh() * b.sigmoid(), rtol=0.02, atol=0)
+
+
 # ---------------------------------------------------------------- the decoder
 
 LIKELIHOODS = [BernoulliLikelihood, CategoricalLikelihood, LogisticMixtureLikelihood]

@@ -16,12 +16,12 @@ from acn_lightning.networks.exact import (
     tanh,
 )
 from acn_lightning.networks.likelihoods import (
-    LOG_SCALES,
     BernoulliLikelihood,
     CategoricalLikelihood,
     Likelihood,
     LogisticMixtureLikelihood,
 )
+from acn_lightning.networks.logistic_mixture import LOG_SCALES
 
 RADIX = 16
 """A byte has two digits of this base."""

@@ -112,7 +112,8 @@ def check_optimizer(state: Any, module: ACN) -> None:
         raise UsageError("The checkpoint's optimiser is one of other parameters.")
     fresh = module.optimizer.make(module.parameters()).param_groups[0]
     for group in groups:
-        for name in (fresh.keys() & group.keys()) - {"params", "lr"}:  # a schedule sets the rate
+        # A schedule sets the rate; fused or not is a matter of speed.
+        for name in (fresh.keys() & group.keys()) - {"params", "lr", "fused"}:
             if plain(group[name]) != plain(fresh[name]):
                 raise UsageError(f"The checkpoint's optimiser has a {name} of {group[name]!r:.60}.")
     if not isinstance(values, dict) or not all(isinstance(one, dict) for one in values.values()):

@@ -20,6 +20,7 @@ from scipy.special import expit, ndtr
 from torch import Tensor, nn
 
 from acn_lightning.networks.base import Component
+from acn_lightning.networks.convolutions import Conv3x3, UpsamplingConv3x3
 from acn_lightning.networks.pixelcnn.network import GatedActivation
 from acn_lightning.utils.errors import UsageError
 
@@ -265,16 +266,31 @@ class ExactGatedActivation(nn.Module):
         return settle(tanh()(a).mul_(gate()(b)))
 
 
+def exact_upsampling(layer: nn.Conv2d) -> nn.Module:
+    """An `UpsamplingConv3x3` in two steps, as it was defined: files depend on its rounding."""
+    return nn.Sequential(nn.Upsample(scale_factor=2), ExactConv2d(layer))
+
+
 REPLACED: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Linear: ExactLinear,
     nn.Conv2d: ExactConv2d,
+    Conv3x3: ExactConv2d,
+    UpsamplingConv3x3: exact_upsampling,
     nn.GroupNorm: ExactGroupNorm,
     nn.AvgPool2d: ExactAvgPool2d,
     nn.Tanh: ExactTanh,
     GatedActivation: ExactGatedActivation,
 }
 
-KEPT = (nn.ReLU, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ParameterList, Component)
+KEPT = (
+    nn.ReLU,
+    nn.Flatten,
+    nn.Identity,
+    nn.Unflatten,
+    nn.Upsample,
+    nn.ParameterList,
+    Component,
+)
 """Layers that are exact as they are, and what is no layer."""
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from acn_lightning.networks.convolutions import Conv3x3, UpsamplingConv3x3
 from acn_lightning.utils.errors import UsageError
 
 
@@ -52,12 +53,13 @@ def check_channels(name: str, channels: int | None) -> int:
     return channels
 
 
-def conv(inputs: int, outputs: int) -> list[nn.Module]:
-    """A 3 x 3 convolution that keeps the resolution, group normalisation and a ReLU."""
+def conv(inputs: int, outputs: int, *, upsampling: bool = False) -> list[nn.Module]:
+    """A 3 x 3 convolution that keeps the resolution, or doubles it by upsampling first; group
+    normalisation and a ReLU."""
     return [
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        (UpsamplingConv3x3 if upsampling else Conv3x3)(inputs, outputs),
         nn.GroupNorm(outputs // GROUP, outputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),  # no gradient needs the normalisation's output
     ]
 
 
@@ -74,10 +76,14 @@ def upsampling(code_size: int, size: tuple[int, ...], channels: int) -> list[nn.
         *conv(width, width),
     ]
     while sizes:
+        size = sizes.pop()
+        doubled = size == (2 * height, 2 * wide)
         layers += [
             *conv(width, width // 2),
-            nn.Upsample(size=sizes.pop()),
-            *conv(width // 2, width // 2),
+            # Numbers in the names of weights stay as they were.
+            nn.Identity() if doubled else nn.Upsample(size=size),
+            *conv(width // 2, width // 2, upsampling=doubled),
         ]
         width //= 2
+        height, wide = size
     return layers

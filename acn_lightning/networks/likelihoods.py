@@ -6,16 +6,9 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from acn_lightning.networks.base import Component
-from acn_lightning.networks.distributions import (
-    LEVELS,
-    CategoricalPixels,
-    LogisticMixturePixels,
-    channel_pairs,
-)
+from acn_lightning.networks.distributions import LEVELS, CategoricalPixels, channel_pairs
+from acn_lightning.networks.logistic_mixture import LogisticMixturePixels
 from acn_lightning.utils.errors import check_range
-
-LOG_SCALES = (-7, 10)
-"""Bounds of a logistic's log scale."""
 
 
 class Likelihood(Component, key="model.likelihood.kind"):
@@ -79,13 +72,9 @@ class LogisticMixtureLikelihood(Likelihood, kind="logistic_mixture"):
         super().__init__()
         check_range("model.likelihood.mixtures", mixtures, 1, 256)
         self.parts = [1, channels, channels, len(channel_pairs(channels))]
-        self.mixtures, self.per_pixel = mixtures, mixtures * sum(self.parts)
+        self.channels, self.mixtures = channels, mixtures
+        self.per_pixel = mixtures * sum(self.parts)
 
     def forward(self, parameters: Float[Tensor, "batch parameter height width"]) -> Distribution:
         split = parameters.unflatten(1, (self.mixtures, sum(self.parts)))
-        logits, means, log_scales, slopes = split.split(self.parts, dim=2)
-        # The bounds keep a logistic from becoming so narrow that a bin's edges are steps, or so
-        # wide that a bin's share of it rounds to 0.
-        return LogisticMixturePixels(
-            logits.squeeze(2), means, log_scales.clamp(*LOG_SCALES), torch.tanh(slopes)
-        )
+        return LogisticMixturePixels(split, self.channels)
