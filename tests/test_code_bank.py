@@ -8,7 +8,7 @@ from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import bank_of
-from tests.processes import synchronise
+from tests.processes import call, synchronise
 
 
 def test_codes_start_as_standard_normal_noise_that_the_seed_fixes():
@@ -108,9 +108,7 @@ def test_state_of_other_data_is_refused(other):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, size):
-    torch.multiprocessing.start_processes(
-        synchronise, (size, str(tmp_path)), nprocs=size, start_method="forkserver"
-    )
+    call(synchronise, *((rank, size, str(tmp_path)) for rank in range(size)))
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
     codes = states[0][0]["codes"]
     distances = torch.cdist(codes, codes).fill_diagonal_(torch.inf)
