@@ -169,9 +169,14 @@ def become(words: list[str], folder: str, variables: dict[str, str], streams: li
     paths = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [*paths, *(path for path in sys.path if path != str(ROOT))]
     know_rank()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which pytest's workers ignore
     status = 1
     try:
         status = run(words)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from benchmarks import __main__ as command
 from benchmarks import cache, codes, data, measure, references, sampling, scale, search, training
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
+from tests.nursery import python
 
 SMALL = (*QUICK, "model.decoder.layers=2", "model.decoder.map_channels=8")
 
@@ -264,7 +264,7 @@ def test_a_signal_ends_it_and_what_was_found_stays(tmp_path, capsys, monkeypatch
 
 def test_it_runs_as_a_module():
     root = Path(command.__file__).parents[1]
-    words = [sys.executable, "-m", "benchmarks", "nothing"]
+    words = [python(), "-m", "benchmarks", "nothing"]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("benchmarks: 'nothing' is none of")
