@@ -30,8 +30,8 @@ from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.likelihoods import LogisticMixtureLikelihood
 from acn_lightning.networks.logistic_mixture import LogisticMixturePixels
 from acn_lightning.networks.pixelcnn.distribution import AutoregressiveImages
-from acn_lightning.networks.priors import CodeMixture
 from acn_lightning.networks.pixelcnn.network import GatedActivation
+from acn_lightning.networks.priors import CodeMixture
 from acn_lightning.networks.shapes import Shape
 from acn_lightning.retrieval.faiss_backend import import_faiss
 

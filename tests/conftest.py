@@ -11,30 +11,39 @@ import struct
 from collections import Counter
 from pathlib import Path
 
-import jaxtyping
-
-# Before the hook, under which Python would compile all that is imported anew: half of the time.
-import lightning  # noqa: F401
-import wandb  # noqa: F401
-
-with jaxtyping.install_import_hook("acn_lightning", "beartype.beartype"):
-    import acn_lightning.callbacks
-    import acn_lightning.commands._inputs
-    import acn_lightning.experiment.train  # noqa: F401  # the two import all the rest
-
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 
-from acn_lightning.cli import main
-from acn_lightning.retrieval.code_bank import CodeBank
+
+def pytest_configure(config):
+    """Imports all that tests use, with the checks of shapes. Of several processes the first only
+    hands out tests, and has no use for it."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    # Before the hook, under which Python would compile all that is imported anew: half of the time
+    import jaxtyping
+    import lightning  # noqa: F401
+    import wandb  # noqa: F401
+
+    with jaxtyping.install_import_hook("acn_lightning", "beartype.beartype"):
+        import acn_lightning.callbacks
+        import acn_lightning.commands._inputs
+        import acn_lightning.experiment.train  # noqa: F401  # the two import all the rest
+
+
+FIRST = ("test_two_hosts", "test_processes", "test_quicker")
+"""Modules of the longest tests: none of them should be what the last process is waited for."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the longest tests."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     """Each test works in an empty folder, with W&B offline and its seeds set."""
+    import torch
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     torch.manual_seed(0)
@@ -43,6 +52,8 @@ def _own_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def acn(capsys):
     """Runs the command in this process: `status, out, err = acn("fit", ...)`."""
+
+    from acn_lightning.cli import main
 
     def run(*arguments):
         capsys.readouterr()
@@ -69,6 +80,9 @@ QUICK = (
 )
 """Overrides for a model that trains in a moment."""
 
+CHEAP = ("model.likelihood.kind=logistic_mixture", "model.likelihood.mixtures=1")
+"""Overrides for steps in half of the time, where the likelihood is not what is tested."""
+
 BESIDE = tuple(word for word in QUICK if not word.startswith(("model.", "schedule.")))
 """Those that a checkpoint does not decide."""
 
@@ -77,6 +91,12 @@ BESIDE = tuple(word for word in QUICK if not word.startswith(("model.", "schedul
 def trained(tmp_path_factory):
     """A folder with `photos/`, 150 PNG files of digits 0, 1 and 2, and a run on them,
     `runs/folder/mine`; 12 x 12 pixels in grey."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    from acn_lightning.cli import main
+
     folder = tmp_path_factory.mktemp("trained")
     digits = load_digits()
     for label in range(3):
@@ -107,6 +127,10 @@ def only_run(root=Path("runs")):
 
 def bank_of(size=20, code_size=3, k_rows=None, seed=0):
     """A bank of `size` images of three classes."""
+    import torch
+
+    from acn_lightning.retrieval.code_bank import CodeBank
+
     rows = torch.arange(size) if k_rows is None else torch.as_tensor(k_rows)
     return CodeBank(torch.arange(size) % 3, rows, code_size, seed)
 
@@ -124,6 +148,8 @@ def naive_vote(labels):
 
 def write_idx(path, array, compress=True):
     """An IDX file of unsigned bytes."""
+    import numpy as np
+
     array = np.asarray(array, np.uint8)
     content = struct.pack(">HBB", 0, 8, array.ndim)
     content += struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
@@ -133,6 +159,8 @@ def write_idx(path, array, compress=True):
 @pytest.fixture
 def idx_folder(tmp_path):
     """A small data set in MNIST's layout: 60 training and 20 test images of 6 x 5."""
+    import numpy as np
+
     folder = tmp_path / "idx"
     folder.mkdir()
     generator = np.random.default_rng(0)

@@ -1,13 +1,16 @@
-"""Processes for tests. To import torch and Lightning takes eight seconds; these are forked from a
-process that has done so. They import this module, which therefore knows nothing of pytest."""
+"""What tests have processes do, which `tests.nursery` forks. It knows nothing of pytest, or the
+processes would have to import it."""
 
-import multiprocessing
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -25,9 +28,7 @@ from acn_lightning.networks.shapes import WhiteShape
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.faiss_backend import import_faiss
 from acn_lightning.retrieval.index import NeighbourIndex
-
-fork = multiprocessing.get_context("forkserver")
-fork.set_forkserver_preload(["acn_lightning.experiment.train", "acn_lightning.commands._report"])
+from tests.nursery import ROOT, python
 
 
 class Run:
@@ -37,7 +38,7 @@ class Run:
         words: of the command line.
         folder: to work in.
         size: how many processes.
-        before: called in each of them before it begins.
+        before: called in each of them before it begins; of this module.
     """
 
     def __init__(
@@ -46,62 +47,73 @@ class Run:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.log = folder / f"said-{port}.txt"
-        self.log.touch()
+        known = {"WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
+        if size > 1:
+            known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        module = ["tests.processes", before.__name__] if before else ["acn_lightning"]
+        command = [python(), "-m", *module, *map(str, words)]
+        self.heard: list[str] = []
         self.processes = [
-            fork.Process(
-                target=acn, args=([*map(str, words)], rank, size, port, folder, self.log, before)
+            subprocess.Popen(
+                command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                env=os.environ | known | ({"LOCAL_RANK": str(rank)} if size > 1 else {}),
             )
             for rank in range(size)
-        ]
-        for process in self.processes:
-            process.start()
+        ]  # fmt: skip
+        self.listeners = [threading.Thread(target=self.hear, args=[one]) for one in self.processes]
+        for listener in self.listeners:
+            listener.start()
+
+    def hear(self, process: subprocess.Popen[str]) -> None:
+        """Keeps what a process says, until it has ended."""
+        assert process.stdout is not None
+        self.heard.extend(process.stdout)
 
     def poll(self) -> int | None:
         """The first process's status, if it has ended."""
-        return self.processes[0].exitcode
+        return self.processes[0].poll()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Sends all of them a signal."""
         for process in self.processes:
-            os.kill(process.pid or 0, number)
+            process.send_signal(number)
 
     def ended(self, seconds: float = 120) -> tuple[int | None, str]:
         """Waits for all; the first one's status and what they said. Who takes longer is killed."""
-        for process in self.processes:
-            process.join(seconds)
-            process.kill()
-            process.join()
+        for process, listener in zip(self.processes, self.listeners, strict=True):
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            listener.join()  # what it was the parent of has ended too
         return self.poll(), self.said
 
     @property
     def said(self) -> str:
         """What they said until now."""
-        return self.log.read_text()
+        return "".join(self.heard)
 
 
-def acn(
-    words: list[str],
-    rank: int,
-    size: int,
-    port: int,
-    folder: Path,
-    log: Path,
-    before: Callable[[], None] | None,
-) -> None:
-    """One of a run's processes."""
-    os.chdir(folder)
-    os.environ["WANDB_MODE"] = "offline"
-    with log.open("a") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    if size > 1:
-        known = {"LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in known.items()})
-        rank_zero_only.rank = rank  # read when Lightning was imported
-    if before:
-        before()
-    sys.exit(main(words))
+CALL = (
+    "import json, sys; from tests import processes; "
+    "print(json.dumps(getattr(processes, sys.argv[1])(*json.loads(sys.argv[2]))))"
+)
+
+
+def call(function: Callable[..., Any], *several: tuple[Any, ...]) -> list[Any]:
+    """What a function of this module returns for each of several arguments, each in a process of
+    its own, all at once."""
+    started = [
+        subprocess.Popen(
+            [python(), "-c", CALL, function.__name__, json.dumps(arguments)], text=True,
+            stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for arguments in several
+    ]  # fmt: skip
+    found = [process.communicate(timeout=120)[0] for process in started]
+    assert not any(process.returncode for process in started), found
+    return [json.loads(one.splitlines()[-1]) for one in found]
 
 
 def lose_reader() -> None:
@@ -261,3 +273,8 @@ def shape_gradient(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ((code - target).pow(4).sum(1).mean() + shape.penalty(code)).backward()
     assert weight.grad is not None
     return weight.grad, shape.mean, shape.variance
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    sys.exit(main(sys.argv[2:]))

@@ -13,12 +13,13 @@ from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.experiment.build import read_data
 from acn_lightning.experiment.restore import restore
 from acn_lightning.utils.errors import UsageError
-from tests.conftest import QUICK, only_run
+from tests.conftest import CHEAP, QUICK, only_run
 from tests.test_experiment import NOT_CARRIED, assert_same_end, rows, same, stopped_at
 from tests.test_module import digits, trainer
 
 FIT = (
     "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "data.subset=300", "average.decay=0.9",
+    *CHEAP,
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def flat(module):
 
 
 def fitted(*callbacks, **options):
-    data, module = digits()
+    data, module = digits("data.subset=700")
     diary = Diary()
     run = trainer(SeedEpochs(0), RefreshNeighbours(), *callbacks, diary, **options)
     run.fit(module, datamodule=data)
@@ -62,14 +63,14 @@ def averaging():
 
 
 def test_training_takes_the_same_steps_with_and_without(plain, averaging):
-    assert len(plain[1].steps) > 30
+    assert len(plain[1].steps) > 15
     pairs = zip(plain[1].steps, averaging[1].steps, strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_the_average_is_the_one_by_hand(averaging):
     module, diary, _ = averaging
-    initial = flat(digits()[1])
+    initial = flat(digits("data.subset=700")[1])
     average, known = initial, {}
     for number, weights in enumerate(diary.steps, 1):
         decay = min(0.9, (1 + number) / (10 + number))
@@ -95,8 +96,8 @@ def test_codes_and_index_are_of_the_average(averaging):
 def test_gradients_are_averaged_over_steps_not_batches():
     average = AverageWeights(decay=0.9)
     module, _, _ = fitted(average, max_epochs=1, accumulate_grad_batches=4, limit_val_batches=0)
-    assert average.step == 6  # of 21 batches
-    assert module.trainer.global_step == 6
+    assert average.step == 3  # of 10 batches
+    assert module.trainer.global_step == 3
 
 
 # ---------------------------------------------------------------- whole runs

@@ -39,6 +39,7 @@ from benchmarks import (
 from benchmarks import command as commands
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
+from tests.nursery import python
 
 SMALL = (*QUICK, "model.decoder.layers=2", "model.decoder.map_channels=8")
 
@@ -405,7 +406,7 @@ def test_a_signal_ends_it_and_what_was_found_stays(tmp_path, capsys, monkeypatch
 
 def test_it_runs_as_a_module():
     root = Path(command.__file__).parents[1]
-    words = [sys.executable, "-m", "benchmarks", "nothing"]
+    words = [python(), "-m", "benchmarks", "nothing"]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("benchmarks: 'nothing' is none of")

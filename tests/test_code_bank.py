@@ -9,7 +9,7 @@ from acn_lightning.retrieval.faiss_backend import import_faiss
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import bank_of
-from tests.processes import bank_with_lists, divide_lists, synchronise
+from tests.processes import bank_with_lists, call, divide_lists, synchronise
 
 
 def test_codes_start_as_standard_normal_noise_that_the_seed_fixes():
@@ -109,9 +109,7 @@ def test_state_of_other_data_is_refused(other):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, size):
-    torch.multiprocessing.start_processes(
-        synchronise, (size, str(tmp_path)), nprocs=size, start_method="forkserver"
-    )
+    call(synchronise, *((rank, size, str(tmp_path)) for rank in range(size)))
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
     codes = states[0][0]["codes"]
     distances = torch.cdist(codes, codes).fill_diagonal_(torch.inf)
@@ -137,9 +135,7 @@ def test_all_processes_hold_the_same_complete_bank_after_a_boundary(tmp_path, si
 
 def test_processes_divide_the_assignment_and_get_the_index_of_one(tmp_path):
     """Three share two chunks of codes, so the first has nothing to assign."""
-    torch.multiprocessing.start_processes(
-        divide_lists, (3, str(tmp_path)), nprocs=3, start_method="forkserver"
-    )
+    call(divide_lists, *((rank, 3, str(tmp_path)) for rank in range(3)))
     bank, alone = bank_with_lists()
     bank.rebuild(alone)
     expected = import_faiss().serialize_index(alone.index).tobytes()

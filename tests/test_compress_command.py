@@ -228,30 +228,23 @@ def test_wrong_files_to_decompress(trained, compress, acn, checkpoint):
         assert not Path("images").exists()
 
 
-ENVIRONMENTS = {
-    "one thread": {
-        "OMP_NUM_THREADS": "1",
-        "ATEN_CPU_CAPABILITY": "default",
-        "MKL_CBWR": "COMPATIBLE",
-    },
-    "two threads": {"OMP_NUM_THREADS": "2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+OTHER = {
+    "OMP_NUM_THREADS": "2",
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
 }
 
 
-def test_a_file_from_one_environment_is_read_in_others(trained, checkpoint, compress):
-    """Other instruction sets and numbers of threads."""
+def test_a_file_from_one_environment_is_read_in_another(trained, checkpoint, compress):
+    """Other instruction sets and another number of threads."""
     files = sorted(photos(trained).rglob("*.png"))[40:70]
     status, _, err = compress(*files, "order=free", "compare=false")
     assert status == 0, err
-    running = []
-    for name, environment in ENVIRONMENTS.items():
-        words = ["decompress", "images.acn", str(checkpoint), f"out={name}"]
-        command = [sys.executable, "-m", "acn_lightning", *words]
-        own = os.environ | environment | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        running.append(subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True))
-    for process in running:
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
+    words = ["decompress", "images.acn", str(checkpoint), "out=there"]
+    command = [sys.executable, "-m", "acn_lightning", *words]
+    own = os.environ | OTHER | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
     sent = sorted(pixels(path).tobytes() for path in files)
-    for name in ENVIRONMENTS:
-        assert sorted(pixels(path).tobytes() for path in Path(name).iterdir()) == sent
+    assert sorted(pixels(path).tobytes() for path in Path("there").iterdir()) == sent

@@ -10,12 +10,13 @@ import torch
 from acn_lightning.callbacks import StopEarly
 from acn_lightning.experiment.learning_rate import suggestion
 from acn_lightning.utils.errors import UsageError
-from tests.conftest import QUICK, only_run
+from tests.conftest import CHEAP, QUICK, only_run
 
 FIT = (
-    "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "data.subset=300",
+    "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "data.subset=200",
+    *CHEAP,
 )  # fmt: skip
-STILL = ("optimizer.learning_rate=1e-29", "model.shape.kind=free", "trainer.max_epochs=9")
+STILL = ("optimizer.learning_rate=1e-29", "model.shape.kind=free", "trainer.max_epochs=6")
 """Weights that do not learn, so that no cost falls by a nat."""
 
 MINE = ("run=mine", "resume=auto", "early_stopping.min_delta=1")
@@ -40,7 +41,7 @@ def test_a_run_ends_after_its_patience_and_is_complete_then(acn):
     assert acn(*words, "early_stopping.patience=4")[0] == 0
     assert epochs(folder) == 5
     assert acn(*words)[0] == 0  # without one it goes to its end
-    assert epochs(folder) == 9
+    assert epochs(folder) == 6
 
 
 def test_a_cost_that_falls_is_waited_for(acn):

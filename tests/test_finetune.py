@@ -18,11 +18,11 @@ from acn_lightning.experiment.build import build
 from acn_lightning.networks.weights import load_matching, read_weights
 from acn_lightning.optimization import CosineSchedule
 from acn_lightning.utils.errors import UsageError
-from tests.conftest import QUICK, only_run
+from tests.conftest import BESIDE, QUICK, only_run
 from tests.test_experiment import assert_same_end, rows, stopped_at
 
-FAST = ("pictures.every_n_epochs=0", "evaluation.linear=none", "data.subset=700")
-NAME = ("digits", *FAST, "trainer.enable_model_summary=false", "data.subset=200")
+FAST = ("pictures.every_n_epochs=0", "evaluation.linear=none", "data.subset=300")
+NAME = ("digits", *BESIDE, *FAST, "data.subset=200")
 
 
 @pytest.fixture(scope="module")

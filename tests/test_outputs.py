@@ -15,7 +15,7 @@ from acn_lightning.checkpoint import find_model
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.folder import output_folder, run_folder
 from acn_lightning.utils.errors import UsageError
-from tests.conftest import BESIDE, QUICK, only_run
+from tests.conftest import BESIDE, CHEAP, QUICK, only_run
 from tests.test_experiment import assert_same_end, stopped_at
 
 
@@ -83,7 +83,8 @@ def test_what_is_of_no_run_lies_beside_them(run):
         run_folder(config | {"experiment": "outputs"})
 
 
-FIT = ("digits", *QUICK, "data.subset=200", "trainer.max_epochs=2", "pictures.every_n_epochs=0")
+SHORT = ("data.subset=200", "trainer.max_epochs=2", "pictures.every_n_epochs=0")
+FIT = ("digits", *QUICK, *CHEAP, *SHORT)
 
 
 @pytest.mark.parametrize("words", [("fit",), ("fit", "run=my run"), ("finetune",)])

@@ -53,8 +53,9 @@ def test_the_wheel_holds_each_file_once_and_works_away_from_the_checkout(tmp_pat
     assert sorted(names) == sorted(expected)
     code = (
         "import sys; sys.path.insert(0, 'site')\n"
-        "import acn_lightning.callbacks, acn_lightning.config.compose as config\n"
-        "assert 'site' in acn_lightning.callbacks.__file__, acn_lightning.callbacks.__file__\n"
+        "import importlib.util, acn_lightning.config.compose as config\n"
+        "file = importlib.util.find_spec('acn_lightning.callbacks').origin\n"
+        "assert 'site' in file, file\n"
         "assert 'digits' in config.experiments()\n"
         "assert 'pixelvae' in config.layers()\n"
     )

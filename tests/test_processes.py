@@ -14,23 +14,24 @@ import torch
 from filelock import FileLock
 
 from tests.conftest import QUICK
+from tests.nursery import ROOT, python
 from tests.processes import Run, compare_weights, fail_as_first
 from tests.test_experiment import rows, same, wait_for
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
 FIT = (
-    "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "evaluation.linear=none",
-    "data.binarisation=dynamic", "trainer.max_epochs=4",
+    "fit", "digits", *QUICK, "data.subset=700", "pictures.every_n_epochs=0",
+    "evaluation.linear=none", "data.binarisation=dynamic", "trainer.max_epochs=4",
 )  # fmt: skip
 
 
-def start(*words, cwd, **variables):
+def start(*words, cwd, program=None, **variables):
     """Python, with a group of its own for all the processes that it starts."""
-    variables = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | variables
+    known = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, *map(str, words)],
+        [program or python(), *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
-        env=os.environ | variables, start_new_session=True,
+        env=os.environ | known | variables, start_new_session=True,
     )  # fmt: skip
 
 
@@ -43,13 +44,14 @@ def ended(process, timeout=120):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The folder of a run of two processes that Lightning started, and what it said. One run, also
-    where pytest itself has several processes."""
+    where pytest itself has several processes. Only this one imports all anew, as users' runs do."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "whole"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            status, said = ended(start("-m", "acn_lightning", *FIT, *TWO, cwd=folder))
+            words = ["-m", "acn_lightning", *FIT, *TWO]
+            status, said = ended(start(*words, cwd=folder, program=sys.executable))
             assert status == 0, said
             (folder / "said").write_text(said)
     (run,) = folder.glob("runs/*/*")
@@ -63,9 +65,9 @@ def last_of(folder):
 def test_two_processes_count_each_image_once_and_fill_one_bank(acn, whole):
     folder, said = whole
     assert said.count("codes refreshed, last epoch") == 1
-    assert "1,294 of 1,294" in said
-    # each process takes half of the 1,294 images: 11 steps of 64 an epoch
-    assert last_of(folder)["global_step"] == 44
+    assert "630 of 630" in said
+    # each process takes half of the 630 images: 5 steps of 64 an epoch
+    assert last_of(folder)["global_step"] == 20
     results = json.loads((folder / "results.json").read_text())
     assert results["images"] == 359
     one = ["trainer.devices=1", "trainer.strategy=auto", "trainer.default_root_dir=tested"]
@@ -76,10 +78,10 @@ def test_two_processes_count_each_image_once_and_fill_one_bank(acn, whole):
     costs = [run["nats_per_image"]["ordered"] for run in (results, again)]
     assert costs[0] == pytest.approx(costs[1], rel=0.02)  # other noise in z
     metrics = rows(folder)
-    assert [float(metrics[epoch]["bank/refreshed"]) for epoch in range(4)] == 4 * [1294]
+    assert [float(metrics[epoch]["bank/refreshed"]) for epoch in range(4)] == 4 * [630]
     received = float(metrics[1]["bank/received_megabytes"]) * 1e6
     # rows and codes of the other half, and its part of the table
-    assert received == pytest.approx(647 * (8 + 4 * 4 + 5 * 4))
+    assert received == pytest.approx(315 * (8 + 4 * 4 + 5 * 4))
 
 
 def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_path):
@@ -97,7 +99,7 @@ def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_pa
     status, said = ended(process)
     assert status != 0
     assert said.count("acn: interrupted. Resume with the same command.") == 1, said
-    assert 11 <= last_of(folder)["global_step"] < 44
+    assert 5 <= last_of(folder)["global_step"] < 20
     # Started by something else this time, under the same name
     on = [*FIT, *TWO, "run=torchrun-job", "resume=auto", "checkpoints.keep=9"]
     status, said = Run(*on, folder=tmp_path, size=2).ended()
@@ -112,8 +114,7 @@ def test_three_processes_come_to_what_one_comes_to(acn, tmp_path):
     """Without learning: codes, table, accuracies, and costs that have no noise in them. Three
     batches of 21 are one of 63: they have one mean and variance, which codes are made with."""
     still = ["optimizer.learning_rate=1e-29", "model.prior.kind=standard_normal",
-             "data.augment=none", "data.binarisation=none", "data.subset=700",
-             "trainer.max_epochs=1"]  # fmt: skip
+             "data.augment=none", "data.binarisation=none", "trainer.max_epochs=1"]  # fmt: skip
     fit = [word for word in (*FIT, *still) if "prior.width" not in word]
     three = ["trainer.accelerator=cpu", "trainer.devices=3", "trainer.strategy=ddp", "logger=wandb"]
     status, said = Run(*fit, *three, "data.batch_size=21", folder=tmp_path, size=3).ended()
@@ -151,8 +152,7 @@ sys.exit(main())
 def test_a_process_that_fails_ends_the_one_that_started_it(tmp_path):
     (tmp_path / "fails.py").write_text(FAILS)
     begin = time.monotonic()
-    here = str(Path(__file__).parents[1])
-    status, said = ended(start("fails.py", *FIT, *TWO, cwd=tmp_path, PYTHONPATH=here), timeout=90)
+    status, said = ended(start("fails.py", *FIT, *TWO, cwd=tmp_path), timeout=90)
     assert status != 0
     assert "acn: the disk is on fire" in said
     assert time.monotonic() - begin < 75
@@ -163,7 +163,7 @@ def test_a_first_process_that_fails_ends_the_others(tmp_path):
     run = Run(*FIT, *TWO, folder=tmp_path, size=2, before=fail_as_first)
     status, said = run.ended()
     assert status == 2
-    assert run.processes[1].exitcode == 2
+    assert run.processes[1].wait() == 2
     assert "acn: the disk is on fire" in said
     assert "acn: another process of this run has ended" in said
     assert time.monotonic() - begin < 60
@@ -192,7 +192,8 @@ def test_ranks_with_other_images_are_refused(tmp_path):
     for rank in range(2):
         images = np.random.default_rng(rank).integers(0, 2, (60, 8, 8), dtype=np.uint8) * 255
         np.savez(tmp_path / f"{rank}.npz", images=images, labels=np.arange(60) % 3)
-    words = [*FIT, *TWO, "data.source=npz", "data.root=${oc.env:LOCAL_RANK,0}.npz"]
+    source = ["data.source=npz", "data.root=${oc.env:LOCAL_RANK,0}.npz", "data.subset=null"]
+    words = [*FIT, *TWO, *source]
     status, said = Run(*words, folder=tmp_path, size=2).ended()
     assert status == 2, said
     assert "acn: data.root: ranks [1] have different training images from rank 0" in said

@@ -15,8 +15,8 @@ from acn_lightning.experiment.build import build
 from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.shapes import FreeShape, SphereShape, WhiteShape
 from acn_lightning.utils.errors import UsageError
-from tests.conftest import QUICK
-from tests.processes import fork, shape_gradient, shape_step
+from tests.conftest import CHEAP, QUICK
+from tests.processes import call, shape_gradient, shape_step
 from tests.test_module import trainer
 
 
@@ -69,12 +69,7 @@ def test_the_penalty_takes_codes_off_a_thread():
 def test_processes_together_have_the_gradient_of_one(tmp_path):
     generator = torch.Generator().manual_seed(3)
     expected = shape_gradient(torch.randn(12, 5, generator=generator, dtype=torch.double))
-    processes = [fork.Process(target=shape_step, args=(r, 3, str(tmp_path))) for r in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    call(shape_step, *((rank, 3, str(tmp_path)) for rank in range(3)))
     for rank in range(3):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for one, other in zip(found, expected, strict=True):
@@ -162,7 +157,7 @@ def test_running_statistics_that_do_not_follow_are_a_warning(follow, monkeypatch
     if not follow:  # a copy learns them in its place
         learn = WhiteShape.of_batch
         monkeypatch.setattr(WhiteShape, "of_batch", lambda self, mean: learn(deepcopy(self), mean))
-    data, module = build(compose("digits", [*QUICK, "data.augment=none"]))
+    data, module = build(compose("digits", [*QUICK, *CHEAP, "data.augment=none"]))
     run = trainer(RefreshNeighbours(encode=True), WarnOfFaults(), max_epochs=3)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -176,7 +171,8 @@ def test_running_statistics_that_do_not_follow_are_a_warning(follow, monkeypatch
 @pytest.mark.parametrize(("sphere", "kind"), [(True, "sphere"), (False, "free")])
 def test_checkpoints_of_before_codes_had_a_shape_still_load(acn, sphere, kind, tmp_path):
     radius = ["model.shape.radius=0.7"] if sphere else []
-    words = [*QUICK, f"model.shape.kind={kind}", *radius, "trainer.max_epochs=1"]
+    words = [*QUICK, *CHEAP, f"model.shape.kind={kind}", *radius, "trainer.max_epochs=1",
+             "data.subset=200", "pictures.every_n_epochs=0"]  # fmt: skip
     status, _, err = acn("fit", "digits", *words, "evaluation.linear=none", "run=mine")
     assert status == 0, err
     content = read_checkpoint("runs/digits/mine/checkpoints/best.ckpt")

@@ -226,13 +226,21 @@ CHANGES = {
 }  # fmt: skip
 
 
+COMMANDS = list(CHANGES.values())[::4]
+"""Some of these go through a command. It reads checkpoints by the functions that `load` calls."""
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_the_whole_structure_is_checked(acn, content, change):
     change(content)
-    with pytest.raises(UsageError):
-        acn_lightning.load(saved(content))
-    status, _, err = acn("onnx", "theirs.ckpt", "out=x.onnx")
-    assert (status, err.count("\n")) == (2, 1)
+    path = saved(content)
+    if change in COMMANDS:
+        status, _, err = acn("onnx", path, "out=x.onnx")
+        assert (status, err.count("\n")) == (2, 1)
+    else:
+        with pytest.raises(UsageError) as error:
+            acn_lightning.load(path)
+        assert "\n" not in str(error.value)
     assert list(Path().iterdir()) == [Path("theirs.ckpt")]
 
 
@@ -372,8 +380,9 @@ def test_a_checkpoint_changed_anywhere_loads_or_is_refused(last):
         changed, what = mutated(last, random.Random(seed))
         path = saved(changed)
         try:
-            found = restore(read_checkpoint(path))
-            check_progress(read_checkpoint(path), trainer, module)
+            content = read_checkpoint(path)
+            found = restore(copy.deepcopy(content))
+            check_progress(content, trainer, module)
             assert found(torch.rand(1, 1, 12, 12)).mean.isfinite().all(), what
         except UsageError:
             refused += 1

@@ -3,16 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.nursery import ROOT, python
 from tests.test_experiment import rows, same
 from tests.test_processes import FIT, last_of, whole  # noqa: F401  # a fixture
 
-ROOT = Path(__file__).parents[1]
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 
@@ -55,11 +53,16 @@ def kill(host):
 
 def start(hosts, folder, *words):
     """The launch file on both; logs go to files in the folder."""
+    torchrun = folder / "programs" / "torchrun"
+    torchrun.parent.mkdir(exist_ok=True)
+    torchrun.write_text(f'#!/bin/bash\nexec {python()} -m torch.distributed.run "$@"\n')
+    torchrun.chmod(0o755)
     processes = []
     for host, address in zip(hosts, ADDRESSES, strict=True):
         variables = {"HOSTS": "2", "GPUS": "1", "FIRST": ADDRESSES[0], "JOB": "job",
                      "ADDRESS": address, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "wire",
-                     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
+                     "PATH": f"{torchrun.parent}:{os.environ['PATH']}",
+                     "PYTHONPATH": str(ROOT)}  # fmt: skip
         log = (folder / f"{address}.log").open("a")
         processes.append(subprocess.Popen(
             ["ip", "netns", "exec", host, "bash", ROOT / "cluster/torchrun.sh", *words],
@@ -87,7 +90,7 @@ def test_a_host_that_is_lost_ends_the_job_which_goes_on_to_the_same_end(hosts, w
     assert second.wait(10) != 0
     assert first.wait(60) != 0  # and not half an hour later
     assert "acn: another process of this run has ended" in logs(tmp_path)
-    assert last_of(folder)["global_step"] < 44
+    assert last_of(folder)["global_step"] < 20
     for process in start(hosts, tmp_path, *words):
         assert process.wait(120) == 0, logs(tmp_path)
     one, other = last_of(whole[0]), last_of(folder)

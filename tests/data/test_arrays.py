@@ -27,6 +27,7 @@ from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.experiment.build import build_for
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from tests.conftest import QUICK
+from tests.nursery import ROOT, python
 
 GREY = (np.arange(40 * 6 * 5) % 251).astype(np.uint8).reshape(40, 6, 5)
 COLOUR = (np.arange(40 * 6 * 5 * 3) % 251).astype(np.uint8).reshape(40, 6, 5, 3)
@@ -364,8 +365,8 @@ def test_a_newcomers_script_of_six_lines(tmp_path):
     quick = f"overrides={[*QUICK, 'data.subset=200', 'trainer.max_epochs=1']!r}"
     Path("script.py").write_text(script.replace('budget={"minutes": 1}', quick))
     done = subprocess.run(
-        [sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path,
-        env=os.environ | {"MPLBACKEND": "agg"},
+        [python(), "script.py"], capture_output=True, text=True, cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert Path("codes.png").stat().st_size > 5000

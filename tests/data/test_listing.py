@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from acn_lightning.data.listing import list_folder, list_images
 from acn_lightning.data.sources.folder import FolderSource
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
+from tests.nursery import python
 
 
 def fill(root, *names, mode="L", size=(8, 6)):
@@ -331,7 +331,7 @@ def test_no_image_is_skipped_for_want_of_file_handles(tmp_path):
         "    print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [python(), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert re.search(r"Too many open files: .*\.png", done.stdout), done.stderr
 
