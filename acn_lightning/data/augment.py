@@ -142,12 +142,12 @@ class AffineMap(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel height width"]:
-        grid = functional.affine_grid(
-            self.from_output(len(image), *image.shape[-2:], image.device),
-            list(image.shape),
-            align_corners=False,
-        ).to(image.dtype)
-        return functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        count, _, height, width = image.shape
+        maps = self.from_output(count, height, width, image.device)
+        grid = functional.affine_grid(maps, list(image.shape), align_corners=False)
+        return functional.grid_sample(
+            image, grid.to(image.dtype), padding_mode="border", align_corners=False
+        )
 
     def from_output(
         self, count: int, height: int, width: int, device: torch.device
