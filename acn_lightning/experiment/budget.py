@@ -138,7 +138,7 @@ def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
     """The approximate time of an epoch in the fastest of some ways: its steps, plus encoding all
     images at its end."""
     found = timings(data, module, tried)
-    way = quickest(found, tried, module.device.type)
+    way = quickest(found, tried)
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
     context = plugin_for(way.precision, module.device)
 

@@ -193,27 +193,25 @@ def choose(config: Plain, data: ImageData, trainer: Trainer) -> Chosen:
         plain = config | {"channels_last": False, "compile": False}
         module = build_for(data, plain).to(device)
         tried = timings(data, module, eager)
-    way, skipped = quickest(tried, eager, device.type) if tried.seconds else eager[0], ""
+    way, skipped = quickest(tried, eager) if tried.seconds else eager[0], ""
     if compiling:
         skipped = reason_not_to_compile(config, data, trainer, tried.seconds[way])
         if not skipped:
             both = timings(data, module, [way, way._replace(compile=True)])
             tried = Timings(tried.seconds | both.seconds, tried.failed | both.failed)
-            way = quickest(both, [way, way._replace(compile=True)], device.type)
+            way = quickest(both, [way, way._replace(compile=True)])
             torch.compiler.reset()  # what it keeps of networks that are gone
     elif config["compile"]:
         way = way._replace(compile=True)
     return Chosen(way, tried, device.type, skipped)
 
 
-def quickest(tried: Timings, among: Sequence[Way], device: str) -> Way:
+def quickest(tried: Timings, among: Sequence[Way]) -> Way:
     """The way to take: the fastest, but the plainest, which is the first, where none is clearly
-    faster. On a GPU that multiplies 16 bits these are taken wherever they work: the larger the
-    networks, the more they save, and with the smallest a step takes no time that matters.
+    faster. On a GPU too: a step of small networks takes the time of launching kernels, and 16 bits
+    launch more of them.
     """
     working = [way for way in among if way in tried.seconds]
-    if device == "cuda":
-        working = [way for way in working if way.precision != "32-true"] or working
     first = working[0]
     best = min(working, key=tried.seconds.__getitem__)
     return best if BETTER * tried.seconds[best] <= tried.seconds[first] else first
