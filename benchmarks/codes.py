@@ -130,7 +130,7 @@ def line(row: Row, work: Path, epochs: Epochs) -> dict[str, Any] | None:
     return {
         "data": row.data,
         "model": row.model,
-        "size": "large" if row.large else "small",
+        "budget": "best" if row.large else "small",
         "augment": row.augment,
         "shape": row.shape,
         "seeds": [seed for seed, one in every.items() if one],
@@ -174,7 +174,7 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
             {
                 "data": data,
                 "model": model,
-                "size": "small",
+                "budget": "small",
                 "augment": False,
                 "shape": False,
                 "seeds": [],
@@ -190,10 +190,10 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
 
 
 def write(lines: Iterable[dict[str, Any]], path: Path = TABLE) -> None:
-    """Writes rows, replacing those with the same data, model, size and options."""
+    """Writes rows, replacing those with the same data, model, budget and options."""
 
     def key(one: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(one[name] for name in ("data", "model", "size", "augment", "shape"))
+        return tuple(one[name] for name in ("data", "model", "budget", "augment", "shape"))
 
     known = {key(one): one for one in json.loads(path.read_text())} if path.is_file() else {}
     known |= {key(one): one for one in lines}
@@ -228,7 +228,7 @@ def markdown(table: Iterable[dict[str, Any]]) -> list[str]:
 
 def label(one: dict[str, Any]) -> str:
     """Returns the name of a row."""
-    name = NAMES[one["model"]] + (", large" if one["size"] == "large" else "")
+    name = NAMES[one["model"]] + (", large" if one["budget"] == "best" else "")
     if one["model"] in ("acn", "pixelvae") and not one["augment"]:
         name += ", no augmentation"
     return name + (", no shape" if one["model"] == "acn" and not one["shape"] else "")

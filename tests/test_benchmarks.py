@@ -462,14 +462,14 @@ def test_lines_replace_those_of_the_same_run_and_leave_the_others(tmp_path):
     assert "| ACN, no augmentation | 90.0 |" in text
 
 
-def test_every_row_of_the_table_is_a_command(monkeypatch):
+def test_every_row_of_the_table_is_a_command():
     names = [row.name for row in codes.ROWS]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 17
     for row in codes.ROWS:
-        experiment, *words = row.words(30)
+        experiment, *words = row.words(codes.Epochs(3, 5).of(row))
         config = compose(experiment, words)
-        assert config["trainer"]["max_epochs"] is None
-        assert config["budget"]["minutes"] == 30
+        assert config["trainer"]["max_epochs"] == (5 if row.large else 3)
+        assert (config["model"]["encoder"]["channels"] > 8) == row.large or row.model == "pixelcnn"
         augmented = config["data"]["augment"] != "none"
         assert augmented == (row.augment and row.model != "pixelcnn")
 
