@@ -469,7 +469,7 @@ def test_every_row_of_the_table_is_a_command():
         experiment, *words = row.words(codes.Epochs(3, 5).of(row))
         config = compose(experiment, words)
         assert config["trainer"]["max_epochs"] == (5 if row.large else 3)
-        assert (config["model"]["encoder"]["channels"] > 8) == row.large or row.model == "pixelcnn"
+        assert (config["model"]["decoder"]["channels"] > 16) == row.large
         augmented = config["data"]["augment"] != "none"
         assert augmented == (row.augment and row.model != "pixelcnn")
 

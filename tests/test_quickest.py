@@ -93,13 +93,6 @@ def test_what_breaks_every_way_is_raised(monkeypatch, native):
         chosen("trainer.precision=auto")
 
 
-def test_16_bits_are_taken_only_where_they_are_clearly_faster():
-    for bits, expected in [(1.2, PLAIN), (0.99, PLAIN), (0.9, BITS)]:
-        tried = Timings({PLAIN: 1.0, BITS: bits}, {})
-        assert quickest.quickest(tried, [PLAIN, BITS]) == expected
-    assert quickest.quickest(Timings({BITS: 1.0}, {}), [PLAIN, BITS]) == BITS
-
-
 def test_a_hopeless_way_is_timed_once(monkeypatch, native):
     turns = []
 
