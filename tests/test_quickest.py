@@ -10,7 +10,7 @@ import yaml
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment import quickest
 from acn_lightning.experiment.build import build_for, read_data
-from acn_lightning.experiment.quickest import Timings, Way, with_quickest
+from acn_lightning.experiment.quickest import Way, with_quickest
 from acn_lightning.experiment.trainer import quiet_trainer
 from tests.conftest import QUICK, only_run
 from tests.processes import Run, measure_as_first
