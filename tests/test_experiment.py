@@ -427,6 +427,7 @@ def refused(result, message):
         (["fit", "digits", "neighbours.factory=Fleet"], "neighbours.factory"),
         (["fit", "digits", "neighbours.factory=IVF2000,Flat"], "cannot build 'IVF2000,Flat'"),
         (["fit", "digits", "neighbours.device=gpu", "trainer.accelerator=cpu"], "GPU"),
+        (["fit", "digits", "compile=maybe"], "compile: 'maybe' is none of true, false, auto."),
         (["fit", "digits", "trainer.accelerator=abacus"], "trainer: "),
         (["fit", "digits", "trainer.devices=0"], "trainer: "),
         (["fit", "digits", "trainer.strategy=ddq"], "trainer: "),

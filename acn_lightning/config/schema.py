@@ -8,6 +8,7 @@ with the same names, types and defaults. They are read from the catalogue, a lis
 import dataclasses
 import inspect
 import keyword
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -266,9 +267,22 @@ def is_section(annotation: Any) -> bool:
 
 
 def explain(error: OmegaConfBaseException) -> str:
-    """OmegaConf's error on one line, after the key that it is about."""
-    key = getattr(error, "full_key", None)
-    return f"{key}: {first_line(error)}" if key else first_line(error)
+    """OmegaConf's error on one line, after the key that it is about. A key that takes values of
+    several types names them in the words of a config."""
+    key, text = getattr(error, "full_key", None), first_line(error)
+    union = re.fullmatch(
+        r"Value (.*) of type .* is incompatible with type hint 'Union\[(.*)\]'", text
+    )
+    if union:
+        known = re.findall(r"Literal\[([^\]]*)\]|(\w+)", union[2])
+        words = [literal or IN_WORDS.get(name, name) for literal, name in known]
+        text = f"{union[1]} is none of {', '.join(words)}."
+    return f"{key}: {text}" if key else text
+
+
+IN_WORDS = {"bool": "true, false", "int": "a whole number", "float": "a number", "str": "a text",
+            "NoneType": "null"}  # fmt: skip
+"""The types of values in a config."""
 
 
 def first_line(error: Exception) -> str:
