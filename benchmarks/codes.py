@@ -189,8 +189,9 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def write(lines: Iterable[dict[str, Any]], path: Path = TABLE) -> None:
-    """Writes rows, replacing those with the same data, model, budget and options."""
+def write(lines: Iterable[dict[str, Any]], path: Path | None = None) -> None:
+    """Writes rows of the table, replacing those with the same data, model, budget and options."""
+    path = path or TABLE
 
     def key(one: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(one[name] for name in ("data", "model", "budget", "augment", "shape"))

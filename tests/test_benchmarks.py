@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -490,6 +491,38 @@ def test_photos_are_the_data_sets_images(idx_folder, tmp_path, monkeypatch):
     assert [path.parent.name for path in files[:4]] == ["T-shirt or top", *CLOTHES[1:4]]
     assert len(files) == 50
     assert np.array_equal(np.asarray(Image.open(files[7])), images[7, 0].numpy())
+
+
+def test_a_newcomers_way_runs_and_becomes_rows_of_the_table(
+    idx_folder, tmp_path, monkeypatch, acn
+):
+    """All of it but the clone and the set-up, with smaller networks."""
+    monkeypatch.setattr(folder_benchmark, "IMAGES", 60)
+    monkeypatch.setattr(codes, "TABLE", tmp_path / "table.json")
+    quick = [*QUICK, "evaluation.linear=all", "trainer.max_epochs=1", "data.image_size=8"]
+
+    def run(words, check, cwd):
+        if words[0] == "git":
+            Path(words[-1]).mkdir()
+        elif words[:2] != ("make", "setup"):
+            is_train = words[0] == "make"
+            asked = ["fit", *words[2].removeprefix("ARGS=").split(), *quick]
+            monkeypatch.chdir(cwd)
+            status, _, err = acn(*(asked if is_train else words[1:]))
+            assert not status, err
+
+    monkeypatch.setattr(folder_benchmark, "subprocess", SimpleNamespace(run=run))
+    folder_benchmark.main(str(tmp_path / "way"), str(idx_folder))
+    found = json.loads((tmp_path / "way/folder.json").read_text())
+    assert list(found["seconds"]) == ["clone", "set-up", "train and test", "explore", "all"]
+    assert (tmp_path / "way/clone/codes.html").is_file()
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [one["model"] for one in table] == ["acn", "pca", "pixels"]
+    for one, features in zip(table, ("codes", "pca", "pixels"), strict=True):
+        assert (one["data"], one["budget"]) == ("folder", "folder")
+        assert one["linear"]["mean"] == found["representations"][features]["linear"]
+    assert table[0]["ordered"]["mean"] == found["nats_per_image"]["ordered"]
+    assert table[1]["ordered"] is None
 
 
 def test_images_on_disk_are_those_in_memory(tmp_path, monkeypatch):
