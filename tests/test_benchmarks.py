@@ -493,9 +493,7 @@ def test_photos_are_the_data_sets_images(idx_folder, tmp_path, monkeypatch):
     assert np.array_equal(np.asarray(Image.open(files[7])), images[7, 0].numpy())
 
 
-def test_a_newcomers_way_runs_and_becomes_rows_of_the_table(
-    idx_folder, tmp_path, monkeypatch, acn
-):
+def test_a_newcomers_way_runs_and_becomes_rows_of_the_table(idx_folder, tmp_path, monkeypatch, acn):
     """All of it but the clone and the set-up, with smaller networks."""
     monkeypatch.setattr(folder_benchmark, "IMAGES", 60)
     monkeypatch.setattr(codes, "TABLE", tmp_path / "table.json")

@@ -1,6 +1,7 @@
 """What fits a machine: by made-up times, and in a run."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from acn_lightning.experiment.budget import (
     with_choice,
     with_sizes_of,
 )
+from acn_lightning.experiment.build import build_for, read_data
+from acn_lightning.experiment.quickest import Timings, Way
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
@@ -92,6 +95,22 @@ def test_an_epoch_is_timed_by_steps_that_change_nothing_that_is_kept():
     assert chosen.channels is None
     assert chosen.epochs >= 1
     assert 0 < chosen.seconds < 60
+
+
+def test_an_epoch_takes_steps_held_out_costs_and_encodings(monkeypatch):
+    config = compose("digits", [*QUICK, *OPEN[-1:], "data.validation=200"])
+    data = read_data(config)
+    module, way = build_for(data, config), Way("32-true", channels_last=False)
+    taken = {"step": 1.0, "work": 0.1}
+    monkeypatch.setattr(budget, "timings", lambda *_: Timings({way: taken["step"]}, {}))
+    monkeypatch.setattr(budget, "seconds_of", lambda *_: taken["work"])
+    steps, held_out, encodings = (
+        math.ceil(len(part) / data.batch_size)
+        for part in (data.train_set, data.validation_set, data.fixed_set)
+    )
+    expected = steps + 0.1 * (held_out + encodings)
+    assert budget.epoch_seconds(data, module, [way]) == pytest.approx(expected)
+    assert module.training
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Fits training to the machine: chooses sizes and epochs from a few timed steps."""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +19,12 @@ from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.quickest import Way, quickest, seconds_of, timings, ways
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
+from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.progress import doing
 
-ENCODINGS = 4
-"""Batches whose encoding is timed, after an untimed one."""
+REPEATS = 4
+"""How often what is not a training step is timed, after an untimed time."""
 
 FEWEST = 20
 """Epochs that a larger network must leave time for."""
@@ -135,22 +137,31 @@ def with_sizes_of(config: Plain, kept: Plain) -> Plain:
 
 
 def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
-    """The approximate time of an epoch in the fastest of some ways: its steps, plus encoding all
-    images at its end."""
+    """The approximate time of an epoch in the fastest of some ways: its steps, the held-out costs,
+    and encoding all images at its end."""
     found = timings(data, module, tried)
     way = quickest(found, tried)
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
+    image = stored.image.to(module.device).float() / 255
+    code = torch.zeros(len(image), module.bank.codes.shape[1], device=module.device)
     context = plugin_for(way.precision, module.device)
 
-    def encode() -> None:
-        with torch.no_grad(), context.forward_context():
-            module(stored.image.to(module.device).float() / 255)
+    def seconds(work: Callable[..., Any], *inputs: Tensor) -> float:
+        def run() -> None:
+            with eval_mode(module), context.forward_context():
+                work(*inputs)
 
-    encode()  # fills caches
-    steps = math.ceil(len(data.train_set) / data.batch_size)
-    batches = math.ceil(len(data.fixed_set) / data.batch_size)
-    each = min(seconds_of(encode, module, way) for _ in range(ENCODINGS))
-    return steps * found.seconds[way] + batches * each
+        run()  # fills caches
+        return statistics.median(seconds_of(run, module, way) for _ in range(REPEATS))
+
+    def batches(images: Sized) -> int:
+        return math.ceil(len(images) / data.batch_size)
+
+    return (
+        batches(data.train_set) * found.seconds[way]
+        + batches(data.validation_set) * seconds(module.costs, image, code)
+        + batches(data.fixed_set) * seconds(module, image)
+    )
 
 
 def budget_hint(last: Tensor | None, lowest: Tensor | None, minutes: float) -> str:
