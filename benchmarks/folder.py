@@ -4,8 +4,10 @@
 
 DIR must be empty or missing. The benchmark writes the first 5,000 training images of Fashion-MNIST
 to DIR/photos as PNG files, one folder per class. It clones this checkout as committed, sets it up
-with `make`, trains `folder` on the photos and explores the codes. DIR/folder.json then holds the
-seconds of each part, the results and the machine. Without further keys, the rows of
+with `make`, trains `folder` on the photos and explores the codes. A run holds out 500 photos as
+test images, of which one percent is five; so codes, principal components and pixels are measured
+once more, with the same training images, on the 10,000 test images of Fashion-MNIST. DIR/folder.json
+then holds the seconds of each part, the results and the machine. Without further keys, the rows of
 `docs/results/table.json` are rewritten.
 """
 
@@ -19,11 +21,14 @@ from typing import Any
 
 from PIL import Image
 
+import acn_lightning
 from acn_lightning.data.sources.idx import CLOTHES, read_idx
+from acn_lightning.evaluation.classifiers import Labelled, measure, principal_components
 from benchmarks import codes
 from benchmarks.measure import machine
 
 IMAGES = 5000
+PIXELS = 28 * 28
 
 
 def write_photos(folder: Path, root: Path) -> None:
@@ -35,33 +40,64 @@ def write_photos(folder: Path, root: Path) -> None:
         Image.fromarray(images[row, 0].numpy()).save(place / f"{row:05}.png")
 
 
-def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def on_all_test_images(run: Path, root: Path) -> dict[str, dict[str, Any]]:
+    """What `classifiers.measure` finds in codes, components and pixels of the run's training images
+    and all test images of Fashion-MNIST.
+
+    Args:
+        run: the folder of a run on photos by `write_photos`.
+        root: where Fashion-MNIST is.
+    """
+    parts, model = read_idx(root), acn_lightning.load(str(run))
+    names = [str(model.files[row]) for row in model.bank.rows]
+    photos = [int(Path(name).stem) for name in names]
+    sides = (parts.train.images[photos], parts.train.labels[photos]), parts.test[:2]
+    images, labels = zip(*((images, labels.numpy()) for images, labels in sides), strict=True)
+    code_size = model.bank.codes.shape[1]
+    codes_of = [
+        Labelled(model.encode(some.numpy()), of) for some, of in zip(images, labels, strict=True)
+    ]
+    pixels = [
+        Labelled(some.flatten(1).numpy(), of) for some, of in zip(images, labels, strict=True)
+    ]
+    features = {
+        "codes": codes_of,
+        "pca": principal_components(pixels[0], pixels[1], code_size),
+        "pixels": pixels,
+    }
+    return {name: measure(train, test, len(CLOTHES)) for name, (train, test) in features.items()}
+
+
+def rows(
+    results: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """The rows of `docs/results/table.json`: the codes, and components and pixels beside them.
 
     Args:
-        results: contents of the run's `results.json`.
+        results: contents of the run's `results.json`, for the costs.
+        found: from `on_all_test_images`.
     """
-    trained = results["training"]
+    trained, code_size = results["training"], results["code_size"]
+    sizes = {"codes": code_size, "pca": code_size, "pixels": PIXELS}
+    models = {"codes": "acn", "pca": "pca", "pixels": "pixels"}
     lines = []
-    for model, features in (("acn", "codes"), ("pca", "pca"), ("pixels", "pixels")):
-        figures, learnt = results["representations"][features], model == "acn"
+    for name, figures in found.items():
+        learnt = name == "codes"
+        costs = results["nats_per_image"] if learnt else dict.fromkeys(codes.COSTS)
         lines.append(
             {
                 "data": "folder",
-                "model": model,
+                "model": models[name],
                 "budget": "folder",
                 "augment": learnt,
                 "shape": learnt,
                 "seeds": [results["seed"]] if learnt else [],
                 "minutes": trained["seconds"] / 60 if learnt else 0.0,
                 "epochs": trained["epochs"] if learnt else 0,
-                "code_size": None if model == "pixels" else results["code_size"],
+                "code_size": sizes[name],
                 "command": "python -m benchmarks.folder DIR FASHION_MNIST_ROOT",
                 **{use: codes.spread([figures[use]]) for use in codes.USES},
-                **{
-                    cost: codes.spread([results["nats_per_image"][cost] if learnt else None])
-                    for cost in codes.COSTS
-                },
+                **{cost: codes.spread([costs[cost]]) for cost in codes.COSTS},
             }
         )
     return lines
@@ -94,10 +130,11 @@ def main(out: str, root: str, *words: str) -> None:
         "options": list(words),
         "seconds": seconds | {"all": sum(seconds.values())},
         **{key: results[key] for key in ("training", "nats_per_image", "representations")},
+        "on 10,000 test images": on_all_test_images(run, Path(root)),
     }
     (folder / "folder.json").write_text(json.dumps(found, indent=1) + "\n")
     if not words:
-        codes.write(rows(results))
+        codes.write(rows(results, found["on 10,000 test images"]))
     for part, value in found["seconds"].items():
         print(f"{part:<16}{value:8.0f} s")
 

@@ -516,9 +516,10 @@ def test_a_newcomers_way_runs_and_becomes_rows_of_the_table(idx_folder, tmp_path
     assert (tmp_path / "way/clone/codes.html").is_file()
     table = json.loads((tmp_path / "table.json").read_text())
     assert [one["model"] for one in table] == ["acn", "pca", "pixels"]
+    measured = found["on 10,000 test images"]
     for one, features in zip(table, ("codes", "pca", "pixels"), strict=True):
         assert (one["data"], one["budget"]) == ("folder", "folder")
-        assert one["linear"]["mean"] == found["representations"][features]["linear"]
+        assert one["linear"]["mean"] == measured[features]["linear"]
     assert table[0]["ordered"]["mean"] == found["nats_per_image"]["ordered"]
     assert table[1]["ordered"] is None
 
