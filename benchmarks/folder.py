@@ -4,10 +4,10 @@
 
 DIR must be empty or missing. The benchmark writes the first 5,000 training images of Fashion-MNIST
 to DIR/photos as PNG files, one folder per class. It clones this checkout as committed, sets it up
-with `make`, trains `folder` on the photos and explores the codes. A run holds out 500 photos as
-test images, of which one percent is five; so codes, principal components and pixels are measured
-once more, with the same training images, on the 10,000 test images of Fashion-MNIST. DIR/folder.json
-then holds the seconds of each part, the results and the machine. Without further keys, the rows of
+with `make`, trains `folder` on the photos and explores the codes. The run's own 500 test images are
+few: one percent is five images. So codes, principal components and pixels of the same training
+images are measured again on the 10,000 test images of Fashion-MNIST. DIR/folder.json then holds the
+seconds of each part, the results and the machine. Without further keys, the rows of
 `docs/results/table.json` are rewritten.
 """
 
