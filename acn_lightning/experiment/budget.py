@@ -26,7 +26,7 @@ from acn_lightning.utils.progress import doing
 REPEATS = 4
 """How often what is not a training step is timed, after an untimed time."""
 
-FEWEST = 20
+FEWEST = 15
 """Epochs that a larger network must leave time for."""
 
 SIZED = ("encoder", "decoder")
@@ -60,7 +60,7 @@ def is_open(config: Plain) -> bool:
 def fitting(
     config: Plain, trainer: Trainer, budget: Budget, source: Source | None = None
 ) -> Choice:
-    """The largest networks that leave time for `trainer.max_epochs` epochs (20 if null), and how
+    """The largest networks that leave time for `trainer.max_epochs` epochs (15 if null), and how
     many epochs to train for.
 
     Args:
