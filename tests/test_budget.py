@@ -101,9 +101,17 @@ def test_an_epoch_takes_steps_held_out_costs_and_encodings(monkeypatch):
     config = compose("digits", [*QUICK, *OPEN[-1:], "data.validation=200"])
     data = read_data(config)
     module, way = build_for(data, config), Way("32-true", channels_last=False)
-    taken = {"step": 1.0, "work": 0.1}
-    monkeypatch.setattr(budget, "timings", lambda *_: Timings({way: taken["step"]}, {}))
-    monkeypatch.setattr(budget, "seconds_of", lambda *_: taken["work"])
+    times = {True: 1.0, False: 0.1}  # of a step, which trains, and of the rest
+    modes: list[bool] = []
+
+    def seconds_of(work, module, way):
+        modes.clear()
+        work()
+        return times[modes == [True]]
+
+    monkeypatch.setattr(budget, "timings", lambda *_: Timings({way: 7.0}, {}))
+    monkeypatch.setattr(budget, "make_step", lambda *_: lambda: modes.append(module.training))
+    monkeypatch.setattr(budget, "seconds_of", seconds_of)
     steps, held_out, encodings = (
         math.ceil(len(part) / data.batch_size)
         for part in (data.train_set, data.validation_set, data.fixed_set)
@@ -145,12 +153,13 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, train
     monkeypatch.setattr(budget, "FEWEST", 2)
     status, out, err = acn(*words, "budget.minutes=0.1")
     assert status == 0, err
-    line = "folder: networks of 16 channels, 2 epochs of about 3 s on this CPU in 32-true"
+    line = "folder: encoder of 16 channels, 2 epochs of about 3 s on this CPU in 32-true"
     assert f"{line}, for budget.minutes=0.1" in out
     assert "so more time" in out.splitlines()[-1] + out.splitlines()[-2]
     kept = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert kept["trainer"]["max_epochs"] == 2
-    assert kept["model"]["encoder"]["channels"] == kept["model"]["decoder"]["channels"] == 16
+    assert kept["model"]["encoder"]["channels"] == 16
+    assert kept["model"]["decoder"]["channels"] == 8
     results = json.loads((only_run() / "results.json").read_text())
     assert results["training"]["epochs"] == 2
     assert results["training"]["seconds"] > 0
@@ -158,5 +167,5 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, train
     monkeypatch.setattr(budget, "epoch_seconds", lambda *_: 1e9)
     status, out, err = acn(*words, "budget.minutes=0.1")
     assert status == 0, err
-    assert "networks of" not in out
+    assert "encoder of" not in out
     assert yaml.safe_load((only_run() / "config.yaml").read_text())["model"] == kept["model"]

@@ -16,15 +16,15 @@ from acn_lightning.config.sections import Budget
 from acn_lightning.data import ImageData, Source
 from acn_lightning.experiment.build import build_for, read_data
 from acn_lightning.experiment.carried import config_of
-from acn_lightning.experiment.quickest import Way, quickest, seconds_of, timings, ways
+from acn_lightning.experiment.quickest import Way, make_step, quickest, seconds_of, timings, ways
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.progress import doing
 
-REPEATS = 4
-"""How often what is not a training step is timed, after an untimed time."""
+REPEATS = 5
+"""How often each part of an epoch is timed, after an untimed time."""
 
 BESIDES = 1.2
 """An epoch's time, over that of its steps, held-out costs and encodings: probes and pictures, which
@@ -113,7 +113,8 @@ def with_sizes(
     trainer = quiet_trainer(config)
     with doing("timing networks that fit the budget"):
         choice = fitting(config, trainer, Budget(**config["budget"]), source)
-    sizes = f"networks of {choice.channels} channels, " if choice.channels else ""
+    parts = " and ".join(open_parts(config))
+    sizes = f"{parts} of {choice.channels} channels, " if choice.channels else ""
     tried = {way.precision for way in ways(config, trainer)}
     bits = f" in {tried.pop()}" if len(tried) == 1 else ""
     rank_zero_only(print)(
@@ -143,28 +144,29 @@ def with_sizes_of(config: Plain, kept: Plain) -> Plain:
 def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
     """The approximate time of an epoch in the fastest of some ways: its steps, the held-out costs,
     encoding all images at its end, and `BESIDES`."""
-    found = timings(data, module, tried)
-    way = quickest(found, tried)
+    way = quickest(timings(data, module, tried), tried)
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
     image = stored.image.to(module.device).float() / 255
     code = torch.zeros(len(image), module.bank.codes.shape[1], device=module.device)
     context = plugin_for(way.precision, module.device)
 
-    def seconds(work: Callable[..., Any], *inputs: Tensor) -> float:
+    def evaluating(work: Callable[..., Any], *inputs: Tensor) -> Callable[[], None]:
         def run() -> None:
             with eval_mode(module), context.forward_context():
                 work(*inputs)
 
-        run()  # fills caches
-        return statistics.median(seconds_of(run, module, way) for _ in range(REPEATS))
+        return run
 
-    def batches(images: Sized) -> int:
-        return math.ceil(len(images) / data.batch_size)
+    def seconds(images: Sized, work: Callable[[], None]) -> float:
+        work()  # fills caches
+        # Not the shortest time, which tells ways apart but is too short for an epoch.
+        each = statistics.median(seconds_of(work, module, way) for _ in range(REPEATS))
+        return each * math.ceil(len(images) / data.batch_size)
 
     return BESIDES * (
-        batches(data.train_set) * found.seconds[way]
-        + batches(data.validation_set) * seconds(module.costs, image, code)
-        + batches(data.fixed_set) * seconds(module, image)
+        seconds(data.train_set, make_step(data, module, way))
+        + seconds(data.validation_set, evaluating(module.costs, image, code))
+        + seconds(data.fixed_set, evaluating(module, image))
     )
 
 
