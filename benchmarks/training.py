@@ -131,7 +131,7 @@ class SideBySide(Callback):
 # ---------------------------------------------------------------- a step of folder
 
 
-CONVOLUTIONAL = ("model.decoder.kind=conv", "model.prior.width=512")
+CONVOLUTIONAL = ("model.decoder.kind=conv", "model.prior.width=512", "model.rate_weight=1")
 """`folder`'s networks when it was made faster, which its benchmarks keep."""
 
 
