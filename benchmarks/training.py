@@ -131,18 +131,12 @@ class SideBySide(Callback):
 # ---------------------------------------------------------------- a step of folder
 
 
-CONVOLUTIONAL = ("model.decoder.kind=conv", "model.prior.width=512", "model.rate_weight=1")
-"""`folder`'s networks when it was made faster, which its benchmarks keep."""
-
-
 def step_folder(repeats: int = 7, overrides: Sequence[str] = ()) -> Figure:
-    """Compares a training step of `folder`, with the convolutional decoder that it had, at 28 x 28
-    in colour, batches of 64 and 32 channels, in the precision and memory format its config has on
-    this machine, with the step as it was, in CPU seconds: with ten logistics per pixel, and with as
-    many as now."""
+    """Compares a training step of `folder` at 28 x 28 in colour, batches of 64 and 32 channels, in
+    the precision and memory format its config has on this machine, with the step as it was, in CPU
+    seconds: with ten logistics per pixel, and with as many as now."""
     quieten()
-    sizes = [*CONVOLUTIONAL, "data.batch_size=64", "model.encoder.channels=32",
-             "model.decoder.channels=32"]  # fmt: skip
+    sizes = ["data.batch_size=64", "model.encoder.channels=32", "model.decoder.channels=32"]
     with TemporaryDirectory() as folder:
         config = compose("folder", [*photos_in(folder, 300), *sizes, *overrides])
         data, module = build(config)

@@ -23,10 +23,10 @@ from acn_lightning.module import ACN
 from acn_lightning.retrieval.faiss_backend import save_index
 from benchmarks import references
 from benchmarks.measure import Figure, alternate
-from benchmarks.training import CONVOLUTIONAL, quieten
+from benchmarks.training import quieten
 
-NETWORKS = (*CONVOLUTIONAL, "model.encoder.channels=16", "model.decoder.channels=16")
-"""Chosen by hand: `folder` otherwise fits its encoder to a budget of training."""
+CHANNELS = ("model.encoder.channels=16", "model.decoder.channels=16")
+"""Chosen by hand: `folder` otherwise fits them to a budget of training."""
 
 
 def evaluating(size: int = 5000, overrides: Sequence[str] = ()) -> Figure:
@@ -117,7 +117,7 @@ def folder_experiment(
 ) -> tuple[ImageData, ACN, Plain]:
     """`folder`, on coloured digits: its data, its untrained networks, its config."""
     where = ["data.source=npz", f"data.root={write_digits(folder, size)}"]
-    config = compose("folder", [*where, *NETWORKS, *overrides])
+    config = compose("folder", [*where, *CHANNELS, *overrides])
     return *build(config), config
 
 

@@ -26,11 +26,11 @@ from acn_lightning.utils.progress import doing
 REPEATS = 5
 """How often each part of an epoch is timed, after an untimed time."""
 
-BESIDES = 1.2
+BESIDES = 1.1
 """An epoch's time, over that of its steps, held-out costs and encodings: probes and pictures, which
 are due in some epochs, and checkpoints take the rest (measured with 5,000 images)."""
 
-FEWEST = 15
+FEWEST = 20
 """Epochs that a larger network must leave time for."""
 
 SIZED = ("encoder", "decoder")
@@ -64,7 +64,7 @@ def is_open(config: Plain) -> bool:
 def fitting(
     config: Plain, trainer: Trainer, budget: Budget, source: Source | None = None
 ) -> Choice:
-    """The largest networks that leave time for `trainer.max_epochs` epochs (15 if null), and how
+    """The largest networks that leave time for `trainer.max_epochs` epochs (20 if null), and how
     many epochs to train for.
 
     Args:
