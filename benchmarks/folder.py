@@ -24,6 +24,7 @@ from PIL import Image
 import acn_lightning
 from acn_lightning.data.sources.idx import CLOTHES, read_idx
 from acn_lightning.evaluation.classifiers import Labelled, measure, principal_components
+from acn_lightning.utils.errors import UsageError
 from benchmarks import codes
 from benchmarks.measure import machine
 
@@ -51,15 +52,13 @@ def on_all_test_images(run: Path, root: Path) -> dict[str, dict[str, Any]]:
     parts, model = read_idx(root), acn_lightning.load(str(run))
     names = [str(model.files[row]) for row in model.bank.rows]
     photos = [int(Path(name).stem) for name in names]
-    sides = (parts.train.images[photos], parts.train.labels[photos]), parts.test[:2]
-    images, labels = zip(*((images, labels.numpy()) for images, labels in sides), strict=True)
+    sides = (
+        (parts.train.images[photos], parts.train.labels[photos].numpy()),
+        (parts.test.images, parts.test.labels.numpy()),
+    )
+    codes_of = [Labelled(model.encode(images.numpy()), labels) for images, labels in sides]
+    pixels = [Labelled(images.flatten(1).numpy(), labels) for images, labels in sides]
     code_size = model.bank.codes.shape[1]
-    codes_of = [
-        Labelled(model.encode(some.numpy()), of) for some, of in zip(images, labels, strict=True)
-    ]
-    pixels = [
-        Labelled(some.flatten(1).numpy(), of) for some, of in zip(images, labels, strict=True)
-    ]
     features = {
         "codes": codes_of,
         "pca": principal_components(pixels[0], pixels[1], code_size),
@@ -107,7 +106,7 @@ def main(out: str, root: str, *words: str) -> None:
     """Runs the benchmark; prints and writes the figures."""
     folder = Path(out).resolve()
     if folder.exists() and any(folder.iterdir()):
-        sys.exit(f"benchmarks.folder: {folder} is not empty.")
+        raise UsageError(f"{folder} is not empty. Name a new folder.")
     write_photos(folder / "photos", Path(root))
     clone, seconds = folder / "clone", {}
 
@@ -142,4 +141,8 @@ def main(out: str, root: str, *words: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UsageError as error:
+        print(f"benchmarks.folder: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -524,6 +524,20 @@ def test_a_newcomers_way_runs_and_becomes_rows_of_the_table(idx_folder, tmp_path
     assert table[1]["ordered"] is None
 
 
+@pytest.mark.parametrize(("full", "said"), [(True, "is not empty"), (False, "there is no folder")])
+def test_a_newcomers_way_ends_in_one_line_where_it_cannot_begin(full, said, tmp_path):
+    where = tmp_path / "way"
+    if full:
+        where.mkdir()
+        (where / "mine").touch()
+    root = Path(folder_benchmark.__file__).parents[1]
+    words = [python(), "-m", "benchmarks.folder", str(where), str(tmp_path / "nothing")]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+    assert where.exists() == full
+
+
 def test_images_on_disk_are_those_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "STEPS", 2)
     found = cache.on_disk(200, str(tmp_path))
