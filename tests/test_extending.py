@@ -345,7 +345,7 @@ def test_another_source_keeps_what_it_has_in_common():
     config = compose("folder", ["data.source=npz", "data.root=a.npz"])
     assert "image_size" not in config["data"]
     config = compose("folder", ["data.source=celeba", "data.root=a"])
-    assert config["data"]["image_size"] == 32
+    assert config["data"]["image_size"] == "auto"
     config = compose("mnist+small", ["data.root=a", "optimizer.kind=adamw"])
     assert config["optimizer"] == {"kind": "adamw", "learning_rate": 0.002}
 

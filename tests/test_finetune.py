@@ -103,6 +103,15 @@ def test_networks_are_the_checkpoints_and_all_else_the_experiments(acn, parent):
     assert rows(Path("runs/digits/new")) == rows(Path("runs/digits/again"))
 
 
+def test_an_automatic_size_is_the_one_that_the_networks_know(acn, parent):
+    from acn_lightning.experiment.finetune import finetune_config
+
+    config = finetune_config(str(parent), "folder", ["data.root=photos"])
+    assert config["data"]["image_size"] == [8, 8]
+    config = finetune_config(str(parent), "folder", ["data.root=photos", "data.image_size=12"])
+    assert config["data"]["image_size"] == 12
+
+
 def test_wandb_knows_the_parent(acn, parent, monkeypatch):
     from lightning.pytorch.loggers import WandbLogger
 

@@ -96,7 +96,7 @@ SECTIONS = {
 KINDS: dict[str, dict[str, Described]] = {
     'data': {
         'arrays': Described('Images that are given in Python, to `acn_lightning.fit`.', {
-            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size; auto does too if all share one of at most 32 x 32, else it is 32.'),
             'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
             'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
             'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
@@ -105,7 +105,7 @@ KINDS: dict[str, dict[str, Described]] = {
         }),
         'celeba': Described('CelebA, aligned and cropped, see `read_celeba`.', {
             'root': Option(str | None, None, 'the folder of the published files.'),
-            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares.'),
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares; auto is 32.'),
             'attribute': Option(str | None, None, 'attribute to use as the label; null for "Smiling".'),
         }),
         'cifar10': Described('CIFAR-10, see `read_cifar10`.', {
@@ -117,7 +117,7 @@ KINDS: dict[str, dict[str, Described]] = {
         }),
         'folder': Described('A folder of image files, with a sub-folder for each class or none. Folders `train` and `test` are the splits; without them, a fixed tenth of the images becomes the test split.', {
             'root': Option(str | None, None, 'the folder.'),
-            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size; auto does too if all share one of at most 32 x 32, else it is 32.'),
             'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
             'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
             'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
@@ -131,7 +131,7 @@ KINDS: dict[str, dict[str, Described]] = {
             'test_split': Option(str | None, None, 'the test split; null takes "test", else "validation", else a fixed tenth of `split`.'),
             'image': Option(str | None, None, 'the column of the images; null takes the only one.'),
             'label': Option(str | None, None, 'the column of the labels; null takes the only column of classes, else "label"; "none" takes none.'),
-            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size.'),
+            'image_size': Option(Any, None, '[height, width] to resize images to; one number for squares. null keeps their size; auto does too if all share one of at most 32 x 32, else it is 32.'),
             'channels': Option(int | None, None, '1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.'),
             'background': Option(str, 'white', 'colour behind transparent pixels: a name or `rgb(240,240,240)`.'),
             'bits': Option(int | None, None, 'how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest pixel of all 16-bit images needs, of 8, 10, 12, 14 and 16.'),
@@ -142,7 +142,7 @@ KINDS: dict[str, dict[str, Described]] = {
         }),
         'imagenet': Described("ImageNet's ILSVRC2012, see `read_imagenet`.", {
             'root': Option(str | None, None, 'the folder of the published files.'),
-            'image_size': Option(Any, None, '[height, width] to resize JPEG files to; one number for squares. null for the downsampled version, whose images have one size.'),
+            'image_size': Option(Any, None, '[height, width] to resize JPEG files to; one number for squares; auto is 32. null for the downsampled version, whose images have one size.'),
         }),
         'mnist': Described('MNIST (LeCun, Cortes and Burges).', {
             'root': Option(str | None, None, 'the folder of the published files; what is missing there can be downloaded.'),

@@ -101,7 +101,7 @@ def read_files(
         OSError: the machine failed.
     """
     reader = Reader(unreadable)
-    if not (form.channels and form.bits):
+    if not form.settled:
         looks = in_parallel(partial(reader.attempt, glance, form=form), files, "looking at images")
         form = settled(form, [look for look in looks if look])
     read = partial(reader.attempt, read_picture, form=form)
@@ -140,10 +140,10 @@ def read_files(
 
 
 def settled(form: Form, looks: Sequence[Glance]) -> Form:
-    """The form with channels and bits that suit all images."""
+    """The form with channels, bits and size that suit all images."""
     brightest = max((look.brightest for look in looks), default=0)
     return replace(
-        form,
+        form.with_size_of(look.size for look in looks),
         channels=form.channels or (1 if all(look.grey for look in looks) else 3),
         bits=form.bits or next(bits for bits in DEPTHS if brightest < 2**bits),
     )

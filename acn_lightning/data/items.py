@@ -65,13 +65,13 @@ def read_items(
 
     Args:
         items: at least one.
-        form: as for `read_files`. Channels or bits that are None take a pass over all images.
+        form: as for `read_files`. What is open in it takes a pass over all images.
         storage: where the images are to lie.
 
     Raises:
         UsageError: an image cannot be read, or sizes differ and the form names none.
     """
-    if not (form.channels and form.bits):
+    if not form.settled:
         form = settled(form, each(items, lambda one, name: look(one, form, name), "looking at"))
     first = picture(items.at(0)[0], form, f"{items.name} 0").pixels
     shape = (items.size, form.channels or 3, *first.shape[:2])

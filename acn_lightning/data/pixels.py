@@ -1,7 +1,7 @@
 """Converts an image file to the pixels that networks take."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +24,17 @@ from acn_lightning.utils.errors import UnreadableError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LYING = 5
+"""The first `orientation` by which an image is shown on its side."""
+
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras and scanners use of 16."""
+
+AUTO = "auto"
+"""The value of `data.image_size` that stands for `USUAL`, at most."""
+
+USUAL = (32, 32)
+"""A (height, width) that is quick to train on."""
 
 TRANSPARENT, FRAMES, GREYED, DEEP, REDUCED, RESIZED = (
     "transparent", "frames", "greyed", "deep", "reduced", "resized",
@@ -43,6 +52,7 @@ class Form:
         background: colour that shows through transparent pixels, by a name that Pillow knows.
         bits: bits used of 16-bit grey values; None until the images have been looked at.
         max_pixels: larger images cannot be read.
+        at_most: whether images that share a size which is not above `image_size` keep it.
 
     Raises:
         UsageError: an option is out of range.
@@ -53,6 +63,34 @@ class Form:
     background: str = "white"
     bits: int | None = None
     max_pixels: int = MAX_PIXELS
+    at_most: bool = False
+
+    @classmethod
+    def of(cls, image_size: Any, **others: Any) -> "Form":
+        """The form that a source's options name.
+
+        Args:
+            image_size: as for `parse_size`.
+            others: the other options.
+
+        Raises:
+            UsageError: an option is out of range.
+        """
+        return cls(image_size=parse_size(image_size), at_most=image_size == AUTO, **others)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be found in the images."""
+        return bool(self.channels and self.bits and not self.at_most)
+
+    def with_size_of(self, sizes: Iterable[Sequence[int] | None]) -> "Form":
+        """The form once the (height, width) of all images is known."""
+        if not self.at_most or self.image_size is None:
+            return self
+        every = {tuple(size or ()) for size in sizes}
+        own = every.pop() if len(every) == 1 else ()
+        keeps = own and all(side <= most for side, most in zip(own, self.image_size, strict=True))
+        return replace(self, image_size=own if keeps else self.image_size, at_most=False)
 
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3) or isinstance(self.channels, bool):
@@ -92,10 +130,12 @@ class Glance(NamedTuple):
     Attributes:
         grey: whether it has no colour.
         brightest: its brightest pixel, if that tells how many of its 16 bits are used; else 0.
+        size: its (height, width) as shown; None if that does not matter.
     """
 
     grey: bool
     brightest: int = 0
+    size: tuple[int, int] | None = None
 
 
 class Picture(NamedTuple):
@@ -129,9 +169,16 @@ def glance_at(image: "Image", form: Form, name: object) -> Glance:
     Raises:
         UnreadableError: its grey values are no 16-bit numbers.
     """
+    size = size_as_shown(image) if form.at_most else None
     if form.bits is None and is_deep(image) and not has_scale(image):
-        return Glance(True, int(deep_values(image, name).max()))
-    return Glance(is_grey(image))
+        return Glance(True, int(deep_values(image, name).max()), size)
+    return Glance(is_grey(image), size=size)
+
+
+def size_as_shown(image: "Image") -> tuple[int, int]:
+    """(height, width) of an image that is turned as its `orientation` says."""
+    upright = orientation(image) < LYING
+    return (image.height, image.width) if upright else (image.width, image.height)
 
 
 def read_picture(path: Path, form: Form) -> Picture:
@@ -250,13 +297,15 @@ def fit_image(image: "Image", image_size: Sequence[int] | None, channels: int) -
 
 
 def parse_size(value: Any) -> tuple[int, int] | None:
-    """Parses [height, width], or one number for both.
+    """Parses [height, width], or one number for both. `AUTO` is `USUAL`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
     """
     if value is None:
         return None
+    if value == AUTO:
+        return USUAL
     sides = (
         [value, value]
         if isinstance(value, int)

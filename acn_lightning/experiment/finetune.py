@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain, compose
+from acn_lightning.data.pixels import AUTO
 from acn_lightning.experiment.carried import carried_config
 from acn_lightning.experiment.resume import Resumed
 from acn_lightning.module import ACN
@@ -30,10 +31,14 @@ def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
     if given:
         raise UsageError(f"{given[0]}: give the checkpoint as the first argument.")
     found = find_model(path)
-    kept = carried_config(read_checkpoint(found), overrides, "model")
+    content = read_checkpoint(found)
+    kept = carried_config(content, overrides, "model")
     networks = {name: kept["model"][name] for name in NETWORKS}
     begin = {"checkpoint": str(found.resolve())}
-    return compose(experiment, overrides, {"model": networks, "finetune": begin})
+    config = compose(experiment, overrides, {"model": networks, "finetune": begin})
+    if config["data"].get("image_size") == AUTO:  # networks work best with the size they know
+        config["data"]["image_size"] = list(content["hyper_parameters"]["image_shape"][1:])
+    return config
 
 
 def in_section(section: str, constructor: Callable[..., Any], overrides: list[str]) -> list[str]:

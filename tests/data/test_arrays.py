@@ -192,6 +192,15 @@ def test_sizes_and_channels_can_be_asked_for(tmp_path):
     assert found.train.images.shape == (18, 3, 4, 4)
 
 
+@pytest.mark.parametrize("kind", ["array", "list of pictures", "list of paths"])
+def test_an_automatic_size_is_that_of_small_training_images(kind, tmp_path):
+    small = KINDS[kind](GREY, tmp_path / "small")
+    large = KINDS[kind](np.zeros((20, 40, 50), np.uint8), tmp_path / "large")
+    both = read(small, test=large, image_size="auto")
+    assert both.train.images.shape[1:] == both.test.images.shape[1:] == (1, 6, 5)
+    assert read(large, image_size="auto").train.images.shape[1:] == (1, 32, 32)
+
+
 def test_a_test_split_of_ones_own():
     found = read(GREY, LABELS, test=(GREY[:8], LABELS[:8] + 1))
     assert (len(found.train.images), len(found.test.images)) == (40, 8)

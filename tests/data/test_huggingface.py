@@ -159,6 +159,18 @@ def test_images_of_mixed_sizes_need_a_size(tmp_path):
     with pytest.raises(UsageError, match=r"data.image_size: images differ in size"):
         read(tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet", image_size=4).image_shape == (1, 4, 4)
+    assert read(tmp_path / "a.parquet", image_size="auto").image_shape == (1, 32, 32)
+
+
+def test_with_an_automatic_size_the_test_images_get_that_of_the_training_images(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name, side in [("train", 6), ("test", 40)]:
+        images = [Image.new("L", (side, side)) for _ in range(20)]
+        table = datasets.Dataset.from_dict({"image": images})
+        table.to_parquet(tmp_path / "set" / f"{name}.parquet")
+    data = read(tmp_path / "set", image_size="auto")
+    assert data.image_shape == (1, 6, 6)
+    assert len(data.test_set) == 20
 
 
 @pytest.mark.parametrize(

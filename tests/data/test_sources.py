@@ -184,6 +184,36 @@ def test_sizes_that_differ_are_named_and_the_way_out(photos):
         read_folder(photos, None, None)
 
 
+def test_an_automatic_size_is_the_images_own_if_they_share_a_small_one(photos):
+    assert read_folder(photos, "auto").train.images.shape[1:] == (3, 6, 8)
+    untouched = read_folder(photos).train.images
+    assert torch.equal(read_folder(photos, "auto").train.images, untouched)
+    picture(photos / "dog" / "wide.png", size=(9, 6))
+    assert read_folder(photos, "auto").train.images.shape[1:] == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [((32, 32), (32, 32)), ((20, 32), (32, 20)), ((33, 8), (32, 32)), ((400, 300), (32, 32))],
+)
+def test_an_automatic_size_is_at_most_32(size, found, tmp_path):
+    for i in range(10):
+        picture(tmp_path / "many" / f"{i}.png", size=size)
+    assert read_folder(tmp_path / "many", "auto", 1).train.images.shape[1:] == (1, *found)
+
+
+def test_an_automatic_size_is_that_of_images_as_they_are_shown(tmp_path):
+    """A camera held on its side says so in a tag, and writes the pixels as they lie."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "turned").mkdir()
+    for i in range(10):
+        Image.new("L", (20, 10)).save(tmp_path / "turned" / f"{i}.jpg", exif=exif)
+    assert read_folder(tmp_path / "turned", "auto").train.images.shape[1:] == (1, 20, 10)
+    picture(tmp_path / "turned" / "upright.png", size=(10, 20), mode="L")
+    assert read_folder(tmp_path / "turned", "auto").train.images.shape[1:] == (1, 20, 10)
+
+
 def test_sixteen_bits_a_pixel_keep_their_grey_values(tmp_path):
     ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     for i in range(10):

@@ -15,7 +15,7 @@ from acn_lightning.data.files import decoded_size, identity, read_files
 from acn_lightning.data.items import Items, decoded_item_size, read_items, split_item
 from acn_lightning.data.labels import Label, number_labels, plain_label, plain_labels
 from acn_lightning.data.opener import MAX_PIXELS
-from acn_lightning.data.pixels import Form, parse_size
+from acn_lightning.data.pixels import Form
 from acn_lightning.data.sources.base import Outline, Source, Split, Splits, split_off_test
 from acn_lightning.data.sources.huggingface import is_table, table_items
 from acn_lightning.data.storage import PIECE, Storage
@@ -55,7 +55,7 @@ class ArraysSource(Source, kind="arrays"):
         test: the test images; None holds out a fixed tenth of the training images.
         classes: names of the classes; None takes the labels.
         image_size: [height, width] to resize images to; one number for squares. null keeps their
-            size.
+            size; auto does too if all share one of at most 32 x 32, else it is 32.
         channels: 1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.
         background: colour behind transparent pixels: a name or `rgb(240,240,240)`.
         bits: how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest
@@ -78,8 +78,8 @@ class ArraysSource(Source, kind="arrays"):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_choice("data.unreadable", unreadable, ("stop", "skip"))
-        self.form = Form(
-            image_size=parse_size(image_size),
+        self.form = Form.of(
+            image_size,
             channels=channels,
             background=background,
             bits=bits,
@@ -138,8 +138,11 @@ class ArraysSource(Source, kind="arrays"):
             UsageError: they have another form, or were not given.
         """
         if self.content is None:
-            parts = [read_given(part, self.form, self.storage, self.unreadable)
-                     for part in self.parts]  # fmt: skip
+            parts: list[Known] = []
+            for part in self.parts:
+                # The test images get the size of the training images.
+                form = self.form.with_size_of([parts[0].images.shape[2:]]) if parts else self.form
+                parts.append(read_given(part, form, self.storage, self.unreadable))
             labels, classes = number_labels([part.labels for part in parts], self.classes)
             splits = [
                 Split(part.images, own, part.names) for part, own in zip(parts, labels, strict=True)
@@ -254,6 +257,7 @@ def is_paths(images: Any) -> bool:
 def convert(images: Tensor, form: Form, storage: Storage) -> Tensor:
     """Arrays in the channels and the size of the form; the same object if they have them."""
     channels = form.channels or images.shape[1]
+    form = form.with_size_of([images.shape[2:]])
     shape = (channels, *(form.image_size or images.shape[2:]))
     if tuple(images.shape[1:]) == shape:
         return images

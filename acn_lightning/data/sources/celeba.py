@@ -35,7 +35,7 @@ class CelebASource(Source, kind="celeba"):
 
     Args:
         root: the folder of the published files.
-        image_size: [height, width] to resize images to; one number for squares.
+        image_size: [height, width] to resize images to; one number for squares; auto is 32.
         attribute: attribute to use as the label; null for "Smiling".
     """
 

@@ -8,7 +8,7 @@ import torch
 from acn_lightning.data.files import decoded_size, identity, read_files
 from acn_lightning.data.listing import Listing, list_folder
 from acn_lightning.data.opener import MAX_PIXELS
-from acn_lightning.data.pixels import Form, parse_size
+from acn_lightning.data.pixels import Form
 from acn_lightning.data.report import describe
 from acn_lightning.data.sources.base import (
     Outline,
@@ -30,7 +30,7 @@ class FolderSource(Source, kind="folder"):
     Args:
         root: the folder.
         image_size: [height, width] to resize images to; one number for squares. null keeps their
-            size.
+            size; auto does too if all share one of at most 32 x 32, else it is 32.
         channels: 1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.
         background: colour behind transparent pixels: a name or `rgb(240,240,240)`.
         bits: how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest
@@ -51,8 +51,8 @@ class FolderSource(Source, kind="folder"):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_choice("data.unreadable", unreadable, ("stop", "skip"))
-        self.form = Form(
-            image_size=parse_size(image_size),
+        self.form = Form.of(
+            image_size,
             channels=channels,
             background=background,
             bits=bits,

@@ -10,7 +10,7 @@ from acn_lightning.data.files import identity
 from acn_lightning.data.items import Items, decoded_item_size, read_items
 from acn_lightning.data.labels import Label, number_labels, plain_labels
 from acn_lightning.data.opener import MAX_PIXELS
-from acn_lightning.data.pixels import Form, parse_size
+from acn_lightning.data.pixels import Form
 from acn_lightning.data.sources.base import Outline, Source, Split, Splits, split_off_test
 from acn_lightning.utils.errors import UsageError, foreign, nearest
 from acn_lightning.utils.files import local_path
@@ -41,7 +41,7 @@ class HuggingFaceSource(Source, kind="huggingface"):
         label: the column of the labels; null takes the only column of classes, else "label";
             "none" takes none.
         image_size: [height, width] to resize images to; one number for squares. null keeps their
-            size.
+            size; auto does too if all share one of at most 32 x 32, else it is 32.
         channels: 1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.
         background: colour behind transparent pixels: a name or `rgb(240,240,240)`.
         bits: how many of 16 bits grey values use, from 8 to 16; null takes as many as the brightest
@@ -68,8 +68,8 @@ class HuggingFaceSource(Source, kind="huggingface"):
             raise UsageError(
                 "data.path: source 'huggingface' needs a folder or a name: data.path=DIR."
             )
-        self.form = Form(
-            image_size=parse_size(image_size),
+        self.form = Form.of(
+            image_size,
             channels=channels,
             background=background,
             bits=bits,
@@ -126,10 +126,11 @@ class HuggingFaceSource(Source, kind="huggingface"):
         column = pick_label(tables[0], self.label)
         labels = [column_labels(table, column) for table in tables]
         numbers, classes = number_labels(labels, class_names(tables[0], column), "data.label")
-        splits = [
-            Split(read_items(self.items(table), self.form, self.storage)[0], own)
-            for table, own in zip(tables, numbers, strict=True)
-        ]
+        splits: list[Split] = []
+        for table, own in zip(tables, numbers, strict=True):
+            # The test images get the size of the training images.
+            form = self.form.with_size_of([splits[0].images.shape[2:]]) if splits else self.form
+            splits.append(Split(read_items(self.items(table), form, self.storage)[0], own))
         count = sum(len(split.images) for split in splits)
         among = f" in {len(classes):,} classes" if classes else ""
         self.report = f"{as_text(self.path)}: {count:,} images{among}."

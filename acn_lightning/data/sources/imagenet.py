@@ -48,8 +48,8 @@ class ImageNetSource(Source, kind="imagenet"):
 
     Args:
         root: the folder of the published files.
-        image_size: [height, width] to resize JPEG files to; one number for squares. null for the
-            downsampled version, whose images have one size.
+        image_size: [height, width] to resize JPEG files to; one number for squares; auto is 32.
+            null for the downsampled version, whose images have one size.
     """
 
     def __init__(self, *, root: str | None = None, image_size: Any = None) -> None:
