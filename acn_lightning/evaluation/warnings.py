@@ -240,19 +240,29 @@ def overfitting(figures: Figures) -> Finding | None:
     )
 
 
-def below_pixels(representations: Mapping[str, Any]) -> Finding | None:
+def below_pixels(representations: Mapping[str, Any], images: int) -> Finding | None:
     """After a test: codes do worse than pixels or principal components, which need no model.
 
     Args:
         representations: results of `classifiers.measure` by name; None if not measured.
+        images: number of test images with a label.
     """
     codes, pixels, pca = (representations[name] for name in ("codes", "pixels", "pca"))
     if not codes or not pixels or codes["linear"] > max(pixels["linear"], pca["linear"]):
         return None
+    best, name = (
+        (pca, "principal components") if pca["linear"] > pixels["linear"] else (pixels, "pixels")
+    )
+    more = round(images * (best["linear"] - codes["linear"]))
+    # What only one of two classifiers gets right is at most what either gets wrong.
+    deviation = math.sqrt(images * (2 - best["linear"] - codes["linear"]))
+    luck = ", which may be luck" if more < 2 * deviation else ""
     return Finding(
         "codes_below_pixels",
-        "A linear classifier finds the classes better in pixels or principal components than in "
-        "these codes.",
+        f"A linear classifier is right about {more:,} more of {images:,} test images if it sees "
+        f"{name} than if it sees the codes{luck}."
+        if more
+        else f"A linear classifier is right as often if it sees {name} as if it sees the codes.",
         "Train longer, or try another data.augment or model.rate_weight.",
     )
 

@@ -131,7 +131,8 @@ def tested(
     best = best_checkpoint(trainer, folder)
     results = evaluate(trainer, module, data, parts.measure, best, start)
     results |= {"training": training}
-    worse = below_pixels(results["representations"])
+    labelled = int((data.test_set.labels[: results["images"]] >= 0).sum())
+    worse = below_pixels(results["representations"], labelled)
     hints = (parts.warn.keep(worse, trainer.current_epoch),) if worse else ()
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None

@@ -90,9 +90,19 @@ def test_what_is_no_fault(change, facts):
 
 def test_codes_that_do_worse_than_pixels():
     of = {"codes": {"linear": 0.8}, "pca": {"linear": 0.7}, "pixels": {"linear": 0.8}}
-    assert below_pixels(of).name == "codes_below_pixels"
-    assert below_pixels(of | {"codes": {"linear": 0.81}}) is None
-    assert below_pixels(of | {"pixels": None}) is None
+    assert below_pixels(of, 500).name == "codes_below_pixels"
+    assert "as often if it sees pixels" in below_pixels(of, 500).message
+    assert below_pixels(of | {"codes": {"linear": 0.81}}, 500) is None
+    assert below_pixels(of | {"pixels": None}, 500) is None
+
+
+def test_how_much_worse_is_told_in_images():
+    of = {"codes": {"linear": 0.8}, "pca": {"linear": 0.82}, "pixels": {"linear": 0.7}}
+    few, many = below_pixels(of, 500).message, below_pixels(of, 10_000).message
+    assert "10 more of 500 test images if it sees principal components" in few
+    assert few.endswith("the codes, which may be luck.")
+    assert "200 more of 10,000" in many
+    assert many.endswith("the codes.")
 
 
 # ---------------------------------------------------------------- in a run
