@@ -259,10 +259,10 @@ def below_pixels(representations: Mapping[str, Any], images: int) -> Finding | N
     luck = ", which may be luck" if more < 2 * deviation else ""
     return Finding(
         "codes_below_pixels",
-        f"A linear classifier is right about {more:,} more of {images:,} test images if it sees "
-        f"{name} than if it sees the codes{luck}."
+        f"A linear classifier gets {more:,} more of {images:,} test images right from {name} than "
+        f"from the codes{luck}."
         if more
-        else f"A linear classifier is right as often if it sees {name} as if it sees the codes.",
+        else f"A linear classifier does as well on {name} as on the codes.",
         "Train longer, or try another data.augment or model.rate_weight.",
     )
 

@@ -91,7 +91,7 @@ def test_what_is_no_fault(change, facts):
 def test_codes_that_do_worse_than_pixels():
     of = {"codes": {"linear": 0.8}, "pca": {"linear": 0.7}, "pixels": {"linear": 0.8}}
     assert below_pixels(of, 500).name == "codes_below_pixels"
-    assert "as often if it sees pixels" in below_pixels(of, 500).message
+    assert "as well on pixels as on the codes" in below_pixels(of, 500).message
     assert below_pixels(of | {"codes": {"linear": 0.81}}, 500) is None
     assert below_pixels(of | {"pixels": None}, 500) is None
 
@@ -99,7 +99,7 @@ def test_codes_that_do_worse_than_pixels():
 def test_how_much_worse_is_told_in_images():
     of = {"codes": {"linear": 0.8}, "pca": {"linear": 0.82}, "pixels": {"linear": 0.7}}
     few, many = below_pixels(of, 500).message, below_pixels(of, 10_000).message
-    assert "10 more of 500 test images if it sees principal components" in few
+    assert "10 more of 500 test images right from principal components" in few
     assert few.endswith("the codes, which may be luck.")
     assert "200 more of 10,000" in many
     assert many.endswith("the codes.")
