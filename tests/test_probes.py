@@ -4,13 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from acn_lightning.evaluation import linear
 from acn_lightning.evaluation.classifiers import (
     Labelled,
     clustering,
@@ -87,6 +90,28 @@ def test_the_linear_classifier_is_scikit_learns(digits, count):
     assert least <= loss(weights, offsets) < 1.01 * least
     agreed = (classifiers.test @ weights.T + offsets).argmax(1) == exact.predict(classifiers.test)
     assert agreed.mean() > 0.99
+
+
+@pytest.mark.parametrize(("many", "threads"), [(10**9, 1), (1, 2)])
+def test_threads_multiply_only_many_numbers(many, threads, digits, monkeypatch):
+    """Two threads on a few numbers take up to ten times as long as one."""
+
+    def in_use():
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    seen = []
+
+    def watched(*arguments, **options):
+        seen.append(in_use())
+        return original(*arguments, **options)
+
+    original = scipy.optimize.minimize
+    monkeypatch.setattr(scipy.optimize, "minimize", watched)
+    monkeypatch.setattr(linear, "MANY", many)
+    with threadpool_limits(2, user_api="blas"):
+        linear_accuracy(*digits)
+        assert seen == [{threads}]
+        assert in_use() == {2}
 
 
 def test_principal_components_by_a_singular_value_decomposition(digits):
