@@ -315,6 +315,7 @@ def parse_size(value: Any) -> tuple[int, int] | None:
     )
     if len(sides) != 2 or not all(type(side) is int and 0 < side <= 4096 for side in sides):
         raise UsageError(
-            f"data.image_size: {value!r} is neither a number nor [height,width], from 1 to 4096."
+            f"data.image_size: {value!r} is neither a number nor [height,width], from 1 to 4096, "
+            f"nor {AUTO}."
         )
     return sides[0], sides[1]
