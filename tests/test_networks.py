@@ -63,6 +63,15 @@ def test_autocast_leaves_what_is_summed_in_float32(network):
     assert not torch.equal(numbers, numbers.bfloat16().float())
 
 
+def test_16_bits_leave_an_encoders_small_differences():
+    encoder = ConvEncoder((1, 8, 8), 5, channels=8)
+    images = torch.rand(1, 1, 8, 8) + 1e-4 * torch.randn(6, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = encoder(images).mean
+    # In 16 bits what differs would be rounding errors, which a shape enlarges to codes.
+    assert torch.equal(codes, encoder(images).mean)
+
+
 def test_each_dimension_of_the_mixture_integrates_to_one():
     prior = MixturePrior(2, mixtures=5, width=16)(torch.randn(2) * 3)
     grid = torch.linspace(-80, 80, 160_001, dtype=torch.float32)

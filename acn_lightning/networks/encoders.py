@@ -34,8 +34,12 @@ class FeatureEncoder:
         nn.init.normal_(self.mean.weight, std=4 / features**0.5)
 
     def forward(self, image: Float[Tensor, "batch channel height width"]) -> Distribution:
-        features = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
-        return unit_normal(in_float32(self.mean, features.flatten(1)))
+        return unit_normal(in_float32(self.mean, self.features(image).flatten(1)))
+
+    def features(self, image: Float[Tensor, "batch channel height width"]) -> Tensor:
+        """The feature network's output, (B, ...)."""
+        features: Tensor = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
+        return features
 
 
 class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
@@ -45,6 +49,10 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
 
     Uses group normalisation instead of batch normalisation, so a code depends only on its own
     image: a code stored during training equals the one that the same weights give afterwards.
+
+    Computes in float32, even under autocast. In a run's first steps features differ little between
+    images. 16 bits round these differences away, and a shape then enlarges the rounding errors to
+    codes, from which training does not recover.
 
     Args:
         image_shape: (C, H, W).
@@ -76,6 +84,9 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
             height, wide, channels = -(-height // 2), -(-wide // 2), channels * 2
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.make_mean(width * height * wide, code_size)
+
+    def features(self, image: Float[Tensor, "batch channel height width"]) -> Tensor:
+        return in_float32(self.body, 2 * image - 1)
 
 
 class NoEncoder(Encoder, kind="none"):
