@@ -43,13 +43,22 @@ def chosen(monkeypatch, seconds, *words, **options):
     return fitting(config, quiet_trainer(config), budgeted)
 
 
-def test_the_largest_networks_that_leave_time_for_twenty_epochs(monkeypatch):
+def test_the_largest_networks_that_leave_time_for_enough_epochs(monkeypatch):
+    monkeypatch.setattr(budget, "fewest_epochs", lambda images: 20)
     seconds = {16: 5.0, 32: 14.0, 64: 20.0}
     assert chosen(monkeypatch, seconds, minutes=5.0) == Choice(32, 21, 14.0)
     assert chosen(monkeypatch, seconds, minutes=10.0) == Choice(64, 30, 20.0)
     assert chosen(monkeypatch, seconds, minutes=1.0) == Choice(16, 12, 5.0)
     assert chosen(monkeypatch, seconds, minutes=0.01) == Choice(16, 1, 5.0)
     assert chosen(monkeypatch, seconds, minutes=5.0, channels=[16]) == Choice(16, 60, 5.0)
+
+
+def test_a_larger_network_must_see_enough_images(monkeypatch):
+    train = len(read_data(compose("digits", list(OPEN))).train_set)
+    epochs = math.ceil(budget.FEWEST_IMAGES / train)
+    seconds = {16: 1.0, 32: 2.0, 64: 3.0}
+    assert chosen(monkeypatch, seconds, minutes=2.1 * epochs / 60).channels == 32
+    assert chosen(monkeypatch, seconds, minutes=1.9 * epochs / 60).channels == 16
 
 
 def test_what_the_command_says_is_not_chosen(monkeypatch):
@@ -147,10 +156,10 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, train
     words = [
         "fit", "folder", *small, f"data.root={trained / 'photos'}", "data.image_size=12",
         "run=mine", "resume=auto", "trainer.accelerator=cpu", "budget.channels=[8,16]",
-        "pictures.every_n_epochs=0",
+        "pictures.every_n_epochs=0", "trainer.precision=32-true",
     ]  # fmt: skip
     monkeypatch.setattr(budget, "epoch_seconds", lambda *_: 3.0)
-    monkeypatch.setattr(budget, "FEWEST", 2)
+    monkeypatch.setattr(budget, "fewest_epochs", lambda images: 2)
     status, out, err = acn(*words, "budget.minutes=0.1")
     assert status == 0, err
     line = (

@@ -30,8 +30,10 @@ BESIDES = 1.2
 """An epoch's time, over that of its steps, held-out costs and encodings: probes and pictures, which
 are due in some epochs, and checkpoints take the rest (1.1 to 1.3, measured with 5,000 images)."""
 
-FEWEST = 20
-"""Epochs that a larger network must leave time for."""
+FEWEST_EPOCHS, FEWEST_IMAGES = 5, 300_000
+"""Epochs, and images in all of them, that a larger network must leave time for. Of 4,050 images, 27
+epochs with 32 channels gave worse codes than 33 epochs with 8; of 58,000, 8 epochs with 16 channels
+gave better ones than 14 with 8 (`docs/results.md`)."""
 
 SIZED = ("encoder", "decoder")
 """Parts whose `channels` may be null, to be chosen here."""
@@ -64,8 +66,8 @@ def is_open(config: Plain) -> bool:
 def fitting(
     config: Plain, trainer: Trainer, budget: Budget, source: Source | None = None
 ) -> Choice:
-    """The largest networks that leave time for `trainer.max_epochs` epochs (20 if null), and how
-    many epochs to train for.
+    """The largest networks that leave time for `trainer.max_epochs` epochs (as many as
+    `fewest_epochs` if null), and how many epochs to train for.
 
     Args:
         config: complete, except that `trainer.max_epochs` and the `channels` of encoder and decoder
@@ -84,17 +86,28 @@ def fitting(
         )
     data = read_data(config, source)
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
+    fewest = config["trainer"]["max_epochs"] or fewest_epochs(len(data.train_set))
     best: Choice | None = None
     for size in sizes:
         module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
         module.to(trainer.strategy.root_device)
         seconds = epoch_seconds(data, module, ways(config, trainer))
         fits = math.floor(60 * budget.minutes / seconds)
-        if best and fits < (config["trainer"]["max_epochs"] or FEWEST):
+        if best and fits < fewest:
             break
         best = Choice(size, config["trainer"]["max_epochs"] or max(1, fits), seconds)
     assert best is not None
     return best
+
+
+def fewest_epochs(images: int) -> int:
+    """How many epochs of so many training images a larger network must leave time for.
+
+    Example:
+        >>> fewest_epochs(4_050), fewest_epochs(58_000)
+        (75, 6)
+    """
+    return max(FEWEST_EPOCHS, math.ceil(FEWEST_IMAGES / images))
 
 
 def with_sizes(

@@ -296,7 +296,7 @@ def timings(data: ImageData, module: ACN, ways: Sequence[Way]) -> Timings:
 def make_step(data: ImageData, module: ACN, way: Way) -> Callable[[], None]:
     """A training step of a batch: the costs as they are in a run, their gradient, the optimiser."""
     device = module.device
-    optimizer = module.optimizer.make(module.parameters())
+    optimizer = module.optimizer.make(module.parameters(), fused=True)
     context = plugin_for(way.precision, device)
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
     code = torch.randn(len(stored.index), module.bank.codes.shape[1], device=device)
