@@ -305,7 +305,7 @@ def test_small_is_refused_before_anything_is_read(acn, name):
 
 def test_layers_and_experiments_of_ones_own(acn):
     Path("mine.yaml").write_text("data: {source: mnist}\nmodel: {decoder: {kind: pixelcnn}}\n")
-    assert compose("mine.yaml+small")["model"]["decoder"]["layers"] == 3
+    assert compose("mine.yaml+small")["model"]["decoder"]["layers"] == 4
     Path("layer.yaml").write_text("for: [folder]\nseed: 3\n")
     assert compose("folder+layer.yaml")["seed"] == 3
     assert "for" not in compose("mine.yaml+layer.yaml")

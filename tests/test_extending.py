@@ -346,7 +346,7 @@ def test_another_source_keeps_what_it_has_in_common():
     assert "image_size" not in config["data"]
     config = compose("folder", ["data.source=celeba", "data.root=a"])
     assert config["data"]["image_size"] == "auto"
-    config = compose("mnist+small", ["data.root=a", "optimizer.kind=adamw"])
+    config = compose("folder", ["data.root=a", "optimizer.kind=adamw"])
     assert config["optimizer"] == {"kind": "adamw", "learning_rate": 0.002}
 
 
