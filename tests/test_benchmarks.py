@@ -202,6 +202,17 @@ def test_the_decoders_reference_has_its_cost(tmp_path):
     torch.testing.assert_close(eager, -module.decoder(z).log_prob(image).mean())
 
 
+def test_the_decoder_is_compiled_only_where_that_is_asked_for(monkeypatch):
+    def compiled(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    assert compose("mnist+small")["compile"] == "auto"  # which is not to ask
+    training.decoder(1, SMALL)
+    with pytest.raises(InterruptedError):
+        training.decoder(1, [*SMALL, "compile=true"])
+
+
 def test_both_loaders_give_the_same_images(tmp_path):
     path = data.write_images(tmp_path, 130)
     images = ImageData(source="npz", root=str(path), binarisation="none", validation=0)

@@ -294,7 +294,8 @@ def timings(data: ImageData, module: ACN, ways: Sequence[Way]) -> Timings:
 
 
 def make_step(data: ImageData, module: ACN, way: Way) -> Callable[[], None]:
-    """A training step of a batch: the costs as they are in a run, their gradient, the optimiser."""
+    """A training step of a batch: the costs as they are in a run, their gradient, the optimiser;
+    without clipping, which a fused optimiser does not go with."""
     device = module.device
     optimizer = module.optimizer.make(module.parameters(), fused=True)
     context = plugin_for(way.precision, device)
