@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from acn_lightning.callbacks.dashboard import runs
 from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData
-from acn_lightning.evaluation.warnings import Figures, Finding, find
+from acn_lightning.evaluation.warnings import Figures, Finding, find, shared_cores
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError, check_range
@@ -24,11 +26,16 @@ from acn_lightning.utils.files import replacing
 SHARE, LEAST, MOST = 100, 64, 128
 """A hundredth of an epoch's images is decoded and encoded again, within these bounds."""
 
+WATCHED = 60.0
+"""Seconds of steps, after an untimed one, from which a run on a CPU sees whether it has its cores
+to itself; the machine's load is a mean of about as long."""
+
 
 class WarnOfFaults(Callback):
     """Looks for faults at the end of an epoch, and says what to do about each: see
-    `docs/troubleshooting.md`. Each kind is reported once in a run, however often it is resumed:
-    as a warning, in the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.
+    `docs/troubleshooting.md`. After a minute on a CPU it also looks whether the run has its cores
+    to itself. Each kind is reported once in a run, however often it is resumed: as a warning, in
+    the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.
 
     It reads what other callbacks logged, and measures two more figures on up to 128 images:
 
@@ -50,11 +57,26 @@ class WarnOfFaults(Callback):
         self.folder, self.every_n_epochs = folder, every_n_epochs
         self.given: list[dict[str, Any]] = []
         self.history: list[list[float]] = []
+        self.watched: tuple[float, float] | None = None
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watched = None
         if self.given:  # the folder may be a new one
             self._write()
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *arguments: Any
+    ) -> None:
+        if not self.every_n_epochs or pl_module.device.type != "cpu":
+            return
+        now, spent = time.perf_counter(), time.process_time()
+        if self.watched is None:
+            self.watched = now, spent
+        elif now > self.watched[0] + WATCHED:
+            self._look_at_cores(trainer, now - self.watched[0], spent - self.watched[1])
+            self.watched = math.inf, math.inf  # once
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
@@ -73,6 +95,21 @@ class WarnOfFaults(Callback):
         if trainer.is_last_batch and validated and all(map(math.isfinite, costs)):
             self.history.append(costs)
         for found in find(self._figures(trainer, module, data, logged)):
+            self._give(trainer, found)
+
+    def _look_at_cores(self, trainer: Trainer, seconds: float, spent: float) -> None:
+        """Warns if other programs use the cores too.
+
+        Args:
+            trainer: the run's.
+            seconds: that the steps took.
+            spent: CPU seconds of this process in them.
+        """
+        if not hasattr(os, "getloadavg"):
+            return
+        threads = torch.get_num_threads()
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if found := shared_cores(spent / seconds / threads, threads, load, cores):
             self._give(trainer, found)
 
     def _figures(

@@ -38,6 +38,14 @@ PATIENCE = 3
 RISE = 0.01
 """Rise of the held-out cost above its lowest, as a share of it."""
 
+GIVEN = 0.5
+"""Share of its threads' time that a run is given, below which they wait for each other. On two
+cores beside two busy programs, two threads were given a third, and took four times as long as one
+thread did."""
+
+BUSY = 1.1
+"""Programs that are ready to run for each core, above which the cores are short."""
+
 SETTLED = 3
 """Epochs in which codes may move far and say little, as in the first `STEPS`: all runs begin so."""
 
@@ -237,6 +245,28 @@ def overfitting(figures: Figures) -> Finding | None:
         "training images falls.",
         "best.ckpt keeps the best epoch. Use another data.augment, smaller networks or fewer "
         "trainer.max_epochs.",
+    )
+
+
+def shared_cores(share: float, threads: int, load: float, cores: int) -> Finding | None:
+    """Threads of a run on a CPU are given less than half of the time that they would need, while
+    more programs are ready to run than there are cores.
+
+    Args:
+        share: CPU seconds of the process, divided by seconds and threads.
+        threads: number of threads of torch.
+        load: mean number of processes and threads that are ready to run, on the whole machine.
+        cores: number of cores of the machine.
+    """
+    if threads < 2 or not (share < GIVEN and load > BUSY * cores):
+        return None
+    return Finding(
+        "shared_cores",
+        f"The {threads} threads of this run get {share:.0%} of the time that they need, because "
+        f"other programs use the {cores} cores too (load {load:.1f}). Threads that wait for each "
+        "other are slower than one.",
+        "Set OMP_NUM_THREADS=1, or the number of cores that are free, and start again with "
+        "resume=auto.",
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning import Callback
 
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs, WarnOfFaults
-from acn_lightning.evaluation.warnings import Figures, below_pixels, find
+from acn_lightning.evaluation.warnings import Figures, below_pixels, find, shared_cores
 from acn_lightning.utils.errors import UsageError
 from tests.test_module import digits, trainer
 
@@ -105,6 +105,24 @@ def test_how_much_worse_is_told_in_images():
     assert many.endswith("the codes.")
 
 
+@pytest.mark.parametrize(
+    ("share", "threads", "load", "found"),
+    [
+        (0.33, 2, 3.3, True),  # measured: digits beside two busy programs on two cores
+        (0.33, 2, 2.1, False),  # it waits for its images, not for cores
+        (0.65, 1, 3.3, False),  # one thread waits for no other
+        (0.95, 2, 3.3, False),  # the others are short
+        (0.5, 2, 3.3, False),
+    ],
+)
+def test_threads_that_wait_for_each_other(share, threads, load, found):
+    finding = shared_cores(share, threads, load, cores=2)
+    assert (finding is not None) == found
+    if finding:
+        assert "33% of the time" in finding.message
+        assert "OMP_NUM_THREADS=1" in finding.remedy
+
+
 # ---------------------------------------------------------------- in a run
 
 
@@ -182,6 +200,29 @@ def test_looking_for_faults_changes_nothing(tmp_path):
         )
         weights.append(torch.cat([one.flatten() for one in module.parameters()]))
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(("load", "said"), [(9.0, 1), (0.5, 0)])
+def test_shared_cores_are_said_before_the_first_epoch_ends(tmp_path, monkeypatch, load, said):
+    here = "acn_lightning.callbacks.warn"
+    monkeypatch.setattr(f"{here}.WATCHED", 0)
+    monkeypatch.setattr(f"{here}.time.process_time", lambda: 7.0)
+    monkeypatch.setattr(f"{here}.os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(f"{here}.os.cpu_count", lambda: 2)
+    monkeypatch.setattr(f"{here}.torch.get_num_threads", lambda: 2)
+    seen = []
+
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append([one["name"] for one in warn.given])
+
+    data, module = digits("data.subset=150")
+    warn = WarnOfFaults(tmp_path)
+    run = trainer(RefreshNeighbours(), Look(), warn, max_epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.fit(module, datamodule=data)
+    assert [names.count("shared_cores") for names in seen] == [said, said]
 
 
 def test_none_are_looked_for_on_request():
