@@ -20,6 +20,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import OmegaConf
+
 from acn_lightning.config.compose import compose
 from acn_lightning.evaluation.classifiers import Labelled, measure, principal_components
 from acn_lightning.experiment.build import read_data
@@ -57,12 +59,11 @@ class Row(NamedTuple):
         return "-no-".join([f"{self.data}-{self.model}{size}", *left_out])
 
     def words(self, epochs: int) -> list[str]:
-        """Returns the words of the command line, without paths and seed. All rows train in 32 bits,
-        on any machine."""
+        """Returns the words of the command line, without paths and seed. The precision is what the
+        experiment's `auto` chooses on this machine."""
         size = "" if self.large else "+small"
         layer = "" if self.model == "acn" else f"+{self.model}"
         words = [f"{self.data}{size}{layer}", f"trainer.max_epochs={epochs}"]
-        words.append("trainer.precision=32-true")
         words += [] if self.augment else ["data.augment=none"]
         words += [] if self.shape else ["model.shape.kind=free"]
         return words
@@ -116,12 +117,20 @@ def results_of(row: Row, seed: int, work: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def precision_of(run: Path) -> str:
+    """Returns the precision that a run trained in, which the config in its folder keeps."""
+    config = OmegaConf.load(run / "config.yaml")
+    return str(OmegaConf.select(config, "trainer.precision"))
+
+
 def line(row: Row, work: Path, epochs: Epochs) -> dict[str, Any] | None:
     """Returns the row over the seeds that have ended; None if none has."""
     every = {seed: results_of(row, seed, work) for seed in row.seeds}
     found = [one for one in every.values() if one]
     if not found:
         return None
+    seeds = [seed for seed, one in every.items() if one]
+    precisions = {precision_of(work / row.name / f"seed-{seed}") for seed in seeds}
     codes = [one["representations"]["codes"] for one in found]
     figures: dict[str, Any] = {
         use: spread([one[use] for one in codes]) if all(codes) else None for use in USES
@@ -133,7 +142,8 @@ def line(row: Row, work: Path, epochs: Epochs) -> dict[str, Any] | None:
         "budget": "best" if row.large else "small",
         "augment": row.augment,
         "shape": row.shape,
-        "seeds": [seed for seed, one in every.items() if one],
+        "seeds": seeds,
+        "precision": " and ".join(sorted(precisions)),
         "minutes": statistics.mean(one["training"]["seconds"] for one in found) / 60,
         "epochs": found[0]["training"]["epochs"],
         "code_size": found[0]["code_size"],
@@ -178,6 +188,7 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
                 "augment": False,
                 "shape": False,
                 "seeds": [],
+                "precision": None,
                 "minutes": 0.0,
                 "epochs": 0,
                 "code_size": train.features.shape[1],

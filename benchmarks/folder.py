@@ -68,12 +68,13 @@ def on_all_test_images(run: Path, root: Path) -> dict[str, dict[str, Any]]:
 
 
 def rows(
-    results: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]
+    results: Mapping[str, Any], precision: str, found: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rows of `docs/results/table.json`: the codes, and components and pixels beside them.
 
     Args:
         results: contents of the run's `results.json`, for the costs.
+        precision: that the run trained in.
         found: from `on_all_test_images`.
     """
     trained, code_size = results["training"], results["code_size"]
@@ -91,6 +92,7 @@ def rows(
                 "augment": learnt,
                 "shape": learnt,
                 "seeds": [results["seed"]] if learnt else [],
+                "precision": precision if learnt else None,
                 "minutes": trained["seconds"] / 60 if learnt else 0.0,
                 "epochs": trained["epochs"] if learnt else 0,
                 "code_size": sizes[name],
@@ -133,7 +135,7 @@ def main(out: str, root: str, *words: str) -> None:
     }
     (folder / "folder.json").write_text(json.dumps(found, indent=1) + "\n")
     if not words:
-        codes.write(rows(results, found["on 10,000 test images"]))
+        codes.write(rows(results, codes.precision_of(run), found["on 10,000 test images"]))
     for part, value in found["seconds"].items():
         print(f"{part:<16}{value:8.0f} s")
 

@@ -429,7 +429,7 @@ def test_it_runs_as_a_module():
 # ---------------------------------------------------------------- the table of codes
 
 
-def ended(work, row, seed, linear):
+def ended(work, row, seed, linear, precision="32-true"):
     """A run that has ended, as `acn fit` leaves it."""
     folder = work / row.name / f"seed-{seed}"
     folder.mkdir(parents=True)
@@ -442,6 +442,7 @@ def ended(work, row, seed, linear):
         "code_size": 16,
     }
     (folder / "results.json").write_text(json.dumps(results))
+    (folder / "config.yaml").write_text(f"trainer: {{precision: {precision}}}\n")
 
 
 def test_a_line_of_the_table_is_of_the_seeds_that_have_ended(tmp_path):
@@ -452,9 +453,11 @@ def test_a_line_of_the_table_is_of_the_seeds_that_have_ended(tmp_path):
     assert one["seeds"] == [0]
     assert one["linear"] == {"mean": 0.95, "spread": 0.0}
     assert one["labels_100"] == {"mean": pytest.approx(0.85), "spread": 0.02}  # of the draws
-    ended(tmp_path, row, 2, 0.97)
+    assert one["precision"] == "32-true"
+    ended(tmp_path, row, 2, 0.97, "bf16-mixed")
     two = codes.line(row, tmp_path, codes.Epochs())
     assert two["seeds"] == [0, 2]
+    assert two["precision"] == "32-true and bf16-mixed"
     assert two["linear"] == {"mean": pytest.approx(0.96), "spread": pytest.approx(0.02)}
     assert two["labels_100"]["spread"] == pytest.approx(0.02)  # of the seeds
     assert (two["minutes"], two["epochs"], two["set"]["mean"]) == (30, 4, 80)
@@ -535,6 +538,8 @@ def test_a_newcomers_way_runs_and_becomes_rows_of_the_table(idx_folder, tmp_path
         assert one["linear"]["mean"] == measured[features]["linear"]
     assert table[0]["ordered"]["mean"] == found["nats_per_image"]["ordered"]
     assert table[1]["ordered"] is None
+    assert [one["precision"] for one in table[1:]] == [None, None]
+    assert table[0]["precision"] in ("32-true", "bf16-mixed")  # auto takes the faster
 
 
 @pytest.mark.parametrize(("full", "said"), [(True, "is not empty"), (False, "there is no folder")])
