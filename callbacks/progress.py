@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tqdm import tqdm
 
 from acn_lightning.callbacks.typed import acn_of
+from acn_lightning.utils.text import counted
 
 EPOCHS = 5
 """Epochs that an estimate is the mean of: as many as there are from probe to probe."""
@@ -125,9 +126,9 @@ def announcement(trainer: Trainer, step: float) -> str:
     encoding = any(getattr(one, "encode", False) for one in callbacks_of(trainer))
     forward = sum(trainer.num_val_batches) + encoding * batches
     left = epochs_left(trainer, trainer.current_epoch)
-    many = "epochs" if math.isinf(left) else f"{math.ceil(left):,} epochs"
+    many = "epochs" if math.isinf(left) else counted(math.ceil(left), "epoch")
     begin = f"from epoch {trainer.current_epoch + 1} on " if trainer.current_epoch else ""
-    words = [f"training {begin}for {many} of {steps_of_epoch(trainer):,} steps"]
+    words = [f"training {begin}for {many} of {counted(steps_of_epoch(trainer), 'step')}"]
     words.append(time_left(trainer, trainer.current_epoch, step * (batches + FORWARD * forward)))
     words.append(f"writing to {trainer.default_root_dir}")
     return ", ".join(filter(None, words))

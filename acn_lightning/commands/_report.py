@@ -7,7 +7,7 @@ from typing import Any
 
 from acn_lightning.experiment.results import Outcome
 from acn_lightning.runs.figures import COSTS, REPRESENTATIONS, USES, percent
-from acn_lightning.utils.text import printable
+from acn_lightning.utils.text import counted, printable
 
 UNNEEDED = (
     ".*does not have many workers.*",  # data is in memory: workers would slow it down
@@ -69,7 +69,7 @@ def results_table(outcome: Outcome) -> str:
         rows.append(("codes refreshed, last epoch", "{:,} of {:,}".format(*outcome.refreshed)))
     rows.append(("seconds", f"{results['seconds']:.1f}"))
     title = (
-        f"{results['data']}, {results['images']:,} {results['split']} images, "
+        f"{results['data']}, {counted(results['images'], results['split'] + ' image')}, "
         f"binarisation {results['binarisation']}, seed {results['seed']}"
     )
     return "\n".join([printable(title), *align(rows), "", *files, *hints])

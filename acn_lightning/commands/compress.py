@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from acn_lightning.utils.text import counted
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -118,10 +120,10 @@ def report(
     def of_size(name: str, taken: int) -> str:
         return row(name, nats_per_image(taken, count), taken)
 
-    blocks = f"{len(container.blocks):,} block{'s' if len(container.blocks) > 1 else ''}"
+    blocks = counted(len(container.blocks), "block")
     shape = " x ".join(map(str, acn.image_shape))
     lines = [
-        f"{count:,} images of {shape}, order={container.order}, {blocks}",
+        f"{counted(count, 'image')} of {shape}, order={container.order}, {blocks}",
         f"  {'':<42}{'bytes':>12}{'nats/image':>14}{'bits/dim':>12}",
         of_size("payload", container.payload),
         of_size("with header, names and index", size),

@@ -43,7 +43,7 @@ def decompress(
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar
-    from acn_lightning.utils.text import printable
+    from acn_lightning.utils.text import counted, printable
 
     folder = local_path(out, "out")
     if not Path(file).is_file():
@@ -59,8 +59,7 @@ def decompress(
         for number, image in zip(numbers, found, strict=True):
             name = stored[number] if stored else f"{number:0{digits}}"
             write_png(image, beside / as_png(name))
-    several = "" if len(numbers) == 1 else "s"
-    return f"{len(numbers):,} image{several} in {printable(folder)}"
+    return f"{counted(len(numbers), 'image')} in {printable(folder)}"
 
 
 def parse_numbers(words: str, count: int) -> list[int]:

@@ -27,7 +27,7 @@ def images(name: str, overrides: list[str], *, part: str = "train", out: str = "
     from acn_lightning.utils.errors import check_choice
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar
-    from acn_lightning.utils.text import printable
+    from acn_lightning.utils.text import counted, printable
 
     check_choice("part", part, ("train", "test"))
     folder, config = local_path(out, "out"), compose(name, overrides)
@@ -42,8 +42,8 @@ def images(name: str, overrides: list[str], *, part: str = "train", out: str = "
                 write_png(image, beside / folders[label] / f"{row:0{digits}}.png")
                 shown.update()
     classes = len({label for label in labels if label >= 0})
-    within = f", {classes} classes" if classes else ""
-    return f"{len(labels):,} images{within}: {printable(folder)}"
+    within = f", {counted(classes, 'class', 'classes')}" if classes else ""
+    return f"{counted(len(labels), 'image')}{within}: {printable(folder)}"
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from acn_lightning.data.files import Read
 from acn_lightning.data.opener import COMPLAINT
 from acn_lightning.data.pixels import DEEP, FRAMES, GREYED, REDUCED, RESIZED, TRANSPARENT, Form
-from acn_lightning.utils.text import printable
+from acn_lightning.utils.text import counted, printable
 
 NAMED = 3
 """Number of unreadable files that a report names."""
@@ -36,11 +36,6 @@ def describe(
         if things:
             line += f" {heading}: {'; '.join(things)}."
     return printable(line)
-
-
-def counted(count: int, one: str, several: str = "") -> str:
-    """A number with its noun."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def sizes(read: Read) -> str:

@@ -22,6 +22,7 @@ from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.progress import doing
+from acn_lightning.utils.text import counted
 
 REPEATS = 5
 """How often each part of an epoch is timed, after an untimed time."""
@@ -127,11 +128,12 @@ def with_sizes(
     with doing("timing networks that fit the budget"):
         choice = fitting(config, trainer, Budget(**config["budget"]), source)
     parts = " and ".join(open_parts(config))
+    epochs = counted(choice.epochs, "epoch")
     sizes = f"{parts} of {choice.channels} channels, " if choice.channels else ""
     tried = {way.precision for way in ways(config, trainer)}
     bits = f" in {tried.pop()}" if len(tried) == 1 else ""
     rank_zero_only(print)(
-        f"{config['experiment']}: {sizes}{choice.epochs} epochs of about {choice.seconds:.0f} s on "
+        f"{config['experiment']}: {sizes}{epochs} of about {choice.seconds:.0f} s on "
         f"this {trainer.strategy.root_device.type.upper()}{bits}, for "
         f"budget.minutes={config['budget']['minutes']:g}",
         flush=True,

@@ -17,7 +17,7 @@ from acn_lightning.inference.collection import Collection
 from acn_lightning.inference.embedding import Embedding
 from acn_lightning.inference.figures import colour, thumbnails
 from acn_lightning.utils.optional import require_packages
-from acn_lightning.utils.text import as_text
+from acn_lightning.utils.text import as_text, counted
 
 SHEET = 4096
 """Side of a sheet of thumbnails, in pixels. All browsers and GPUs support this size."""
@@ -65,7 +65,7 @@ def page(collection: Collection, embedding: Embedding, title: str, total: int, s
         "neighbours": embedding.neighbours.flatten().tolist(),
         "distances": rounded(embedding.distances.flatten()),
     }
-    note = f"{size:,} images, codes of {embedding.codes.shape[1]} numbers."
+    note = f"{counted(size, 'image')}, codes of {embedding.codes.shape[1]} numbers."
     if size < total:
         note = (
             f"A sample of {size:,} of {total:,} images, stratified by class; neighbours are the "

@@ -11,7 +11,7 @@ from typing import Any
 from acn_lightning.runs.figures import align, decimal, duration, percent, trained_epochs
 from acn_lightning.runs.reading import STATES, Run, number
 from acn_lightning.utils.errors import check_choice
-from acn_lightning.utils.text import as_text, printable
+from acn_lightning.utils.text import as_text, counted, printable
 
 Order = Callable[[Run], Any]
 
@@ -75,8 +75,7 @@ def table(runs: Sequence[Run], now: float | None = None) -> str:
     rows = [head, *(row(run, now) for run in runs)]
     count = Counter(run.state for run in runs)
     states = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
-    several = "" if len(runs) == 1 else "s"
-    lines = [*align(rows, (0, len(head) - 1)), "", f"{len(runs):,} run{several}: {states}"]
+    lines = [*align(rows, (0, len(head) - 1)), "", f"{counted(len(runs), 'run')}: {states}"]
     for run in runs:
         lines += [f"{printable(run.folder)}: {fault}" for fault in told(run)]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from acn_lightning.runs.figures import (
     trained_epochs,
 )
 from acn_lightning.runs.reading import BEST, LAST, Run, find, number
-from acn_lightning.utils.text import as_text, printable
+from acn_lightning.utils.text import as_text, counted, printable
 
 PARTS = ("encoder", "shape", "prior", "decoder", "likelihood")
 """Parts of a model, in reading order."""
@@ -56,7 +56,8 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
                 found.append((label, f"{percent(value)} %", f"of codes, epoch {epochs:g}"))
     if run.seconds is not None:
         steps = number(run.results, "training", "steps")
-        more = f"{run.epochs} epochs, {steps:,.0f} steps" if steps else f"{run.epochs} epochs"
+        more = counted(run.epochs, "epoch")
+        more += f", {counted(round(steps), 'step')}" if steps else ""
         found.append(("training", duration(run.seconds), more))
     return found
 
@@ -102,7 +103,7 @@ def data_line(run: Run) -> str:
     if isinstance(shape := find(run.about, "image_shape"), list):
         parts.append(" x ".join(map(str, shape)))
     if classes := number(run.about, "classes"):
-        parts.append(f"{classes:,.0f} classes")
+        parts.append(counted(round(classes), "class", "classes"))
     return "; ".join(str(part).rstrip(".") for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for where it goes: a terminal, a text file, a spreadsheet."""
+"""Text made fit for where it goes: a terminal, a text file, a spreadsheet, a sentence."""
 
 import os
 
@@ -25,6 +25,21 @@ def as_text(path: str | os.PathLike[str]) -> str:
         'caf\\\\udce9.png'
     """
     return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number with its noun.
+
+    Args:
+        count: the number.
+        one: the noun.
+        several: its plural, if that does not end in s only.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "class", "classes")
+        ('1 image', '1,200 classes')
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def cell(text: str) -> str:

@@ -74,13 +74,12 @@ def test_lines_in_a_log(capsys):
     assert "left" not in lines[3]
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3])
-def test_the_estimate_comes_before_the_line_of_the_shortest_epoch(batches, capsys):
+@pytest.mark.parametrize(("batches", "steps"), [(1, "1 step"), (2, "2 steps"), (3, "3 steps")])
+def test_the_estimate_comes_before_the_line_of_the_shortest_epoch(batches, steps, capsys):
     data, module = digits()
     fit = trainer(RefreshNeighbours(), ShowProgress(), max_epochs=2, limit_train_batches=batches)
     fit.fit(module, datamodule=data)
     lines = [one for one in capsys.readouterr().out.splitlines() if one.startswith(("ep", "tr"))]
-    steps = f"{batches} steps"
     assert re.match(rf"training for 2 epochs of {steps}, about \d+ s, writing to ", lines[0])
     assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2"]
 
@@ -109,7 +108,7 @@ def test_the_estimate_of_a_resumed_run_begins_where_it_does(tmp_path, capsys):
     capsys.readouterr()
     again = trainer(RefreshNeighbours(), shown, max_epochs=3)
     again.fit(module, datamodule=data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
-    assert "training from epoch 3 on for 1 epochs of 21 steps, about " in capsys.readouterr().out
+    assert "training from epoch 3 on for 1 epoch of 21 steps, about " in capsys.readouterr().out
     assert len(shown.seconds) == 1
 
 

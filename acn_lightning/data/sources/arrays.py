@@ -20,7 +20,7 @@ from acn_lightning.data.sources.base import Outline, Source, Split, Splits, spli
 from acn_lightning.data.sources.huggingface import is_table, table_items
 from acn_lightning.data.storage import PIECE, Storage
 from acn_lightning.utils.errors import UsageError, check_choice, foreign
-from acn_lightning.utils.text import as_text
+from acn_lightning.utils.text import as_text, counted
 
 
 class Given(NamedTuple):
@@ -169,9 +169,9 @@ def told(splits: Sequence[Split], classes: tuple[str, ...]) -> str:
     """What was given, in one line."""
     channels, height, width = splits[0].images.shape[1:]
     count = sum(len(split.images) for split in splits)
-    among = f" in {len(classes):,} class{'es'[: 2 * (len(classes) > 1)]}" if classes else ""
+    among = f" in {counted(len(classes), 'class', 'classes')}" if classes else ""
     kind = "grey" if channels == 1 else "colour"
-    return f"{count:,} {kind} images of {width} x {height} pixels{among}."
+    return f"{counted(count, kind + ' image')} of {width} x {height} pixels{among}."
 
 
 def refuse_half_labelled(splits: Sequence[Split]) -> None:

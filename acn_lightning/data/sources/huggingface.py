@@ -15,7 +15,7 @@ from acn_lightning.data.sources.base import Outline, Source, Split, Splits, spli
 from acn_lightning.utils.errors import UsageError, foreign, nearest
 from acn_lightning.utils.files import local_path
 from acn_lightning.utils.optional import require_packages
-from acn_lightning.utils.text import as_text
+from acn_lightning.utils.text import as_text, counted
 
 OLDEST = 4
 """The first major version of `datasets` that never runs a data set's own code."""
@@ -132,8 +132,8 @@ class HuggingFaceSource(Source, kind="huggingface"):
             form = self.form.with_size_of([splits[0].images.shape[2:]]) if splits else self.form
             splits.append(Split(read_items(self.items(table), form, self.storage)[0], own))
         count = sum(len(split.images) for split in splits)
-        among = f" in {len(classes):,} classes" if classes else ""
-        self.report = f"{as_text(self.path)}: {count:,} images{among}."
+        among = f" in {counted(len(classes), 'class', 'classes')}" if classes else ""
+        self.report = f"{as_text(self.path)}: {counted(count, 'image')}{among}."
         if len(splits) == 1:
             return split_off_test(splits[0], classes, 0.1, self.path, self.storage, "data.path")
         return Splits(splits[0], splits[1], classes)
