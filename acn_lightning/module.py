@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from acn_lightning import objective
 from acn_lightning.data import Batch
@@ -119,7 +118,7 @@ class ACN(LightningModule):
         self.last_cost = torch.zeros(())  # of the last step, for a progress bar
         self.posterior_samples = 1  # per test image; `MeasureTest` sets it
         if classes > 1:
-            self.knn_accuracy = MulticlassAccuracy(self.classes, average="micro")
+            self.knn_accuracy = MeanMetric(nan_strategy="disable")
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -218,7 +217,8 @@ class ACN(LightningModule):
         self._add_costs(part, rates.flatten(0, -2).mean(0), distortion)
         self._log_costs(part)
         if self.classes > 1:
-            self.knn_accuracy(knn_vote(self.bank.labels[rows], self.classes), batch.label)
+            right = knn_vote(self.bank.labels[rows], self.classes) == batch.label
+            self.knn_accuracy(right.float(), (batch.label >= 0).float())
             self.log(f"{part}/knn_accuracy", self.knn_accuracy)
         return Encoded(batch.index, posterior.mean, z, distortion)
 
@@ -267,7 +267,10 @@ class ACN(LightningModule):
         checkpoint["pretrained"] = self.pretrained
         means = [self._mean("train", name) for name in COSTS]
         sums = [value for mean in means for value in (mean.mean_value, mean.weight)]
-        everyones = [] if self.trainer.is_last_batch else gather(torch.stack(sums))
+        # Before an epoch's first batch and after its last, any world size can resume.
+        within = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
+        whole = self.trainer.is_last_batch or not within
+        everyones = [] if whole else gather(torch.stack(sums))
         checkpoint["epoch_costs"] = [one.cpu() for one in everyones]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

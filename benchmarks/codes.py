@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
@@ -273,11 +274,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     rows = [row for row in ROWS if asked(row.name)]
 
+    writing = Lock()
+
     def run(job: tuple[Row, int]) -> None:
         row, seed = job
         train(row, seed, parsed.work, roots[row.data], epochs)
-        lines = [line(one, parsed.work, epochs) for one in rows]
-        write(one for one in lines if one)
+        with writing:
+            lines = [line(one, parsed.work, epochs) for one in rows]
+            write(one for one in lines if one)
 
     jobs = [(row, seed) for seed in SEEDS for row in rows if seed in row.seeds]
     with ThreadPoolExecutor(parsed.side_by_side) as pool:

@@ -42,7 +42,6 @@ from acn_lightning.data.subsets import stratified
 from acn_lightning.evaluation.classifiers import (
     Labelled,
     linear_accuracy,
-    neighbour_labels,
     similarity,
 )
 from acn_lightning.experiment import train, trainer
@@ -154,8 +153,7 @@ def accuracies(encode: Encode, data: ImageData) -> tuple[float, float]:
             (data.test_set.images, data.test_set.labels),
         )
     )
-    near = neighbour_labels(known, test)
-    knn = similarity(near, test.labels, len(data.classes))["knn"]
+    knn = similarity(known, test, len(data.classes))["knn"]
     return knn, linear_accuracy(known, test)
 
 

@@ -19,7 +19,7 @@ from acn_lightning.callbacks.refresh import RefreshNeighbours
 from acn_lightning.callbacks.seeds import SeedEpochs
 from acn_lightning.callbacks.signals import StopOnSignal
 from acn_lightning.callbacks.steps import MeasureSteps
-from acn_lightning.callbacks.stopping import StopEarly
+from acn_lightning.callbacks.stopping import StopEarly, StopOnTime
 from acn_lightning.callbacks.warn import WarnOfFaults
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "StopEarly",
     "StopOnNonFiniteLoss",
     "StopOnSignal",
+    "StopOnTime",
     "WarnOfFaults",
 ]

@@ -51,7 +51,9 @@ class LastCheckpoint(Checkpoint):
             return
         step = trainer.global_step
         due = self.every_n_steps and step % self.every_n_steps == 0
-        if due or trainer.should_stop or step == trainer.max_steps:
+        # Below `min_epochs` or `min_steps` it goes on, however often it is told to stop.
+        ends = trainer.should_stop and trainer.fit_loop._can_stop_early
+        if due or ends or step == trainer.max_steps:
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -89,8 +89,14 @@ class Finetune(BackboneFinetuning):
             if some
         ]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._set_modes(trainer, pl_module)  # an epoch that resumes midway does not start
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
+        self._set_modes(trainer, pl_module)
+
+    def _set_modes(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for part in self._frozen(pl_module):  # freezes running means and dropout too
             part.train(trainer.current_epoch >= self.unfreeze_backbone_at_epoch)
 

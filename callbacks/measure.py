@@ -146,13 +146,14 @@ class MeasureTest(Callback):
         self, coded: Encoded, module: ACN, data: ImageData
     ) -> dict[str, dict[str, Any] | None]:
         """The results of `classifiers.measure` for the codes, for as many principal components of
-        the pixels as a code has dimensions, and for the pixels; None if not requested."""
+        the pixels as a code has dimensions, and for the pixels; None if not requested, or if there
+        are no labels."""
         found: dict[str, dict[str, Any] | None] = dict.fromkeys(("codes", "pca", "pixels"))
         classes = len(data.classes)
-        if classes < 2:
-            return found
         tested = coded.index.cpu()
         labels = data.test_set.labels[tested]
+        if classes < 2 or (labels < 0).all() or (data.labels < 0).all():
+            return found
         rows = module.index.search(coded.mean, k=RETRIEVED)
         codes = (
             Labelled(module.bank.codes.cpu().numpy(), data.labels.numpy()),
@@ -160,7 +161,7 @@ class MeasureTest(Callback):
         )
         near = module.bank.labels[rows].cpu().numpy()
         if self.linear == "none":
-            return found | {"codes": similarity(near, labels.numpy(), classes)}
+            return found | {"codes": similarity(*codes, classes, near)}
         with doing("fitting classifiers and clusters to the codes"):
             found["codes"] = measure(*codes, classes, near)
         if self.linear == "all":

@@ -42,14 +42,17 @@ class ProbeCodes(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = acn_of(pl_module), data_of(trainer)
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not due or module.classes < 2 or not len(data.validation_set):
+        if not due or module.classes < 2:
+            return
+        known = labelled(IndexedImages(data.fixed_set.images, data.labels, data.rows))
+        held_out = labelled(data.validation_set)
+        if not len(known) or not len(held_out):
             return
         stats: dict[str, float] = {}
         if trainer.is_global_zero:
-            known = IndexedImages(data.fixed_set.images, data.labels, data.rows)
             stats = probe(
                 self._coded(module, known),
-                self._coded(module, data.validation_set),
+                self._coded(module, held_out),
                 module.classes,
                 self.linear,
             )
@@ -61,3 +64,9 @@ class ProbeCodes(Callback):
         chosen = stratified(labels, self.images)
         codes = encode(module, images.images[images.rows[chosen]])
         return codes, labels[chosen]
+
+
+def labelled(images: IndexedImages) -> IndexedImages:
+    """Those that have a label."""
+    has = images.labels[images.rows] >= 0
+    return IndexedImages(images.images, images.labels, images.rows[has])

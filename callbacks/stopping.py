@@ -1,11 +1,11 @@
-"""Ends a run whose held-out cost no longer falls."""
+"""Ends a run: when its held-out cost no longer falls, or when its time is over."""
 
 import math
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from torch import Tensor
 
 from acn_lightning.callbacks.progress import say
@@ -28,7 +28,8 @@ class StopEarly(EarlyStopping):
         wanted: whether there is a patience; if not, no run should have this callback.
 
     Raises:
-        UsageError: an option is out of range; when fitting, nothing is validated.
+        UsageError: an option is out of range; when fitting, nothing is validated, or not at epochs'
+            ends.
     """
 
     def __init__(
@@ -45,6 +46,11 @@ class StopEarly(EarlyStopping):
             raise UsageError(
                 "early_stopping.patience: nothing is validated. Leave trainer.limit_val_batches "
                 "out, or early_stopping.patience."
+            )
+        if self.monitor.startswith("val/") and trainer.check_val_every_n_epoch is None:
+            raise UsageError(
+                "early_stopping.patience counts epochs, so they must be validated at their ends. "
+                "Set trainer.check_val_every_n_epoch=1, or leave early_stopping.patience out."
             )
         if self.wait_count >= self.patience:  # the run that is resumed had ended
             trainer.should_stop = True
@@ -71,3 +77,19 @@ class StopEarly(EarlyStopping):
         if math.isnan(best):
             raise UsageError("The checkpoint's best cost is not a number.")
         self.wait_count, self.best_score = waited, best.to(torch.float32).cpu()
+
+
+class StopOnTime(Timer):
+    """Lightning's `Timer`, which ends a run between two steps of the optimiser only: gradients that
+    are still being summed are in no checkpoint, so a run that ended there would lose its work."""
+
+    @property
+    def state_key(self) -> str:
+        return Timer.__qualname__  # as in checkpoints written before
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        between = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if between or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

@@ -17,6 +17,7 @@ from acn_lightning.callbacks.dashboard import runs
 from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData
+from acn_lightning.data.subsets import spread
 from acn_lightning.evaluation.warnings import Figures, Finding, find, shared_cores
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
@@ -141,7 +142,10 @@ class WarnOfFaults(Callback):
             moved = module(images).mean - module.bank.codes[rows.to(module.device)]
             length = float(torch.linalg.vector_norm(moved, dim=1).mean())
             found = {"codes/drift": length / max(logged["bank/neighbour_distance"], 1e-12)}
-            batch = to_device(held_out.__getitems__(range(min(count, len(held_out)))))
+            if len(held_out) < 2:  # another image's code would be its own
+                return found
+            # Evenly spread: a folder of classes is sorted by them.
+            batch = to_device(held_out.__getitems__(spread(len(held_out), count)))
             z = module(batch.image).sample()
             own, others = (
                 objective.distortion(module.decoder(one), batch.image) for one in (z, z.roll(1, 0))

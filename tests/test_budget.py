@@ -69,6 +69,15 @@ def test_what_the_command_says_is_not_chosen(monkeypatch):
     assert chosen(monkeypatch, seconds, *sized, minutes=2.0) == Choice(None, 6, 20.0)
 
 
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epochs_and_epochs_without_end_are_kept(monkeypatch, epochs):
+    seconds = {16: 5.0, 32: 14.0, 64: 20.0}
+    found = chosen(monkeypatch, seconds, f"trainer.max_epochs={epochs}", minutes=3.0)
+    assert found == Choice(16, epochs, 5.0)  # what leaves time for enough epochs
+    config = compose("digits", [*OPEN, f"trainer.max_epochs={epochs}"])
+    assert with_choice(config, found)["trainer"]["max_epochs"] == epochs
+
+
 def test_a_choice_fills_what_is_open_and_nothing_else():
     config = compose("digits", [*OPEN[:2], "model.decoder.channels=24"])
     assert is_open(config)
@@ -135,12 +144,10 @@ def test_an_epoch_takes_steps_held_out_costs_and_encodings(monkeypatch):
     [
         (3.0, 3.0, "budget.minutes=30 trains longer"),
         (3.0, 2.5, "more time alone may not help"),
-        (None, None, "budget.minutes=30 trains longer"),
     ],
 )
 def test_the_hint_says_whether_more_time_pays(last, best, said):
-    last, best = (None if one is None else torch.tensor(one) for one in (last, best))
-    assert said in budget_hint(last, best, minutes=6.0)
+    assert said in budget_hint(torch.tensor(last), torch.tensor(best), minutes=6.0)
 
 
 def test_several_processes_cannot_each_choose(acn):
@@ -178,4 +185,6 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, train
     status, out, err = acn(*words, "budget.minutes=0.1")
     assert status == 0, err
     assert "encoder of" not in out
+    assert "keeps its networks and its number of epochs, 2, whatever budget.minutes is" in out
+    assert "so more time" not in out  # nothing was trained, so it is not known
     assert yaml.safe_load((only_run() / "config.yaml").read_text())["model"] == kept["model"]

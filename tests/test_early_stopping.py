@@ -2,15 +2,18 @@
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from lightning import Callback, Trainer
 
-from acn_lightning.callbacks import StopEarly
+from acn_lightning.callbacks import LastCheckpoint, RefreshNeighbours, StopEarly, StopOnTime
 from acn_lightning.experiment.learning_rate import suggestion
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import CHEAP, QUICK, only_run
+from tests.test_module import digits
 
 FIT = (
     "fit", "digits", *QUICK, "pictures.every_n_epochs=0", "data.subset=200",
@@ -55,6 +58,40 @@ def test_a_cost_that_falls_is_waited_for(acn):
     assert "Stopped" not in out
 
 
+class Over(Callback):
+    """Ends the time of a run at a batch."""
+
+    def __init__(self, timer, batch):
+        self.timer, self.batch = timer, batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == self.batch:
+            self.timer._duration = 0.0
+
+
+@pytest.mark.parametrize(("options", "steps", "saves"), [
+    ({"accumulate_grad_batches": 4}, 1, [0, 1]),  # after batch 1, with gradients of half a step
+    ({"min_epochs": 2, "limit_train_batches": 5}, 10, [0, 5, 10]),
+    ({}, 2, [0, 2]),
+])  # fmt: skip
+def test_a_run_whose_time_is_over_ends_after_a_whole_step_that_is_saved(
+    options, steps, saves, tmp_path
+):
+    data, module = digits()
+    timer, last = StopOnTime(timedelta(hours=1)), LastCheckpoint(tmp_path)
+    saved = []
+    save, last.save = last.save, lambda run: (saved.append(run.global_step), save(run))
+    callbacks = [timer, RefreshNeighbours(), Over(timer, 1), last]
+    run = Trainer(callbacks=callbacks, max_epochs=3, accelerator="cpu", logger=False,
+                  enable_progress_bar=False, **options)  # fmt: skip
+    run.fit(module, datamodule=data)
+    assert run.global_step == steps
+    assert saved == saves
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == steps
+    assert "Timer" in content["callbacks"]  # as in checkpoints before
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -65,6 +102,14 @@ def test_a_cost_that_falls_is_waited_for(acn):
         (
             ["early_stopping.patience=1", "trainer.limit_val_batches=0"],
             "early_stopping.patience: nothing is validated",
+        ),
+        (
+            [
+                "early_stopping.patience=1",
+                "trainer.check_val_every_n_epoch=null",
+                "trainer.val_check_interval=2",
+            ],
+            "early_stopping.patience counts epochs",
         ),
         (["average.decay=1.5"], "average.decay: 1.5 is not at least 0 and below 1"),
     ],

@@ -20,8 +20,10 @@ from PIL import Image
 
 from acn_lightning import fit as fit_arrays
 from acn_lightning.config.compose import compose
+from acn_lightning.experiment.build import read_data
+from acn_lightning.experiment.loggers import continue_metrics
 from acn_lightning.experiment.resume import fit_config
-from acn_lightning.experiment.trainer import OF_A_STEP, check_shares, make_trainer
+from acn_lightning.experiment.trainer import OF_A_STEP, check_limits, check_shares, make_trainer
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import BESIDE, CHEAP, QUICK, only_run, write_idx
 from tests.processes import Run
@@ -198,6 +200,57 @@ def test_a_resumed_run_inherits_the_best_checkpoint(acn):
     best = [torch.load(run / "checkpoints/best.ckpt", weights_only=True) for run in (first, second)]
     assert best[0]["epoch"] == best[1]["epoch"] < 2
     assert str(second / "checkpoints/best.ckpt") in out
+
+
+def test_what_an_epoch_logged_before_it_was_left_is_kept(tmp_path):
+    lines = ["epoch,step,val/total", "0,9,3.0", "1,12,2.5", "1,14,2.0", "1,19,1.5"]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    continue_metrics([], tmp_path, epoch=1, steps=14)
+    assert (tmp_path / "metrics.csv").read_text().split() == lines[:3]
+    continue_metrics([], tmp_path, epoch=1, steps=10)
+    assert (tmp_path / "metrics.csv").read_text().split() == lines[:2]
+
+
+KEEPER = """
+import pathlib
+from lightning import Callback
+
+
+class Keeper(Callback):
+    restored = 0
+
+    def state_dict(self):
+        return {"best": -12.3, "worst": float("inf"), "restored": self.restored}
+
+    def load_state_dict(self, state):
+        self.restored = state["restored"] + 1
+
+    def on_test_end(self, trainer, pl_module):
+        pathlib.Path("restored.txt").write_text(str(self.restored))
+"""
+
+
+def test_a_test_takes_the_best_weights_and_leaves_the_run_as_it_is(acn, monkeypatch):
+    """A resumed run's best checkpoint stays its own, and callbacks keep what they know."""
+    Path("keeper.py").write_text(KEEPER)
+    monkeypatch.delitem(sys.modules, "keeper", raising=False)
+    mine = "callbacks.keeper.kind=keeper:Keeper"
+    assert acn(*FIT, "trainer.max_epochs=1", mine)[0] == 0
+    first = only_run()
+    assert Path("restored.txt").read_text() == "0"
+    onward = ["trainer.max_epochs=3", "trainer.default_root_dir=onward", mine]
+    status, _, err = acn("fit", f"resume={first}/checkpoints/last.ckpt", *onward)
+    assert status == 0, err
+    assert Path("restored.txt").read_text() == "1"  # by the training
+    second = only_run(Path("onward"))
+    best = [torch.load(run / "checkpoints/best.ckpt", weights_only=True) for run in (first, second)]
+    assert [one["epoch"] for one in best] == [0, 2]
+    results = json.loads((second / "results.json").read_text())
+    status, _, err = acn("test", second, "trainer.default_root_dir=tested", *BESIDE)
+    assert status == 0, err
+    again = json.loads((only_run(Path("tested")) / "results.json").read_text())
+    costs = [one["nats_per_image"]["reconstruction"] for one in (again, results)]
+    assert costs[0] == costs[1]
 
 
 def test_acn_test_reports_what_fit_reported(acn):
@@ -514,6 +567,19 @@ def test_a_run_ends_when_its_time_is_over(acn):
     results = json.loads((only_run() / "results.json").read_text())
     assert 1 <= results["training"]["seconds"] < 60
     assert "Ignoring" not in err + out
+
+
+@pytest.mark.parametrize(("processes", "fine"), [(1, True), (2, True), (4, False)])
+def test_a_share_of_the_batches_is_one_of_those_of_a_process(processes, fine, monkeypatch):
+    config = compose("digits", [*QUICK, "data.batch_size=16"])
+    data = read_data(config)
+    run = Trainer(accelerator="cpu", logger=False, limit_test_batches=0.1)  # of 23 batches
+    monkeypatch.setattr(Trainer, "world_size", processes)
+    if fine:
+        check_limits(run, data)
+    else:
+        with pytest.raises(UsageError, match=r"trainer.limit_test_batches: 0.1 of 6 leaves no"):
+            check_limits(run, data)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])

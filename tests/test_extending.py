@@ -14,7 +14,7 @@ from acn_lightning.networks.priors import MixturePrior
 from acn_lightning.optimization import CosineSchedule, OptimizerFactory
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.registry import find_class
-from tests.conftest import QUICK, only_run
+from tests.conftest import CHEAP, QUICK, only_run
 
 MINE = """
 import pathlib
@@ -358,6 +358,38 @@ def test_optimisers_are_pytorchs_with_their_options():
     assert made.defaults["weight_decay"] == 0.5
     with pytest.raises(UsageError, match=r"optimizer\.learning_rate: 0"):
         OptimizerFactory(learning_rate=0.0)
+
+
+COUNTING = """
+import torch
+
+
+class Counting(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["taken"] = group.get("taken", 0) - 1
+            for one in group["params"]:
+                self.state[one]["estimate"] = -float("inf")
+        return super().step(closure)
+
+    def __init__(self, params, lr: float = 0.1):
+        super().__init__(params, lr)
+        self.param_groups[0]["taken"] = 0
+"""
+
+
+def test_an_optimiser_of_ones_own_may_count_as_it_likes(acn, monkeypatch):
+    """Its groups and states need not look like those of PyTorch's."""
+    Path("counting.py").write_text(COUNTING)
+    monkeypatch.delitem(sys.modules, "counting", raising=False)
+    words = ["fit", "digits", *QUICK, *CHEAP, "data.subset=200", "run=mine", "resume=auto",
+             "optimizer.kind=counting:Counting", "optimizer.learning_rate=1e-4"]  # fmt: skip
+    assert acn(*words, "trainer.max_epochs=1")[0] == 0
+    status, _, err = acn(*words, "trainer.max_epochs=2")
+    assert status == 0, err
+    content = torch.load("runs/digits/mine/checkpoints/last.ckpt", weights_only=True)
+    (group,) = content["optimizer_states"][0]["param_groups"]
+    assert group["taken"] == -content["global_step"] < -3
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])

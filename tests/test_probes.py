@@ -51,6 +51,31 @@ def test_vote_is_the_most_frequent_class_and_the_nearest_among_equals():
     assert knn_vote(labels, 4).tolist() == [naive_vote(row) for row in labels.tolist()]
 
 
+def test_a_neighbour_without_a_label_has_no_vote():
+    labels = torch.tensor([[-1, 2, 2], [1, -1, 0], [-1, -1, -1], [-1, 0, 1]])
+    assert knn_vote(labels, 3).tolist() == [2, 1, -1, 0]
+
+
+@pytest.mark.parametrize("gaps", ["train", "test", "both"])
+def test_images_without_a_label_might_as_well_not_be_there(digits, gaps):
+    train, test = digits
+    near = neighbour_labels(train, test)
+    kept = [Labelled(part.features[::2], part.labels[::2]) for part in digits]
+    partly = [Labelled(part.features, part.labels.copy()) for part in digits]
+    for part in partly:
+        part.labels[1::2] = -1
+    if gaps == "train":
+        kept[1], partly[1] = test, test
+    if gaps == "test":
+        kept[0], partly[0] = train, train
+    expected = measure(*kept, 10)
+    assert measure(*partly, 10) == expected
+    if gaps == "test":  # an index finds all, so what it found counts where all have a label
+        assert measure(*partly, 10, near) == expected
+    else:
+        assert similarity(*partly, 10, near)["knn"] == expected["knn"]
+
+
 def test_accuracy_agrees_with_scikit_learn():
     centres = torch.randn(3, 5) * 1.2
     labels = torch.arange(600) % 3
@@ -177,7 +202,8 @@ def test_neighbours_and_precision_by_loops(digits):
         labels = train.labels[order[:10]].tolist()
         votes.append(naive_vote(labels[:5]) == label)
         right += [one == label for one in labels]
-    found = similarity(near, test.labels, 10)
+    found = similarity(train, test, 10)
+    assert found == similarity(train, test, 10, near)
     assert found == {"knn": np.mean(votes), "precision_at_10": pytest.approx(np.mean(right))}
     assert precision(near, test.labels) == found["precision_at_10"]
 

@@ -123,7 +123,8 @@ class ImageData(LightningDataModule):
                 f"data.validation: {self.validation} of {size} training images leave fewer than "
                 "2 to train on."
             )
-        if (content.train.labels < 0).any() != (content.test.labels < 0).any():
+        labelled = [part.labels >= 0 for part in (content.train, content.test)]
+        if any(one.all() for one in labelled) and not all(one.any() for one in labelled):
             raise UsageError(
                 f"data.root: in {self.reader.root or self.source}, only one of the training and "
                 "test splits is labelled. Label both, or neither."

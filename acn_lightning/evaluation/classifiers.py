@@ -29,10 +29,16 @@ DRAWS = 5
 
 
 class Labelled(NamedTuple):
-    """Features of any scale, (N, F), and their classes, (N,), for training or testing."""
+    """Features of any scale, (N, F), and their classes, (N,), for training or testing; -1 for an
+    image without a label, which is left out of all that needs one."""
 
     features: np.ndarray
     labels: np.ndarray
+
+    def known(self) -> "Labelled":
+        """Those that have a label."""
+        has = self.labels >= 0
+        return self if has.all() else Labelled(self.features[has], self.labels[has])
 
 
 def measure(
@@ -44,19 +50,17 @@ def measure(
         train: features and labels to learn from, and to search.
         test: features and labels to test on.
         classes: number of classes.
-        near: labels of the 10 training images nearest to each test image, (N, 10), if an index has
-            found them; None searches for them.
+        near: as for `similarity`.
 
     Returns:
         Fractions: `linear`, `knn` (K = 5), `precision_at_10`, `nmi` and `cluster_accuracy`; and
         `labels_10`, `labels_100` and `labels_1000`, each {"mean", "spread"}, or None if that is
         fewer labels than classes or more than there are.
     """
-    near = neighbour_labels(train, test) if near is None else near
     return {
-        **linear_accuracies(train, test, classes),
-        **similarity(near, test.labels, classes),
-        **clustering(test, classes),
+        **linear_accuracies(train.known(), test.known(), classes),
+        **similarity(train, test, classes, near),
+        **clustering(test.known(), classes),
     }
 
 
@@ -137,19 +141,23 @@ def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batc
     """The most frequent class among the K nearest neighbours.
 
     Args:
-        labels: labels of each query's neighbours, nearest first, 0 to `classes` - 1.
+        labels: labels of each query's neighbours, nearest first, 0 to `classes` - 1; -1 has no
+            vote.
         classes: number of classes.
 
     Returns:
-        A class for each query. Among equally frequent classes, the one with the nearest neighbour.
+        A class for each query. Among equally frequent classes, the one with the nearest neighbour;
+        -1 if no neighbour has a label.
 
     Example:
         >>> import torch
         >>> knn_vote(torch.tensor([[0, 2, 2], [1, 0, 2]]), classes=3)
         tensor([2, 1])
     """
-    votes = one_hot(labels, classes)
-    most = votes.sum(dim=1).gather(1, labels)  # votes for each neighbour's own class
+    known, own = labels >= 0, labels.clamp(min=0)
+    votes = one_hot(own, classes) * known[..., None]
+    most = votes.sum(dim=1).gather(1, own)  # votes for each neighbour's own class
+    most = most.masked_fill(~known, -1)
     # argmax takes the first of equals, which is the nearest.
     return labels.gather(1, most.argmax(dim=1, keepdim=True)).squeeze(1)
 
@@ -166,14 +174,24 @@ def neighbour_labels(train: Labelled, test: Labelled) -> np.ndarray:
     return train.labels[near.numpy()]
 
 
-def similarity(near: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
+def similarity(
+    train: Labelled, test: Labelled, classes: int, near: np.ndarray | None = None
+) -> dict[str, float]:
     """`knn`, the accuracy of a vote of the 5 nearest, and `precision_at_10`.
 
     Args:
-        near: labels of the images nearest to each query, (N, 10), nearest first.
-        labels: labels of the queries, (N,).
+        train: features and labels to search.
+        test: the queries.
         classes: number of classes.
+        near: labels of the 10 training images nearest to each query, (N, 10), nearest first, if an
+            index has found them. None searches; so do images without a label, which an index finds
+            too.
     """
+    if near is None or (train.labels < 0).any():
+        near = neighbour_labels(train.known(), test.known())
+    else:
+        near = near[test.labels >= 0]
+    labels = test.known().labels
     voted = knn_vote(torch.from_numpy(near[:, :KNN]), classes).numpy()
     return {"knn": float((voted == labels).mean()), "precision_at_10": precision(near, labels)}
 

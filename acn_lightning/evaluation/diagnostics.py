@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from acn_lightning.evaluation.classifiers import Labelled, measure, neighbour_labels, similarity
+from acn_lightning.evaluation.classifiers import Labelled, measure, similarity
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.exact import distances_to
 
@@ -30,7 +30,9 @@ def code_stats(codes: Float[Tensor, "n code"]) -> dict[str, float]:
           directions vary alike, 1 if codes lie on a line.
     """
     variance = codes.var(0, correction=0)
-    eigenvalues = torch.linalg.eigvalsh(torch.cov(codes.double().cpu().T, correction=0)[None])[0]
+    size = codes.shape[1]
+    covariance = torch.cov(codes.double().cpu().T, correction=0).view(1, size, size)
+    eigenvalues = torch.linalg.eigvalsh(covariance)[0]
     eigenvalues = eigenvalues.clamp(min=0)
     effective = eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-30)
     return {
@@ -87,10 +89,7 @@ def probe(
     learnt, asked = (
         Labelled(codes.cpu().numpy(), labels.cpu().numpy()) for codes, labels in (train, held_out)
     )
-    if linear:
-        found = measure(learnt, asked, classes)
-    else:
-        found = similarity(neighbour_labels(learnt, asked), asked.labels, classes)
+    found = (measure if linear else similarity)(learnt, asked, classes)
     stats = {}
     for name, value in found.items():
         figure = value["mean"] if isinstance(value, dict) else value

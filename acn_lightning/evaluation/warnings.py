@@ -173,10 +173,11 @@ def ignored(figures: Figures) -> Finding | None:
     gain, rate = figures.get("codes/gain"), figures.get("val/rate")
     if not figures.settled or not (gain < GAIN or gain < WORTH * rate):
         return None
+    price = "" if math.isnan(rate) else f", which itself costs {rate:.2g}"
     return Finding(
         "ignored_codes",
         f"The decoder ignores the code: another image's code costs it {gain:.2g} nats more than "
-        f"the image's own, which itself costs {rate:.2g}.",
+        f"the image's own{price}.",
         "Use model.decoder.kind=conv or fewer model.decoder.layers, and model.shape.kind=white.",
     )
 

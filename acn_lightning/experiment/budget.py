@@ -87,7 +87,9 @@ def fitting(
         )
     data = read_data(config, source)
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
-    fewest = config["trainer"]["max_epochs"] or fewest_epochs(len(data.train_set))
+    planned = config["trainer"]["max_epochs"]
+    # 0 epochs and those without end say nothing of the time that networks need.
+    fewest = planned if planned and planned > 0 else fewest_epochs(len(data.train_set))
     best: Choice | None = None
     for size in sizes:
         module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
@@ -96,7 +98,7 @@ def fitting(
         fits = math.floor(60 * budget.minutes / seconds)
         if best and fits < fewest:
             break
-        best = Choice(size, config["trainer"]["max_epochs"] or max(1, fits), seconds)
+        best = Choice(size, max(1, fits) if planned is None else planned, seconds)
     assert best is not None
     return best
 
@@ -123,7 +125,16 @@ def with_sizes(
     if not is_open(config):
         return config
     if checkpoint is not None:
-        return with_sizes_of(config, config_of(checkpoint))
+        known = with_sizes_of(config, config_of(checkpoint))
+        if config["trainer"]["max_epochs"] is None:
+            epochs = known["trainer"]["max_epochs"]
+            rank_zero_only(print)(
+                f"{config['experiment']}: a run that resumes keeps its networks and its number of "
+                f"epochs, {epochs}, whatever budget.minutes is. trainer.max_epochs={2 * epochs} "
+                "trains for twice as many",
+                flush=True,
+            )
+        return known
     trainer = quiet_trainer(config)
     with doing("timing networks that fit the budget"):
         choice = fitting(config, trainer, Budget(**config["budget"]), source)
@@ -152,7 +163,8 @@ def with_sizes_of(config: Plain, kept: Plain) -> Plain:
     model = dict(config["model"])
     for part in open_parts(config):
         model[part] = model[part] | {"channels": kept["model"][part].get("channels")}
-    epochs = config["trainer"]["max_epochs"] or kept["trainer"]["max_epochs"]
+    planned, chosen = config["trainer"]["max_epochs"], kept["trainer"]["max_epochs"]
+    epochs = chosen if planned is None else planned
     return config | {"model": model, "trainer": config["trainer"] | {"max_epochs": epochs}}
 
 
@@ -185,18 +197,18 @@ def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
     )
 
 
-def budget_hint(last: Tensor | None, lowest: Tensor | None, minutes: float) -> str:
+def budget_hint(last: Tensor, lowest: Tensor, minutes: float) -> str:
     """Whether more time would help, judged by when the held-out cost was lowest.
 
     Args:
-        last: the cost after the last epoch; None if it is not known.
-        lowest: the lowest cost of all epochs; None if it is not known.
+        last: the cost after the last epoch.
+        lowest: the lowest cost of all epochs.
         minutes: the budget.
     """
-    if last is None or lowest is None or last <= lowest:
+    if last <= lowest:
         return (
-            "The cost was lowest after the last epoch, so more time should help: budget.minutes="
-            f"{5 * minutes:g} trains longer, and with larger networks if they fit."
+            "The cost was lowest after the last epoch, so more time should help: a new run with "
+            f"budget.minutes={5 * minutes:g} trains longer, and with larger networks if they fit."
         )
     return (
         "The cost was lowest before the last epoch, so more time alone may not help: try more "

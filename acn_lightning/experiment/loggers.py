@@ -51,9 +51,15 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
 
 
 @rank_zero_only
-def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> None:
-    """Makes `metrics.csv` continue from the start of `epoch`. Rows from there on are dropped, as
-    those epochs are trained again. Does nothing if the folder has no such file yet.
+def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int, steps: int) -> None:
+    """Makes `metrics.csv` continue after so many steps. Rows from there on are dropped, as that is
+    trained again. Does nothing if the folder has no such file yet.
+
+    Args:
+        loggers: the run's.
+        folder: the run's.
+        epoch: number of complete epochs.
+        steps: number of steps, those of an epoch that is resumed midway too.
 
     Raises:
         UsageError: it is no file, or no table of metrics.
@@ -70,7 +76,8 @@ def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> Non
         source.open(newline="", encoding="utf-8") as file,
     ):
         reader = csv.DictReader(file)
-        rows = [row for row in reader if row["epoch"] and int(row["epoch"]) < epoch]
+        kept = (epoch, steps)
+        rows = [row for row in reader if row["epoch"] and place_of(row, epoch) < kept]
         names = list(reader.fieldnames or [])
     if source == path:
         beside.unlink(missing_ok=True)  # perhaps a link
@@ -82,3 +89,10 @@ def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int) -> Non
         if isinstance(logger, CSVLogger):
             logger.experiment.metrics_keys = names  # creating its writer removes the file
     beside.replace(path)
+
+
+def place_of(row: dict[str, str], epoch: int) -> tuple[int, int]:
+    """Where a row of `metrics.csv` stands in a run: its epoch, and its step if that epoch is the
+    one that is resumed."""
+    number = int(row["epoch"])
+    return number, int(row["step"]) if number == epoch else 0

@@ -42,16 +42,17 @@ def evaluate(
     module: ACN,
     data: ImageData,
     measure: cb.MeasureTest,
-    checkpoint: str | None,
     start: float,
 ) -> dict[str, Any]:
-    """Evaluates the test set; returns the content of `results.json`. Costs are in nats per image.
-    Accuracies are fractions, or None if the data has no labels.
+    """Evaluates the test set with the module's weights; returns the content of `results.json`.
+    Costs are in nats per image. Accuracies are fractions, or None if the data has no labels.
 
     Raises:
         TrainingError: a cost is NaN or infinite.
     """
-    trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    # No `ckpt_path`: with the weights, Lightning would restore the state of all callbacks, to what
+    # it was at the best epoch.
+    trainer.test(module, datamodule=data, verbose=False)
     costs, accuracy = measure.results["costs"], measure.results["accuracies"]
     dims = math.prod(data.image_shape)
     return {
@@ -71,7 +72,6 @@ def evaluate(
         "representations": measure.results["representations"],
         "posterior_samples": measure.posterior_samples,
         "seconds": time.perf_counter() - start,
-        "checkpoint": checkpoint,
     }
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
-from acn_lightning.checkpoint import LAST
+from acn_lightning.checkpoint import LAST, read_checkpoint
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.warnings import below_pixels
@@ -91,11 +91,12 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         tell([data.reader.report, *told])
         write_about(folder, module, data, chosen)
         if resumed:
-            continue_metrics(trainer.loggers, folder, epochs_of(resumed.content))
+            steps = resumed.content.get("global_step", 0)
+            continue_metrics(trainer.loggers, folder, epochs_of(resumed.content), steps)
         fit(trainer, module, data, resumed.path if resumed else None, folder)
         if not (trainer.global_step or module.pretrained):
             return Outcome({}, files_of(folder), hints=(UNTRAINED,))
-        hints = [time_hint(trainer, parts.best, config)] if open_budget else []
+        hints = time_hints(trainer, parts.best, config) if open_budget else []
         outcome = tested(trainer, module, data, parts, folder, start)
     results = outcome.results | {"parent": parent}
     files, hints = write_results(results, folder), [*hints, *outcome.hints]
@@ -126,14 +127,14 @@ def tested(
         TrainingError: a cost is NaN or infinite.
     """
     training = training_results(trainer, parts.timer)
-    # Read now: the test loads a checkpoint, which overwrites these counts.
-    rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
-    best = best_checkpoint(trainer, folder)
-    results = evaluate(trainer, module, data, parts.measure, best, start)
-    results |= {"training": training}
+    if best := best_checkpoint(trainer, folder):
+        load_state(module, read_checkpoint(best), bank=True)
+    results = evaluate(trainer, module, data, parts.measure, start)
+    results |= {"checkpoint": best, "training": training}
     labelled = int((data.test_set.labels[: results["images"]] >= 0).sum())
     worse = below_pixels(results["representations"], labelled)
     hints = (parts.warn.keep(worse, trainer.current_epoch),) if worse else ()
+    rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None
     return Outcome(results, [], rebuilds, refreshed, hints)
@@ -225,10 +226,13 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
         raise
 
 
-def time_hint(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> str:
-    """Whether a larger budget would help."""
-    last = trainer.callback_metrics.get(best.monitor or "")
-    return budget_hint(last, best.best_model_score, config["budget"]["minutes"])
+def time_hints(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> list[str]:
+    """Whether a larger budget would help; nothing if the cost is not known, as of a run that was
+    resumed at its end."""
+    last, lowest = trainer.callback_metrics.get(best.monitor or ""), best.best_model_score
+    if last is None or lowest is None:
+        return []
+    return [budget_hint(last, lowest, config["budget"]["minutes"])]
 
 
 def training_results(trainer: Trainer, timer: Timer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Lightning's Trainer: created, checked, and ended together with its processes."""
 
 import logging
+import math
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 
-from acn_lightning.callbacks import RunBar
+from acn_lightning.callbacks import RunBar, StopOnTime
 from acn_lightning.callbacks.progress import callbacks_of
 from acn_lightning.checkpoint import DurableCheckpointIO
 from acn_lightning.config.compose import Plain
@@ -110,7 +111,7 @@ def make_timer(config: Plain) -> Timer:
     """
     limit = config["trainer"].get("max_time")
     try:
-        return Timer(limit)
+        return StopOnTime(limit)
     except Exception as error:  # whatever it makes of text or a mapping
         raise UsageError(
             f"trainer.max_time: {limit} is no time. Use days:hours:minutes:seconds, such as "
@@ -168,10 +169,9 @@ def check_limits(trainer: Trainer, data: ImageData) -> None:
     check_shares(sizes, trainer.world_size)
     for part, loader in [("train", data.train_dataloader()), ("test", data.test_dataloader())]:
         limit = getattr(trainer, f"limit_{part}_batches")
-        if (int(limit * len(loader)) if isinstance(limit, float) else limit) < 1:
-            raise UsageError(
-                f"trainer.limit_{part}_batches: {limit} of {len(loader)} leaves no batch."
-            )
+        batches = math.ceil(len(loader) / trainer.world_size)  # the loader is not divided yet
+        if (int(limit * batches) if isinstance(limit, float) else limit) < 1:
+            raise UsageError(f"trainer.limit_{part}_batches: {limit} of {batches} leaves no batch.")
 
 
 def check_shares(sizes: Mapping[str, int], processes: int) -> None:

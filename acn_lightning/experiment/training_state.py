@@ -60,7 +60,8 @@ def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer, module: ACN)
     check_average(checkpoint.get("average", {}), module)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         kept = states.get(callback.state_key, {})
-        check_numbers(kept, callback.state_dict(), f"callbacks.{type(callback).__name__}")
+        named = f"callbacks.{type(callback).__name__}"
+        check_numbers(kept, callback.state_dict(), named, counts=not of_others(callback))
     state = torch.get_rng_state()
     for one in checkpoint.get("random", []):
         try:
@@ -84,17 +85,28 @@ def check_alike(kept: Any, own: Mapping[str, Any], name: str) -> None:
             raise UsageError(f"The checkpoint's loops.{name}.{key} is {found!r:.60}.")
 
 
-def check_numbers(kept: Any, own: Any, name: str) -> None:
+def of_others(thing: Any) -> bool:
+    """Whether an object's class is the user's, whose numbers may be negative or infinite."""
+    return type(thing).__module__.partition(".")[0] not in ("acn_lightning", "lightning", "torch")
+
+
+def check_numbers(kept: Any, own: Any, name: str, counts: bool) -> None:
     """Checks that numbers in a callback's state are numbers.
 
+    Args:
+        kept: the state in the checkpoint.
+        own: the callback's state now.
+        name: of the callback.
+        counts: whether its numbers are counts and times, so finite and not negative.
+
     Raises:
-        UsageError: one is not, or is not finite.
+        UsageError: one is not.
     """
     if isinstance(own, dict) and isinstance(kept, dict):
         for key in own.keys() & kept.keys():
-            check_numbers(kept[key], own[key], f"{name}.{key}")
+            check_numbers(kept[key], own[key], f"{name}.{key}", counts)
     elif isinstance(own, dict) or (
-        kind(own) is float and (kind(kept) is not float or not bounded(kept))
+        kind(own) is float and (kind(kept) is not float or (counts and not bounded(kept)))
     ):
         raise UsageError(f"The checkpoint's {name} is {kept!r:.60}.")
 
@@ -110,11 +122,13 @@ def check_optimizer(state: Any, module: ACN) -> None:
     numbers = [one for group in groups for one in group["params"]]
     if sorted(map(str, numbers)) != sorted(map(str, range(len(shapes)))):
         raise UsageError("The checkpoint's optimiser is one of other parameters.")
-    fresh = module.optimizer.make(module.parameters()).param_groups[0]
+    optimizer = module.optimizer.make(module.parameters())
+    fresh = optimizer.param_groups[0]
+    look = kind if of_others(optimizer) else plain  # some keep counts and estimates there
     for group in groups:
         # A schedule sets the rate; fused or not is a matter of speed.
         for name in (fresh.keys() & group.keys()) - {"params", "lr", "fused"}:
-            if plain(group[name]) != plain(fresh[name]):
+            if look(group[name]) != look(fresh[name]):
                 raise UsageError(f"The checkpoint's optimiser has a {name} of {group[name]!r:.60}.")
     if not isinstance(values, dict) or not all(isinstance(one, dict) for one in values.values()):
         raise UsageError("The checkpoint's optimiser has no state.")
@@ -123,7 +137,7 @@ def check_optimizer(state: Any, module: ACN) -> None:
         # Several groups put the parameters into another order.
         known = shapes if len(groups) > 1 or number not in numbers else [shapes[number]]
         for name, value in example.items() if one else ():
-            if not is_like(one.get(name), value, known):
+            if not is_like(one.get(name), value, known, counts=not of_others(optimizer)):
                 raise UsageError(f"The checkpoint's optimiser has a wrong {name}.")
 
 
@@ -157,16 +171,16 @@ def example_state(module: ACN) -> Mapping[str, Any]:
     return optimizer.state[parameter]
 
 
-def is_like(found: Any, example: Any, shapes: Sequence[torch.Size]) -> bool:
+def is_like(found: Any, example: Any, shapes: Sequence[torch.Size], counts: bool) -> bool:
     """Whether a value in an optimiser's state is of the kind of an example: a number, as a tensor
-    or not, or a tensor of one of these shapes."""
+    or not, or a tensor of one of these shapes. `counts` as for `check_numbers`."""
     if not isinstance(example, Tensor):
-        return kind(found) == kind(example) and bounded(found)
+        return kind(found) == kind(example) and (not counts or bounded(found))
     if not isinstance(found, Tensor) or found.dtype != example.dtype or not found.isfinite().all():
         return False
     if example.shape == EXAMPLE:
         return found.shape in shapes
-    return example.ndim > 0 or (found.ndim == 0 and bounded(found.item()))
+    return example.ndim > 0 or (found.ndim == 0 and (not counts or bounded(found.item())))
 
 
 MOST = 2.0**53

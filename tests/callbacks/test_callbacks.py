@@ -4,15 +4,17 @@ import warnings
 
 import pytest
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
 
 from acn_lightning.callbacks import (
     DrawPictures,
+    LastCheckpoint,
     RefreshNeighbours,
     SeedEpochs,
     StopOnNonFiniteLoss,
     WarnOfFaults,
 )
+from acn_lightning.data.subsets import spread
 from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.test_module import digits, trainer
 
@@ -116,6 +118,43 @@ def test_validation_does_not_change_what_training_draws(options, tmp_path):
     )
     assert draws.numbers == reference.numbers
     assert torch.equal(weights, torch.cat([p.flatten() for p in other.parameters()]))
+
+
+def test_only_a_checkpoint_within_an_epoch_is_of_its_processes(tmp_path):
+    data, module = digits()
+    last = LastCheckpoint(tmp_path, keep=9, every_n_steps=20)
+    Trainer(callbacks=[RefreshNeighbours(), last], max_epochs=1, accelerator="cpu", logger=False,
+            enable_progress_bar=False).fit(module, datamodule=data)  # fmt: skip
+    names = ("last-2.ckpt", "last-1.ckpt", "last.ckpt")  # at the start, within, at the end
+    found = [torch.load(tmp_path / name, weights_only=True) for name in names]
+    assert [one["global_step"] for one in found] == [0, 20, 21]
+    assert [len(one["epoch_costs"]) for one in found] == [0, 1, 0]
+
+
+def test_a_codes_gain_is_measured_on_all_parts_of_a_sorted_folder(monkeypatch):
+    data, module = digits("data.validation=300")
+    asked = []
+    cls = type(data.validation_set)
+    get = cls.__getitems__
+
+    def watched(self, positions):
+        if self is data.validation_set:
+            asked.append(list(positions))
+        return get(self, positions)
+
+    monkeypatch.setattr(cls, "__getitems__", watched)
+    run = trainer(RefreshNeighbours(), WarnOfFaults(), max_epochs=1, limit_val_batches=0)
+    run.fit(module, datamodule=data)
+    assert asked == [spread(300, 64)]
+    assert "codes/gain" in run.callback_metrics
+
+
+def test_one_image_has_no_other_code_to_gain_from():
+    data, module = digits("data.validation=1")
+    run = trainer(RefreshNeighbours(), WarnOfFaults(), max_epochs=1)
+    run.fit(module, datamodule=data)
+    assert "codes/gain" not in run.callback_metrics
+    assert "codes/drift" in run.callback_metrics
 
 
 def test_pictures_show_images_of_all_parts_of_a_sorted_folder(tmp_path, monkeypatch):

@@ -268,6 +268,13 @@ def test_figures_of_codes_by_hand():
     assert figures["codes/active_dimensions"] == 2
 
 
+def test_codes_of_one_number_have_a_shape_too():
+    codes = torch.tensor([[1.0], [3.0]])
+    figures = code_stats(codes)
+    assert figures["codes/eigenvalue_min"] == figures["codes/eigenvalue_max"] == 1
+    assert figures["codes/effective_dimensions"] == 1
+
+
 def test_figures_of_neighbours_by_hand():
     bank = bank_of(size=30)
     bank.neighbours = torch.randint(0, 30, (30, 4), dtype=torch.int32)

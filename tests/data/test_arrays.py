@@ -1,5 +1,6 @@
 """Images and labels that are given in Python."""
 
+import json
 import os
 import re
 import subprocess
@@ -252,6 +253,25 @@ def test_fit_on_an_array_gives_a_trained_model(capsys):
     assert "overridden" not in err
     folder = Path("runs/folder/mine")
     assert {"config.yaml", "metrics.csv", "results.json"} <= {one.name for one in folder.iterdir()}
+
+
+@pytest.mark.parametrize("known", [200, 60, 3])
+def test_some_images_may_have_no_label(known, capsys):
+    """Three labels are too few for the held-out images to have any."""
+    rows = np.random.default_rng(0).permutation(300)
+    labels = [int(DIGITS.target[row] > 4) if row in rows[:known] else None for row in range(300)]
+    more = settings(run="mine") | {"probe": {"every_n_epochs": 1}}
+    acn = acn_lightning.fit(DIGITS.images[:300] / 16, labels, **more)
+    assert sorted(np.unique(acn.bank.labels)) == [-1, 0, 1]
+    results = json.loads(Path("runs/folder/mine/results.json").read_text())
+    codes = results["representations"]["codes"]
+    assert (codes is None) == (known == 3)
+    if codes:
+        assert 0.3 < codes["knn"] <= 1
+        head = Path("runs/folder/mine/metrics.csv").read_text().splitlines()[0]
+        assert "val/knn_accuracy" in head
+        assert "codes/knn_accuracy" in head
+    assert set(np.unique(acn.neighbours(DIGITS.images[:9] / 16).labels)) <= {-1, 0, 1}
 
 
 def test_a_run_goes_on_where_it_ended():
