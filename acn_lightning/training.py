@@ -67,11 +67,13 @@ def train(
             raise UsageError("data.source: the images are given already. Leave the source out.")
         chosen = {name: config["data"][name] for name in options(ArraysSource)}
         source = ArraysSource(*as_given(images, labels, test), classes, **chosen)
-    if config["trainer"].get("enable_checkpointing") is False:
-        raise UsageError(
-            "trainer.enable_checkpointing: fit returns the model of the best checkpoint, so it has "
-            "to keep one. Leave it out."
-        )
+    for key, keeps in (("enable_checkpointing", True), ("fast_dev_run", False)):
+        told = config["trainer"].get(key)
+        if told is not None and bool(told) is not keeps:
+            raise UsageError(
+                f"trainer.{key}: fit returns the model of the best checkpoint, so it has to keep "
+                "one. Leave it out."
+            )
     try:
         with quietly():
             results = run(config, resumed, source).results

@@ -12,6 +12,7 @@ from acn_lightning.evaluation.classifiers import (
     RETRIEVED,
     Labelled,
     measure,
+    neighbour_labels,
     principal_components,
     similarity,
 )
@@ -154,12 +155,16 @@ class MeasureTest(Callback):
         labels = data.test_set.labels[tested]
         if classes < 2 or (labels < 0).all() or (data.labels < 0).all():
             return found
-        rows = module.index.search(coded.mean, k=RETRIEVED)
         codes = (
             Labelled(module.bank.codes.cpu().numpy(), data.labels.numpy()),
             Labelled(coded.mean.cpu().numpy(), labels.numpy()),
         )
-        near = module.bank.labels[rows].cpu().numpy()
+        trained = data.rows.numpy()  # neighbours are sought among these; validation images apart
+        if (data.labels[data.rows] < 0).any():
+            near = neighbour_labels(codes[0].at(trained), codes[1])
+        else:
+            rows = module.index.search(coded.mean, k=RETRIEVED)
+            near = module.bank.labels[rows].cpu().numpy()
         if self.linear == "none":
             return found | {"codes": similarity(*codes, classes, near)}
         with doing("fitting classifiers and clusters to the codes"):
@@ -171,9 +176,11 @@ class MeasureTest(Callback):
             )
             with doing("fitting classifiers and clusters to principal components"):
                 reduced = principal_components(*pixels, module.bank.codes.shape[1])
-                found["pca"] = measure(*reduced, classes)
+                near = neighbour_labels(reduced[0].at(trained), reduced[1])
+                found["pca"] = measure(*reduced, classes, near)
             with doing("fitting classifiers and clusters to pixels"):
-                found["pixels"] = measure(*pixels, classes)
+                near = neighbour_labels(pixels[0].at(trained), pixels[1])
+                found["pixels"] = measure(*pixels, classes, near)
         return found
 
 

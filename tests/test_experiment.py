@@ -203,8 +203,9 @@ def test_a_resumed_run_inherits_the_best_checkpoint(acn):
 
 
 def test_what_an_epoch_logged_before_it_was_left_is_kept(tmp_path):
-    lines = ["epoch,step,val/total", "0,9,3.0", "1,12,2.5", "1,14,2.0", "1,19,1.5"]
-    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    lines = ["epoch,step,train/total,val/total", "0,9,4.0,3.0", "1,12,,2.5", "1,14,,2.0"]
+    left = ["1,13,3.5,", "1,19,3.0,1.5"]  # by max_steps, and by an epoch that was trained on
+    (tmp_path / "metrics.csv").write_text("\n".join([*lines, *left]) + "\n")
     continue_metrics([], tmp_path, epoch=1, steps=14)
     assert (tmp_path / "metrics.csv").read_text().split() == lines[:3]
     continue_metrics([], tmp_path, epoch=1, steps=10)

@@ -336,6 +336,22 @@ def test_an_encoder_of_ones_own_trains_and_is_imported_only_when_named(acn, resn
     assert "acn: model.encoder.path: resnet:SmallResNet cannot be imported: No module" in err
 
 
+def test_a_run_ends_with_its_results_whatever_its_encoder_keeps(acn, resnet):
+    """Other commands refuse what a stranger's checkpoint could crash them with."""
+    text = Path("resnet.py").read_text()
+    made = "super().__init__()\n"
+    assert made in text
+    mask = made + '        self.register_buffer("mask", torch.full((2, 2), -torch.inf))\n'
+    Path("resnet.py").write_text("import torch\n" + text.replace(made, mask, 1))
+    words = [*without_encoder(QUICK), *FAST, *OWN, "trainer.max_epochs=1"]
+    status, _, err = acn("fit", "digits", *words)
+    assert status == 0, err
+    run = only_run()
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    assert any(name.endswith("mask") for name in content["state_dict"])
+    assert json.loads((run / "results.json").read_text())["checkpoint"]
+
+
 def test_a_checkpoint_of_an_encoder_of_ones_own_is_tested(acn, resnet):
     words = [*without_encoder(QUICK), *FAST, "trainer.max_epochs=1", *OWN]
     assert acn("fit", "digits", *words)[0] == 0

@@ -45,6 +45,17 @@ def test_images_without_classes_and_in_colour(acn):
     assert {np.asarray(Image.open(path)).tobytes() for path in files} <= known
 
 
+def test_images_without_a_label_lie_apart_and_are_told(acn):
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype=np.uint8)
+    np.savez("mine.npz", images=images, labels=np.arange(40) % 4 - 1,
+             test_images=images[:8], test_labels=np.arange(8) % 3)  # fmt: skip
+    Path("mine.yaml").write_text("data: {source: npz, root: mine.npz}")
+    status, out, err = acn("images", "mine.yaml", "out=photos")
+    assert status == 0, err
+    assert out == "40 images, 3 classes, 10 without a label in 'no label': photos\n"
+    assert len(list(Path("photos/no label").iterdir())) == 10
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -43,7 +43,7 @@ def test_outputs_lie_under_the_run_that_they_are_of(acn, run, trained):
     image = trained / "photos/digit 0/00.png"
     for words in [
         ("test", run, root, *BESIDE, "trainer.accelerator=cpu"),
-        ("sample", run, root, "kind=unconditional"),
+        ("sample", run, root, "kind=unconditional", "rows=16"),  # there are 15 test images
         ("neighbours", run, image, root, "encode=false"),
         ("export", run, root, "projection=pca", "thumbnails=0"),
         ("explore", run / "checkpoints/last.ckpt", root, "projection=pca"),

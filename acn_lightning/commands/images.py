@@ -35,7 +35,9 @@ def images(name: str, overrides: list[str], *, part: str = "train", out: str = "
         data = read_data(config)
         found = of_data(data, name, part, data.image_shape, data.binarisation, data.seed)
         labels = found.labels.tolist()
-        folders = [*folder_names(found.classes), "no label" if max(labels) >= 0 else "."]
+        without = labels.count(-1)
+        some = without < len(labels)
+        folders = folder_names([*found.classes, "no label"]) if some else ["."]
         digits = len(str(len(labels) - 1))
         with progress_bar("writing", "image", total=len(labels)) as shown:
             for row, (image, label) in enumerate(zip(found.images, labels, strict=True)):
@@ -43,6 +45,8 @@ def images(name: str, overrides: list[str], *, part: str = "train", out: str = "
                 shown.update()
     classes = len({label for label in labels if label >= 0})
     within = f", {counted(classes, 'class', 'classes')}" if classes else ""
+    if some and without:
+        within += f", {without:,} without a label in '{folders[-1]}'"
     return f"{counted(len(labels), 'image')}{within}: {printable(folder)}"
 
 

@@ -89,7 +89,7 @@ class ImageData(LightningDataModule):
         self.source = source if isinstance(source, str) else type(source).__name__
         check_choice("data.binarisation", binarisation, BINARISATIONS)
         check_range("data.batch_size", batch_size, 1, 10_000_000)
-        if validation < 0 or (validation >= 1 and isinstance(validation, float)):
+        if not validation >= 0 or (validation >= 1 and isinstance(validation, float)):
             raise UsageError(
                 f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
             )

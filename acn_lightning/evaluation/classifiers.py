@@ -35,6 +35,10 @@ class Labelled(NamedTuple):
     features: np.ndarray
     labels: np.ndarray
 
+    def at(self, rows: np.ndarray) -> "Labelled":
+        """Those in these rows."""
+        return Labelled(self.features[rows], self.labels[rows])
+
     def known(self) -> "Labelled":
         """Those that have a label."""
         has = self.labels >= 0
@@ -166,7 +170,9 @@ def knn_vote(labels: Int[Tensor, "batch k"], classes: int) -> Int[Tensor, " batc
 
 
 def neighbour_labels(train: Labelled, test: Labelled) -> np.ndarray:
-    """Labels of the 10 training images nearest to each test image, nearest first, (N, 10)."""
+    """Labels of the 10 training images with a label that are nearest to each test image, nearest
+    first, (N, 10)."""
+    train = train.known()
     stored = torch.from_numpy(train.features).float().flatten(1)
     queries = torch.from_numpy(test.features).float().flatten(1)
     rows = torch.arange(len(stored))
@@ -183,15 +189,11 @@ def similarity(
         train: features and labels to search.
         test: the queries.
         classes: number of classes.
-        near: labels of the 10 training images nearest to each query, (N, 10), nearest first, if an
-            index has found them. None searches; so do images without a label, which an index finds
-            too.
+        near: labels of the 10 training images nearest to each query, (N, 10), nearest first, if
+            they have been found: images without a label have to be left out. None searches.
     """
-    if near is None or (train.labels < 0).any():
-        near = neighbour_labels(train.known(), test.known())
-    else:
-        near = near[test.labels >= 0]
-    labels = test.known().labels
+    near = neighbour_labels(train, test) if near is None else near
+    near, labels = near[test.labels >= 0], test.known().labels
     voted = knn_vote(torch.from_numpy(near[:, :KNN]), classes).numpy()
     return {"knn": float((voted == labels).mean()), "precision_at_10": precision(near, labels)}
 

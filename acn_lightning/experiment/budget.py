@@ -125,16 +125,7 @@ def with_sizes(
     if not is_open(config):
         return config
     if checkpoint is not None:
-        known = with_sizes_of(config, config_of(checkpoint))
-        if config["trainer"]["max_epochs"] is None:
-            epochs = known["trainer"]["max_epochs"]
-            rank_zero_only(print)(
-                f"{config['experiment']}: a run that resumes keeps its networks and its number of "
-                f"epochs, {epochs}, whatever budget.minutes is. trainer.max_epochs={2 * epochs} "
-                "trains for twice as many",
-                flush=True,
-            )
-        return known
+        return with_sizes_of(config, config_of(checkpoint))
     trainer = quiet_trainer(config)
     with doing("timing networks that fit the budget"):
         choice = fitting(config, trainer, Budget(**config["budget"]), source)
@@ -166,6 +157,23 @@ def with_sizes_of(config: Plain, kept: Plain) -> Plain:
     planned, chosen = config["trainer"]["max_epochs"], kept["trainer"]["max_epochs"]
     epochs = chosen if planned is None else planned
     return config | {"model": model, "trainer": config["trainer"] | {"max_epochs": epochs}}
+
+
+def about_kept(config: Plain, kept: Plain) -> tuple[str, ...]:
+    """A line on what a run that resumes does not choose again; none if its config chooses nothing.
+
+    Args:
+        config: what it was started with.
+        kept: its checkpoint's.
+    """
+    if config["trainer"]["max_epochs"] is not None:
+        return ()
+    epochs = kept["trainer"]["max_epochs"]
+    longer = f"; trainer.max_epochs={2 * epochs} trains longer" if epochs > 0 else ""
+    return (
+        f"{config['experiment']}: a run that resumes keeps its networks and its number of epochs, "
+        f"{epochs}, whatever budget.minutes is{longer}.",
+    )
 
 
 def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:

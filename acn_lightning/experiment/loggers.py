@@ -53,7 +53,8 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
 @rank_zero_only
 def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int, steps: int) -> None:
     """Makes `metrics.csv` continue after so many steps. Rows from there on are dropped, as that is
-    trained again. Does nothing if the folder has no such file yet.
+    trained again, and so is what an epoch that was cut short said of its training. Does nothing if
+    the folder has no such file yet.
 
     Args:
         loggers: the run's.
@@ -76,8 +77,7 @@ def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int, steps:
         source.open(newline="", encoding="utf-8") as file,
     ):
         reader = csv.DictReader(file)
-        kept = (epoch, steps)
-        rows = [row for row in reader if row["epoch"] and place_of(row, epoch) < kept]
+        rows = [row for row in reader if is_past(row, epoch, steps)]
         names = list(reader.fieldnames or [])
     if source == path:
         beside.unlink(missing_ok=True)  # perhaps a link
@@ -91,8 +91,12 @@ def continue_metrics(loggers: Iterable[Logger], folder: Path, epoch: int, steps:
     beside.replace(path)
 
 
-def place_of(row: dict[str, str], epoch: int) -> tuple[int, int]:
-    """Where a row of `metrics.csv` stands in a run: its epoch, and its step if that epoch is the
-    one that is resumed."""
-    number = int(row["epoch"])
-    return number, int(row["step"]) if number == epoch else 0
+def is_past(row: dict[str, str], epoch: int, steps: int) -> bool:
+    """Whether a row of `metrics.csv` stays: it is of a complete epoch, or of a validation within
+    the epoch that is resumed midway."""
+    if not row["epoch"] or int(row["epoch"]) > epoch:
+        return False
+    if int(row["epoch"]) < epoch:
+        return True
+    trained = any(value for name, value in row.items() if name.startswith("train/"))
+    return int(row["step"]) < steps and not trained

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from acn_lightning.checkpoint import newest_checkpoint, read_checkpoint
 from acn_lightning.config.compose import Plain, complete, compose, flatten
 from acn_lightning.config.values import read_word
-from acn_lightning.experiment.budget import with_sizes_of
+from acn_lightning.experiment.budget import about_kept, with_sizes_of
 from acn_lightning.experiment.carried import (
     chosen_config,
     config_of,
@@ -29,7 +29,7 @@ class Resumed(NamedTuple):
     """The checkpoint that a run resumes from.
 
     Attributes:
-        told: lines for the user on what is not taken from it.
+        told: lines for the user on what is and what is not taken from it.
     """
 
     path: Path
@@ -71,6 +71,7 @@ def fit_config(
     resumed = Resumed(*newest_checkpoint(local_path(resume, "resume")))
     if experiment:
         kept = own_config(resumed, config)
+        resumed = resumed._replace(told=about_kept(config, kept))
         config = with_sizes_of(config, kept)
         refuse_changes(kept, config, is_fixed)
     else:
@@ -96,7 +97,7 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
     resumed = Resumed(*newest_checkpoint(folder))
     kept = own_config(resumed, config)
     refuse_changes(kept, with_sizes_of(config, kept), is_fixed)
-    return resumed
+    return resumed._replace(told=about_kept(config, kept))
 
 
 def own_config(resumed: Resumed, config: Plain) -> Plain:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
-from acn_lightning.checkpoint import LAST, read_checkpoint
+from acn_lightning.checkpoint import LAST, read_archive
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.warnings import below_pixels
@@ -128,7 +128,7 @@ def tested(
     """
     training = training_results(trainer, parts.timer)
     if best := best_checkpoint(trainer, folder):
-        load_state(module, read_checkpoint(best), bank=True)
+        load_state(module, read_archive(Path(best)), bank=True)  # its own, so not a stranger's
     results = evaluate(trainer, module, data, parts.measure, start)
     results |= {"checkpoint": best, "training": training}
     labelled = int((data.test_set.labels[: results["images"]] >= 0).sum())

@@ -52,15 +52,26 @@ def draw(
     check_choice("kind", kind, KINDS)
     check_range("rows", rows, 1, 256)
     check_range("columns", columns, 3 if kind == "interpolation" else 2, 256)
-    needed = rows * (2 if kind == "interpolation" else 1)
+    if kind == "unconditional":
+        images = torch.zeros(rows, *data.image_shape)  # only their number matters
+    else:
+        images = some_test_images(data, rows * (2 if kind == "interpolation" else 1), rows)
+        images = images.to(module.device) / 255
+    with finite_predictions():
+        return torch.stack(KINDS[kind](module, images, columns, noise), dim=1).cpu()
+
+
+def some_test_images(data: ImageData, needed: int, rows: int) -> Tensor:
+    """That many test images, chosen at random.
+
+    Raises:
+        UsageError: there are too few.
+    """
     if needed > len(data.test_set):
         raise UsageError(
             f"rows: {rows} rows need {needed} test images; there are {len(data.test_set)}."
         )
-    chosen = torch.randperm(len(data.test_set))[:needed]
-    images = data.test_set.images[chosen].to(module.device) / 255
-    with finite_predictions():
-        return torch.stack(KINDS[kind](module, images, columns, noise), dim=1).cpu()
+    return data.test_set.images[torch.randperm(len(data.test_set))[:needed]]
 
 
 @contextmanager

@@ -313,6 +313,8 @@ def test_what_was_given_in_python_is_asked_for_again(acn):
         ({"seed": "one"}, "seed"),
         ({"seed": object()}, "seed"),
         ({"trainer": {"enable_checkpointing": False}}, "trainer.enable_checkpointing"),
+        ({"trainer": {"fast_dev_run": True}}, "trainer.fast_dev_run: fit returns the model of the"),
+        ({"data": {"validation": float("nan")}}, "data.validation: nan"),
         ({"labels": [1]}, "40 images, but 1 labels"),
         ({"classes": ["a"], "labels": LABELS}, "none of the 1 classes"),
     ],

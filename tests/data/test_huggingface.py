@@ -71,6 +71,20 @@ def rows_of(images):
     return [known[image.numpy().tobytes()] for image in images[:, 0]]
 
 
+def test_splits_that_number_their_classes_differently_share_their_names(tmp_path):
+    other = datasets.Features({"image": datasets.Image(),
+                               "label": datasets.ClassLabel(names=NAMES[:0:-1])})  # fmt: skip
+    kept = [row for row in range(50, 60) if row % 3]
+    test = datasets.Dataset.from_dict(
+        {"image": [Image.fromarray(PIXELS[row]) for row in kept],
+         "label": [NAMES[:0:-1].index(NAMES[row % 3]) for row in kept]}, features=other,
+    )  # fmt: skip
+    datasets.DatasetDict({"train": table(50), "test": test}).save_to_disk(tmp_path / "saved")
+    data = read(tmp_path / "saved")
+    assert data.classes == tuple(NAMES)
+    assert data.content.test.labels.tolist() == [row % 3 for row in kept]
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 @pytest.mark.parametrize("how", ["parquet", "saved", "images"])
 def test_local_data_sets_without_a_network(how, cache, tmp_path):

@@ -276,6 +276,7 @@ ONES = np.ones((20, 4, 4), np.uint8)
         ({"images": np.array([{}], object)}, "not a readable .npz"),
         ({"images": ONES[:0]}, "has no images"),
         ({"images": ONES, "labels": np.arange(20) * 2**40}, "Number the classes from 0"),
+        ({"images": ONES, "labels": np.arange(20) - 2}, "not integers from 0, or -1 for none"),
         ({"images": ONES, "labels": np.full(20, 2**64 - 1, np.uint64)}, "not integers from 0"),
     ],
 )

@@ -125,6 +125,9 @@ class HuggingFaceSource(Source, kind="huggingface"):
         tables, self.tables = self.load(), None
         column = pick_label(tables[0], self.label)
         labels = [column_labels(table, column) for table in tables]
+        if len({tuple(class_names(table, column) or ()) for table in tables}) > 1:
+            # The splits number their classes each in its own way, so names are what they share.
+            labels = [named(own, table, column) for own, table in zip(labels, tables, strict=True)]
         numbers, classes = number_labels(labels, class_names(tables[0], column), "data.label")
         splits: list[Split] = []
         for table, own in zip(tables, numbers, strict=True):
@@ -297,6 +300,12 @@ def class_names(table: Any, column: str | None) -> Sequence[str] | None:
         return None
     names: Sequence[str] = table.features[column].names
     return names
+
+
+def named(labels: list[Label], table: Any, column: str | None) -> list[Label]:
+    """Labels by the names that the table's own column gives to its numbers, if it has names."""
+    names = class_names(table, column)
+    return labels if names is None else [None if one is None else names[int(one)] for one in labels]
 
 
 def column_labels(table: Any, column: str | None) -> list[Label]:

@@ -37,8 +37,8 @@ class NpzSource(Source, kind="npz"):
 
 def read_npz(path: Path) -> Splits:
     """Reads arrays from one file: `images` (N, H, W) or (N, H, W, C), uint8, and optionally
-    `labels` (N,) of integers from 0, `test_images` and `test_labels`. Without `test_images`, a
-    fixed tenth becomes the test split.
+    `labels` (N,) of integers from 0, -1 for none, `test_images` and `test_labels`. Without
+    `test_images`, a fixed tenth becomes the test split.
 
     Raises:
         UsageError: the file is missing or damaged, or an array is missing or has another form.
@@ -136,14 +136,16 @@ def npz_part(content: dict[str, np.ndarray], prefix: str, path: Path) -> Split:
     labels = content.get(f"{prefix}labels")
     if labels is None:
         labels = np.full(len(images), -1)
-    elif labels.ndim != 1 or labels.dtype.kind not in "iu" or not is_within(labels, 2**63):
-        raise UsageError(f"data.root: '{prefix}labels' in {path} are not integers from 0, (N,).")
+    elif labels.ndim != 1 or labels.dtype.kind not in "iu" or not is_label(labels):
+        raise UsageError(
+            f"data.root: '{prefix}labels' in {path} are not integers from 0, or -1 for none, (N,)."
+        )
     check_counts(len(images), f"'{name}'", len(labels), f"'{prefix}labels' of {path}")
     tensor = torch.from_numpy(images)
     tensor = tensor[:, None] if images.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
     return Split(tensor, torch.from_numpy(labels.astype(np.int64)))
 
 
-def is_within(values: np.ndarray, end: int) -> bool:
-    """Whether all values are from 0 to below `end`."""
-    return bool(values.min(initial=0) >= 0 and values.max(initial=0) < end)
+def is_label(values: np.ndarray) -> bool:
+    """Whether all values are -1, or 64-bit numbers from 0."""
+    return bool(values.min(initial=0) >= -1 and values.max(initial=0) < 2**63)
