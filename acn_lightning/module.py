@@ -218,7 +218,7 @@ class ACN(LightningModule):
         self._log_costs(part)
         if self.classes > 1:
             right = knn_vote(self.bank.labels[rows], self.classes) == batch.label
-            self.knn_accuracy(right.float(), (batch.label >= 0).float())
+            self.knn_accuracy.update(right[batch.label >= 0].float())
             self.log(f"{part}/knn_accuracy", self.knn_accuracy)
         return Encoded(batch.index, posterior.mean, z, distortion)
 

@@ -153,7 +153,7 @@ class MeasureTest(Callback):
         classes = len(data.classes)
         tested = coded.index.cpu()
         labels = data.test_set.labels[tested]
-        if classes < 2 or (labels < 0).all() or (data.labels < 0).all():
+        if classes < 2 or (labels < 0).all() or (data.labels[data.rows] < 0).all():
             return found
         codes = (
             Labelled(module.bank.codes.cpu().numpy(), data.labels.numpy()),

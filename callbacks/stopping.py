@@ -47,10 +47,12 @@ class StopEarly(EarlyStopping):
                 "early_stopping.patience: nothing is validated. Leave trainer.limit_val_batches "
                 "out, or early_stopping.patience."
             )
-        if self.monitor.startswith("val/") and trainer.check_val_every_n_epoch is None:
+        timed = getattr(trainer, "_val_check_time_interval", None) is not None
+        if self.monitor.startswith("val/") and (trainer.check_val_every_n_epoch is None or timed):
             raise UsageError(
                 "early_stopping.patience counts epochs, so they must be validated at their ends. "
-                "Set trainer.check_val_every_n_epoch=1, or leave early_stopping.patience out."
+                "Set trainer.check_val_every_n_epoch=1 and leave trainer.val_check_interval out, "
+                "or leave early_stopping.patience out."
             )
         if self.wait_count >= self.patience:  # the run that is resumed had ended
             trainer.should_stop = True

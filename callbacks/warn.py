@@ -106,10 +106,11 @@ class WarnOfFaults(Callback):
             seconds: that the steps took.
             spent: CPU seconds of this process in them.
         """
-        if not hasattr(os, "getloadavg"):
+        try:
+            load = os.getloadavg()[0]
+        except (AttributeError, OSError):  # this system does not tell
             return
-        threads = torch.get_num_threads()
-        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        threads, cores = torch.get_num_threads(), os.cpu_count() or 1
         if found := shared_cores(spent / seconds / threads, threads, load, cores):
             self._give(trainer, found)
 

@@ -10,6 +10,7 @@ from torch.distributions import Bernoulli
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
+from acn_lightning.evaluation.classifiers import knn_vote
 from acn_lightning.experiment.build import build
 from acn_lightning.module import COSTS
 from acn_lightning.utils.errors import UsageError
@@ -125,6 +126,27 @@ def test_held_out_costs_are_means_over_all_k_neighbours_with_z_sampled(fitted):
     )
     accuracy = (votes == data.test_set.labels).float().mean()
     assert abs(metrics["test/knn_accuracy"] - accuracy) < 0.01  # ties of distances in rounding
+
+
+def test_images_without_a_label_are_neither_right_nor_wrong(fitted):
+    data, module, run = fitted
+    (before,) = run.test(module, datamodule=data, verbose=False)
+    labels = data.test_set.labels.clone()
+    labels[::3] = -1
+    data.test_set.labels = labels
+    (metrics,) = run.test(module, datamodule=data, verbose=False)
+    codes = module(data.test_set.images / 255).mean
+    voted = knn_vote(module.bank.labels[module.index.search(codes)], module.classes)
+    known = labels >= 0
+    right = (voted == labels)[known].float().mean()
+    assert metrics["test/knn_accuracy"] == pytest.approx(right.item())
+    assert metrics["test/knn_accuracy"] > 0.8 * before["test/knn_accuracy"]
+    module.bank.labels = torch.where(torch.arange(len(module.bank.labels)) % 2 == 0, -1,
+                                     module.bank.labels)  # fmt: skip
+    (metrics,) = run.test(module, datamodule=data, verbose=False)
+    voted = knn_vote(module.bank.labels[module.index.search(codes)], module.classes)
+    right = (voted == labels)[known].float().mean()
+    assert metrics["test/knn_accuracy"] == pytest.approx(right.item())
 
 
 def test_fitting_without_the_callback_is_refused_before_the_first_step():

@@ -263,9 +263,9 @@ def shared_cores(share: float, threads: int, load: float, cores: int) -> Finding
         return None
     return Finding(
         "shared_cores",
-        f"The {threads} threads of this run get {share:.0%} of the time that they need, because "
-        f"other programs use the {cores} cores too (load {load:.1f}). Threads that wait for each "
-        "other are slower than one.",
+        f"The {threads} threads of this run get {share:.0%} of the time that they need: more are "
+        f"at work than there are cores (load {load:.1f}, {cores} cores), perhaps of another "
+        "program. Threads that wait for each other are slower than one.",
         "Set OMP_NUM_THREADS=1, or the number of cores that are free, and start again with "
         "resume=auto.",
     )

@@ -169,10 +169,11 @@ def about_kept(config: Plain, kept: Plain) -> tuple[str, ...]:
     if config["trainer"]["max_epochs"] is not None:
         return ()
     epochs = kept["trainer"]["max_epochs"]
-    longer = f"; trainer.max_epochs={2 * epochs} trains longer" if epochs > 0 else ""
+    if not epochs or epochs < 0:  # it ends by time or by steps
+        return ()
     return (
         f"{config['experiment']}: a run that resumes keeps its networks and its number of epochs, "
-        f"{epochs}, whatever budget.minutes is{longer}.",
+        f"{epochs}, whatever budget.minutes is; trainer.max_epochs={2 * epochs} trains longer.",
     )
 
 
