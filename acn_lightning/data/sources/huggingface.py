@@ -125,10 +125,11 @@ class HuggingFaceSource(Source, kind="huggingface"):
         tables, self.tables = self.load(), None
         column = pick_label(tables[0], self.label)
         labels = [column_labels(table, column) for table in tables]
-        if len({tuple(class_names(table, column) or ()) for table in tables}) > 1:
+        names = [class_names(table, column) for table in tables]
+        if None not in names and names[0] != names[-1]:
             # The splits number their classes each in its own way, so names are what they share.
-            labels = [named(own, table, column) for own, table in zip(labels, tables, strict=True)]
-        numbers, classes = number_labels(labels, class_names(tables[0], column), "data.label")
+            labels = [named(*one) for one in zip(labels, names, strict=True)]
+        numbers, classes = number_labels(labels, names[0], "data.label")
         splits: list[Split] = []
         for table, own in zip(tables, numbers, strict=True):
             # The test images get the size of the training images.
@@ -302,10 +303,9 @@ def class_names(table: Any, column: str | None) -> Sequence[str] | None:
     return names
 
 
-def named(labels: list[Label], table: Any, column: str | None) -> list[Label]:
-    """Labels by the names that the table's own column gives to its numbers, if it has names."""
-    names = class_names(table, column)
-    return labels if names is None else [None if one is None else names[int(one)] for one in labels]
+def named(labels: list[Label], names: Sequence[str] | None) -> list[Label]:
+    """Labels by the names that their own column gives to its numbers, if it does."""
+    return [one if one is None or names is None else names[int(one)] for one in labels]
 
 
 def column_labels(table: Any, column: str | None) -> list[Label]:
