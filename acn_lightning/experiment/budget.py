@@ -34,7 +34,7 @@ are due in some epochs, and checkpoints take the rest (1.1 to 1.3, measured with
 FEWEST_EPOCHS, FEWEST_IMAGES = 5, 300_000
 """Epochs, and images in all of them, that a larger network must leave time for. With 4,050 images,
 27 epochs with 32 channels gave worse codes than 33 with 8, of which none saw 150,000 images. On
-MNIST, a decoder of 16 channels was ahead after 230,000 images (`docs/results.md`)."""
+MNIST, a decoder of 16 channels was ahead after 230,000 images (`docs/trials.md`)."""
 
 SIZED = ("encoder", "decoder")
 """Parts whose `channels` may be null, to be chosen here."""

@@ -126,9 +126,10 @@ class HuggingFaceSource(Source, kind="huggingface"):
         column = pick_label(tables[0], self.label)
         labels = [column_labels(table, column) for table in tables]
         names = [class_names(table, column) for table in tables]
-        if None not in names and names[0] != names[-1]:
+        known = [one for one in names if one is not None]
+        if len(known) == len(tables) and known[0] != known[-1]:
             # The splits number their classes each in its own way, so names are what they share.
-            labels = [named(*one) for one in zip(labels, names, strict=True)]
+            labels = [named(*one) for one in zip(labels, known, strict=True)]
         numbers, classes = number_labels(labels, names[0], "data.label")
         splits: list[Split] = []
         for table, own in zip(tables, numbers, strict=True):
@@ -303,9 +304,9 @@ def class_names(table: Any, column: str | None) -> Sequence[str] | None:
     return names
 
 
-def named(labels: list[Label], names: Sequence[str] | None) -> list[Label]:
-    """Labels by the names that their own column gives to its numbers, if it does."""
-    return [one if one is None or names is None else names[int(one)] for one in labels]
+def named(labels: list[Label], names: Sequence[str]) -> list[Label]:
+    """Labels by the names that their own column gives to its numbers."""
+    return [None if one is None else names[int(one)] for one in labels]
 
 
 def column_labels(table: Any, column: str | None) -> list[Label]:
