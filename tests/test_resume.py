@@ -1,5 +1,6 @@
 """Runs that stop and go on: in the same folder, from what is left, with what has to agree."""
 
+import errno
 import json
 import os
 import shutil
@@ -199,9 +200,11 @@ def test_where_all_are_damaged_the_first_is_named(stopped, tmp_path):
         newest_checkpoint(folder)
 
 
-def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_path, monkeypatch):
+@pytest.mark.parametrize("links", [True, False])
+def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_path, links):
     """Dies at each call to the system in turn; what is left can be read, and is not older than the
-    last that was complete."""
+    last that was complete. With hard links, the file that the run is resumed from is always there.
+    """
 
     class DiedError(BaseException):
         pass
@@ -210,7 +213,7 @@ def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_pa
 
     def save(number):
         writer.save_checkpoint({"number": number}, tmp_path / "new.ckpt")
-        rotate(tmp_path, 2)
+        rotate(tmp_path, 3)
 
     def newest():
         for name in ("last.ckpt", "new.ckpt", "last-1.ckpt"):
@@ -218,38 +221,51 @@ def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_pa
                 return torch.load(tmp_path / name, weights_only=True)["number"]
         return None
 
+    def refuses(*_):
+        raise OSError(errno.EPERM, "no hard links")
+
     calls = {"torch.save": torch, "os.fsync": os, "pathlib.Path.replace": Path}
-    for moment in range(20):
+    calls |= {"os.link": os, "pathlib.Path.unlink": Path}
+    for moment in range(30):
         for path in tmp_path.iterdir():
             path.unlink()
-        save(1)
-        save(2)
-        left = moment
-
-        def counted(call):
-            def dies(*arguments, **options):
-                nonlocal left
-                if left == 0:
-                    raise DiedError
-                left -= 1
-                return call(*arguments, **options)
-
-            return dies
-
         with pytest.MonkeyPatch.context() as patch:
+            if not links:
+                patch.setattr(os, "link", refuses)
+            for number in (1, 2, 3):
+                save(number)
+            left = moment
+
+            def counted(call):
+                def dies(*arguments, **options):
+                    nonlocal left
+                    if left == 0:
+                        raise DiedError
+                    left -= 1
+                    return call(*arguments, **options)
+
+                return dies
+
             for name, owner in calls.items():
                 attribute = name.rpartition(".")[2]
                 patch.setattr(owner, attribute, counted(getattr(owner, attribute)))
             try:
-                save(3)
+                save(4)
+                died = False
             except DiedError:
-                assert newest() in (2, 3)
-                continue
-        assert newest() == 3
-        break
+                died = True
+        assert newest() in ((3, 4) if died else (4,))
+        assert (tmp_path / "last.ckpt").is_file() or not links
+        for number in (5, 6, 7):  # whatever was left, it goes on as ever
+            save(number)
+        files = [tmp_path / f"last{age}.ckpt" for age in ("", "-1", "-2")]
+        kept = [torch.load(file, weights_only=True)["number"] for file in files]
+        assert kept == [7, 6, 5]
+        if not died:
+            break
     else:
         pytest.fail("it never came to an end")
-    assert moment >= 6  # written, brought to the disk, renamed, its name too; then the rotation
+    assert moment >= 8  # written, brought to the disk, renamed, its name too; then the rotation
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(tmp_path):

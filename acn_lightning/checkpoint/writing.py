@@ -1,5 +1,6 @@
 """Checkpoints are written whole or not at all."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from acn_lightning.utils.errors import TrainingError
 from acn_lightning.utils.files import replacing, sync
 
 LAST, NEW = "last.ckpt", "new.ckpt"
-"""A run's newest checkpoint, and its name until `rotate` has moved the older ones."""
+"""A run's newest checkpoint, and its name until `rotate` has kept the older ones."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -36,11 +37,19 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """Renames `new.ckpt` to `last.ckpt`, that to `last-1.ckpt`, and so on; keeps `keep` in all."""
+    """Makes `new.ckpt` the `last.ckpt`, that the `last-1.ckpt`, and so on; keeps `keep` in all.
+
+    At every moment there is a `last.ckpt`, if there was one, except on a file system without hard
+    links.
+    """
     names = [LAST, *(f"last-{age}.ckpt" for age in range(1, keep))]
     for younger, older in reversed(list(pairwise(names))):
         if (folder / younger).is_file():
-            (folder / younger).replace(folder / older)
+            (folder / older).unlink(missing_ok=True)
+            try:
+                os.link(folder / younger, folder / older)
+            except OSError:  # the file system has no hard links
+                (folder / younger).replace(folder / older)
     (folder / NEW).replace(folder / LAST)
     sync(folder)
 
