@@ -44,20 +44,21 @@ class ShowProgress(Callback):
 
     def __init__(self) -> None:
         self.seconds: deque[float] = deque(maxlen=EPOCHS)
-        self.start = self.watched = 0.0
+        self.start = self.stepped = self.watched = 0.0
         self.step = self.batches = 0
         self.announced = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start, self.step = time.perf_counter(), trainer.global_step
+        self.start = self.stepped = time.perf_counter()
+        self.step = trainer.global_step
         self.seconds.clear()
         self.batches, self.announced = 0, False
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        now = self.stepped = time.perf_counter()
         if self.announced:
             return
         self.batches += 1
-        now = time.perf_counter()
         if self.batches == 1:  # the first one compiles, and fills caches
             self.watched = now
         seconds = now - self.watched
@@ -70,10 +71,11 @@ class ShowProgress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = time.perf_counter()
         seconds, steps = now - self.start, trainer.global_step - self.step
+        if steps:  # of an epoch in part, only the steps are multiplied, not what follows them
+            whole = steps_of_epoch(trainer) / steps
+            self.seconds.append((self.stepped - self.start) * whole + now - self.stepped)
         self.start, self.step = now, trainer.global_step
         pl_module.log("train/epoch_seconds", seconds, on_step=False, rank_zero_only=True)
-        if steps:
-            self.seconds.append(seconds * steps_of_epoch(trainer) / steps)
         if trainer.progress_bar_callback is None:
             say(epoch_line(trainer, seconds, self.left(trainer, trainer.current_epoch + 1)))
 

@@ -112,6 +112,23 @@ def test_the_estimate_of_a_resumed_run_begins_where_it_does(tmp_path, capsys):
     assert len(shown.seconds) == 1
 
 
+def test_an_epoch_in_part_is_extended_by_its_steps_alone(monkeypatch):
+    """A run that is resumed for the last 10 of 100 steps: 10 s, and 20 s for what follows them."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(shown_progress.time, "perf_counter", lambda: clock.now)
+    shown, module = ShowProgress(), Mock(spec=LightningModule)
+    run = run_of(epochs=3, step=90, batches=100)
+    run.is_last_batch, run.default_root_dir, run.num_val_batches = False, "runs", [0]
+    run.callback_metrics = {}
+    shown.on_train_start(run, module)
+    for step in range(1, 11):
+        clock.now, run.global_step = float(step), 90 + step
+        shown.on_train_batch_end(run)
+    clock.now = 30.0
+    shown.on_train_epoch_end(run, module)
+    assert list(shown.seconds) == [100 + 20]
+
+
 # ---------------------------------------------------------------- steps
 
 
