@@ -24,7 +24,12 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from acn_lightning.config.compose import compose
-from acn_lightning.evaluation.classifiers import Labelled, measure, principal_components
+from acn_lightning.evaluation.classifiers import (
+    Labelled,
+    measure,
+    neighbour_labels,
+    principal_components,
+)
 from acn_lightning.experiment.build import read_data
 
 TABLE = Path("docs/results/table.json")
@@ -165,10 +170,10 @@ def spread(values: list[Any]) -> dict[str, float] | None:
     return {"mean": statistics.mean(values), "spread": max(values) - min(values)}
 
 
-def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
-    """Returns the rows of pixels, and of as many principal components as a code has numbers."""
-    where = [f"data.root={root}", "data.download=false", "data.validation=0"]
-    config = compose(f"{data}+small", where)
+def without_a_model(data: str, root: Path, *words: str) -> list[dict[str, Any]]:
+    """Returns the rows of pixels, and of as many principal components as a code has numbers. As of
+    codes, neighbours are sought among the images that a model would be trained on."""
+    config = compose(f"{data}+small", [f"data.root={root}", "data.download=false", *words])
     parts = read_data(config)
     pixels = [
         Labelled(images.images.flatten(1).numpy(), images.labels.numpy())
@@ -180,7 +185,8 @@ def without_a_model(data: str, root: Path) -> list[dict[str, Any]]:
         "pca": principal_components(pixels[0], pixels[1], size),
         "pixels": (pixels[0], pixels[1]),
     }.items():
-        found = measure(train, test, len(parts.classes))
+        near = neighbour_labels(train.at(parts.rows.numpy()), test)
+        found = measure(train, test, len(parts.classes), near)
         lines.append(
             {
                 "data": data,

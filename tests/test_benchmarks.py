@@ -492,7 +492,7 @@ def test_every_row_of_the_table_is_a_command():
 
 
 def test_pixels_and_components_need_no_model(idx_folder):
-    found = codes.without_a_model("mnist", idx_folder)
+    found = codes.without_a_model("mnist", idx_folder, "data.validation=0.5")
     assert [one["model"] for one in found] == ["pca", "pixels"]
     assert [one["code_size"] for one in found] == [16, 30]
     assert all(0 <= one["knn"]["mean"] <= 1 for one in found)
