@@ -36,7 +36,9 @@ def chosen(monkeypatch, seconds, *words, **options):
     config = compose("digits", [*OPEN, *words])
 
     def epoch_seconds(data, module, trainer):
-        return seconds[module.encoder.body[0].out_channels]
+        sizes = (module.encoder.body[0].out_channels // 2, module.decoder.output.in_channels)
+        assert len(set(sizes)) == 1 or "model.decoder.channels=16" in words
+        return seconds[sizes[0]]
 
     monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
     budgeted = Budget(**{"channels": [16, 32, 64]} | options)
@@ -65,7 +67,7 @@ def test_what_the_command_says_is_not_chosen(monkeypatch):
     seconds = {16: 5.0, 32: 14.0, 64: 20.0}
     ten = "trainer.max_epochs=10"
     assert chosen(monkeypatch, seconds, ten, minutes=3.0) == Choice(32, 10, 14.0)
-    sized = ("model.encoder.channels=64", "model.decoder.channels=16")
+    sized = ("model.encoder.channels=128", "model.decoder.channels=16")
     assert chosen(monkeypatch, seconds, *sized, minutes=2.0) == Choice(None, 6, 20.0)
 
 
@@ -84,7 +86,7 @@ def test_a_choice_fills_what_is_open_and_nothing_else():
     full = with_choice(config, Choice(16, 7, 1.0))
     assert not is_open(full)
     assert full["trainer"]["max_epochs"] == 7
-    assert full["model"]["encoder"]["channels"] == 16
+    assert full["model"]["encoder"]["channels"] == 32
     assert full["model"]["decoder"]["channels"] == 24
     assert with_sizes_of(config, full) == full
     assert with_sizes_of(full, with_choice(config, Choice(32, 9, 1.0))) == full
@@ -170,13 +172,14 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, train
     status, out, err = acn(*words, "budget.minutes=0.1")
     assert status == 0, err
     line = (
-        "folder: encoder and decoder of 16 channels, 2 epochs of about 3 s on this CPU in 32-true"
+        "folder: encoder of 32 and decoder of 16 channels, 2 epochs of about 3 s on this CPU in "
+        "32-true"
     )
-    assert f"{line}, for budget.minutes=0.1" in out
+    assert f"{line}, for budget.minutes=0.1\nThat is few." in out
     assert "so more time" in out.splitlines()[-1] + out.splitlines()[-2]
     kept = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert kept["trainer"]["max_epochs"] == 2
-    assert kept["model"]["encoder"]["channels"] == kept["model"]["decoder"]["channels"] == 16
+    assert [kept["model"][part]["channels"] for part in ("encoder", "decoder")] == [32, 16]
     results = json.loads((only_run() / "results.json").read_text())
     assert results["training"]["epochs"] == 2
     assert results["training"]["seconds"] > 0

@@ -11,7 +11,7 @@ from acn_lightning.utils.registry import Option
 SECTIONS = {
     'budget': Described('Limits for what an experiment leaves open: networks whose `channels` are null, and `trainer.max_epochs: null`.', {
         'minutes': Option(float, 6.0, 'approximate training time, estimated by timing a few steps. Other programs on the machine slow these down.'),
-        'channels': Option(list[int], [8, 16, 32, 64], 'channel counts to choose from, smallest first.'),
+        'channels': Option(list[int], [8, 16, 32, 64], 'channel counts of the decoder to choose from, smallest first. The encoder gets twice as many.'),
     }),
     'data': Described('An image data set in which every example carries (index, image, label).', {
         'source': Option(str, 'digits', 'where images come from: "digits" (scikit-learn\'s, no download), "mnist", "fashion_mnist", "cifar10", "celeba", "imagenet", "idx" (any files in MNIST\'s format), "folder" (image files), "npz", "huggingface" (data sets of that form) or "arrays" (given to `acn_lightning.fit`); or package.module:Name of a `Source` of your own. In Python, also a `Source` object.'),

@@ -37,7 +37,8 @@ class Budget:
     Args:
         minutes: approximate training time, estimated by timing a few steps. Other programs on the
             machine slow these down.
-        channels: channel counts to choose from, smallest first.
+        channels: channel counts of the decoder to choose from, smallest first. The encoder gets
+            twice as many.
 
     Raises:
         UsageError: an option is out of range.

@@ -36,15 +36,17 @@ FEWEST_EPOCHS, FEWEST_IMAGES = 5, 300_000
 27 epochs with 32 channels gave worse codes than 33 with 8, of which none saw 150,000 images. On
 MNIST, a decoder of 16 channels was ahead after 230,000 images (`docs/trials.md`)."""
 
-SIZED = ("encoder", "decoder")
-"""Parts whose `channels` may be null, to be chosen here."""
+SIZED = {"encoder": 2, "decoder": 1}
+"""Parts whose `channels` may be null, to be chosen here, and how wide each is relative to the size
+that is chosen. An encoder sees an image once, most of it at a lower resolution. With 5,000 images
+one of 16 channels served better than one of 8, a wider decoder did not (`docs/trials.md`)."""
 
 
 class Choice(NamedTuple):
     """Sizes that fit the budget.
 
     Attributes:
-        channels: for the parts that left them open; None if no part did.
+        channels: of a decoder that left them open, half of an encoder's; None if no part did.
         epochs: how many to train for.
         seconds: approximate time of an epoch.
     """
@@ -129,9 +131,9 @@ def with_sizes(
     trainer = quiet_trainer(config)
     with doing("timing networks that fit the budget"):
         choice = fitting(config, trainer, Budget(**config["budget"]), source)
-    parts = " and ".join(open_parts(config))
     epochs = counted(choice.epochs, "epoch")
-    sizes = f"{parts} of {choice.channels} channels, " if choice.channels else ""
+    widths = [f"{part} of {count}" for part, count in widths_of(config, choice).items()]
+    sizes = f"{' and '.join(widths)} channels, " if widths else ""
     tried = {way.precision for way in ways(config, trainer)}
     bits = f" in {tried.pop()}" if len(tried) == 1 else ""
     rank_zero_only(print)(
@@ -140,13 +142,29 @@ def with_sizes(
         f"budget.minutes={config['budget']['minutes']:g}",
         flush=True,
     )
+    if choice.epochs < FEWEST_EPOCHS and config["trainer"]["max_epochs"] is None:
+        rank_zero_only(print)(FEW, flush=True)
     return with_choice(config, choice)
+
+
+FEW = (
+    "That is few. A larger budget.minutes allows more; smaller images (data.image_size) and "
+    "model.decoder.kind=conv take less time."
+)
+"""What is said if the smallest networks leave time for few epochs only."""
 
 
 def with_choice(config: Plain, choice: Choice) -> Plain:
     """The config with the choice filled in."""
-    chosen = {part: {"channels": choice.channels} for part in SIZED}
+    chosen = {part: {"channels": count} for part, count in widths_of(config, choice).items()}
     return with_sizes_of(config, {"model": chosen, "trainer": {"max_epochs": choice.epochs}})
+
+
+def widths_of(config: Plain, choice: Choice) -> dict[str, int]:
+    """The channels of each part of the model that left them open."""
+    if choice.channels is None:
+        return {}
+    return {part: SIZED[part] * choice.channels for part in open_parts(config)}
 
 
 def with_sizes_of(config: Plain, kept: Plain) -> Plain:
