@@ -45,7 +45,9 @@ def test_a_good_run_is_left_alone():
         ("collapse", {"codes/eigenvalue_max": 0.2}, {}, "model.shape.kind=white"),
         ("thread", {"codes/effective_dimensions": 1.3}, {}, "model.shape.decorrelation"),
         ("stale_codes", {"codes/drift": 1.6}, {}, "refresh.encode=true"),
-        ("statistics_gap", {"codes/statistics_gap": 8.1}, {}, "optimizer.learning_rate"),
+        ("statistics_gap", {"codes/statistics_gap": 8.1}, {"done": 315}, "optimizer.learning_rate"),
+        ("statistics_gap", {"codes/statistics_gap": 8.1}, {"done": 1000, "steps": math.inf},
+         "optimizer.learning_rate"),
         ("ignored_codes", {"codes/gain": 0.05}, {}, "model.decoder.kind=conv"),
         ("ignored_codes", {"codes/gain": -3.0}, {}, "model.decoder.kind=conv"),
         ("ignored_codes", {"codes/gain": 0.45, "val/rate": 0.3}, {}, "model.decoder.kind=conv"),
@@ -70,6 +72,9 @@ def test_each_fault_is_found_with_its_key(name, change, facts, word):
         ({"codes/active_dimensions": 2.0}, {"epochs": 1}),  # codes begin so
         ({"codes/drift": 4.0}, {"epochs": 1}),
         ({"codes/drift": 1.4}, {}),
+        ({"codes/statistics_gap": 8.1}, {"done": 314}),  # a healthy folder's fourth epoch has it
+        ({"codes/statistics_gap": 8.1}, {"done": 999, "steps": 9000.0}),
+        ({"codes/statistics_gap": 7.9}, {"done": 630}),
         ({"codes/gain": 0.6}, {}),
         ({"codes/effective_dimensions": 3.0}, {}),
         ({"codes/gain": 0.05}, {"epochs": 1}),
