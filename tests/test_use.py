@@ -368,6 +368,21 @@ def test_other_arrays_are_refused(loaded, wrong, words):
         loaded.encode(wrong)
 
 
+def test_bytes_from_0_to_1_are_refused_and_black_ones_are_not(loaded, images):
+    masks = (images > 100).astype(np.uint8)
+    told = r"images are uint8 and go from 0 to 1 only.*\(images \* 255\), floats .* or bool"
+    for wrong in (masks, masks[0], torch.from_numpy(masks), list(masks), TensorDataset(
+        torch.from_numpy(masks)), [Image.fromarray(images[0]), masks[0]]):  # fmt: skip
+        with pytest.raises(UsageError, match=told):
+            loaded.encode(wrong)
+    expected = loaded.encode(masks * 255)
+    for right in (masks == 1, masks.astype(float), list(masks == 1)):
+        np.testing.assert_array_equal(loaded.encode(right), expected)
+    for dark in (masks * 0, list(masks * 0), np.full((9, 12, 12), 1 / 255)):
+        assert len(loaded.encode(dark)) == 9
+    assert len(loaded.encode([masks[0], images[1]])) == 2  # one of a list may be almost black
+
+
 def test_no_images_have_no_codes(loaded):
     assert loaded.encode(np.zeros((0, 12, 12), np.uint8)).shape == (0, 4)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
-from acn_lightning.data.convert import as_bytes, shared
+from acn_lightning.data.convert import as_bytes, refuse_dark, shared
 from acn_lightning.data.sources.base import Source, Split, Splits, size_words
 from acn_lightning.data.storage import PIECE
 from acn_lightning.utils.errors import UsageError, keyed
@@ -59,7 +59,9 @@ def checked_split(part: Any, where: str) -> Split:
         raise UsageError(f"{where}: images are {type(given).__name__}, not a tensor or an array.")
     with keyed(where, UsageError):
         images = as_bytes(given)
-        refuse_dark(images)
+        if not images.numel():
+            raise UsageError("there are no images.")
+        refuse_dark(images.split(PIECE))
         numbers = checked_labels(labels, len(images))
     if (
         isinstance(names, str)
@@ -68,21 +70,6 @@ def checked_split(part: Any, where: str) -> Split:
     ):
         raise UsageError(f"{where}: names must be one for each of {len(images):,} images, or none.")
     return Split(images, numbers, tuple(map(str, names)))
-
-
-def refuse_dark(images: UInt8[Tensor, "size channel height width"]) -> None:
-    """Checks that bytes go beyond 1: else they were meant from 0 to 1, and all would be black.
-
-    Raises:
-        UsageError: there are no images, or they do not.
-    """
-    if not images.numel():
-        raise UsageError("there are no images.")
-    if not any(bool((some > 1).any()) for some in images.split(PIECE)) and images.max():
-        raise UsageError(
-            "images are uint8 and go from 0 to 1 only, which is black. Give bytes from 0 to 255, "
-            "or floats from 0 to 1."
-        )
 
 
 def checked_labels(labels: Any, size: int) -> Int[Tensor, " size"]:

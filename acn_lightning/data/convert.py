@@ -1,6 +1,7 @@
 """Converts images to the form that a model was trained on."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -81,6 +82,28 @@ def as_bytes(images: np.ndarray | Tensor) -> UInt8[Tensor, "size channel height 
     for some, own in zip(array.split(PIECE), stored.split(PIECE), strict=True):
         own.copy_((some.float() * 255).round())
     return stored
+
+
+def refuse_dark(images: Iterable[np.ndarray | Tensor]) -> None:
+    """Checks that bytes go beyond 1, or are all 0. Else they were meant from 0 to 1, and all would
+    be black.
+
+    Args:
+        images: bytes in pieces, none of which is empty. No more of them are looked at than needed.
+
+    Raises:
+        UsageError: the highest is 1.
+    """
+    highest = 0
+    for some in images:
+        highest = max(highest, int(some.max()))
+        if highest > 1:
+            return
+    if highest:
+        raise UsageError(
+            "images are uint8 and go from 0 to 1 only, which is black. Give bytes from 0 to 255 "
+            "(images * 255), floats from 0 to 1, or bool."
+        )
 
 
 def shared(array: np.ndarray) -> Tensor:

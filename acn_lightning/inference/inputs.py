@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from acn_lightning.data.convert import as_images
+from acn_lightning.data.convert import as_images, refuse_dark
 from acn_lightning.data.files import read_files
 from acn_lightning.data.items import picture, split_item
 from acn_lightning.data.listing import list_images
@@ -38,18 +38,32 @@ def read_given(
         form: what files and Pillow images are converted to.
 
     Raises:
-        UsageError: it is none of these, or an image cannot be read.
+        UsageError: it is none of these, an image cannot be read, or bytes are all 0 and 1.
     """
     if isinstance(given, np.ndarray | Tensor):
-        return as_images(with_first_axis(given, image_shape), image_shape)
+        images = as_images(with_first_axis(given, image_shape), image_shape)
+        refuse_dark(filter(has_bytes, [given]))
+        return images
     if isinstance(given, Dataset):
         given = [split_item(given[row])[0] for row in range(len(given))]  # type: ignore[arg-type]
     if not isinstance(given, list | tuple):
         given = [given]
-    if given and all(isinstance(one, str | Path) for one in given):
+    if not given:
+        return torch.empty(0, *image_shape, dtype=torch.uint8)
+    if all(isinstance(one, str | Path) for one in given):
         return read_files([file for one in given for file in files_of(Path(one))], form).images
-    images = [read_one(one, number, image_shape, form) for number, one in enumerate(given)]
-    return torch.cat(images) if images else torch.empty(0, *image_shape, dtype=torch.uint8)
+    images = torch.cat([read_one(one, row, image_shape, form) for row, one in enumerate(given)])
+    refuse_dark(filter(has_bytes, given))  # together: one of them may well be almost black
+    return images
+
+
+def has_bytes(one: Any) -> bool:
+    """Whether this is an array or a tensor of bytes."""
+    return (
+        isinstance(one, np.ndarray | Tensor)
+        and one.dtype in (np.uint8, torch.uint8)
+        and 0 not in one.shape
+    )
 
 
 def files_of(path: Path) -> list[Path]:
@@ -75,7 +89,7 @@ def read_one(one: Any, number: int, image_shape: tuple[int, ...], form: Form) ->
     if isinstance(one, str | Path):
         return read_given(one, image_shape, form)
     if isinstance(one, np.ndarray | Tensor):
-        found = read_given(one, image_shape, form)
+        found = as_images(with_first_axis(one, image_shape), image_shape)
         if len(found) != 1:
             raise UsageError(
                 f"image {number} of the list has shape {tuple(one.shape)}, which is "
