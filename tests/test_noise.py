@@ -7,10 +7,13 @@ from torch.distributions import Bernoulli
 
 from acn_lightning import ACN
 from acn_lightning.checkpoint import read_checkpoint
+from acn_lightning.config.compose import compose
+from acn_lightning.experiment.build import build
 from acn_lightning.experiment.restore import from_checkpoint
 from acn_lightning.inference.figures import pixels_of
 from acn_lightning.inference.sampling import KINDS, draw
 from acn_lightning.networks.distributions import CategoricalPixels
+from tests.conftest import QUICK
 
 
 def test_means_noise_and_samples_where_there_is_no_mean():
@@ -44,6 +47,20 @@ def test_each_picture_is_smooth_unless_noise_is_asked_for(trained, checkpoint, k
 
     decoded = slice(int(kind != "unconditional"), 3 if kind == "interpolation" else 4)
     assert roughness(noisy[:, decoded]) > 2 * roughness(plain[:, decoded])
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_daydream_goes_on_from_the_black_and_white_images_that_it_shows(noise):
+    binary = ["model.likelihood.kind=bernoulli", "data.binarisation=static"]
+    data, module = build(compose("digits", [*QUICK, *binary]))
+    seen = []
+    module.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    shown = draw(module, data, kind="daydream", rows=3, columns=4, noise=noise)
+    assert len(seen) == 3
+    for column, encoded in enumerate(seen):
+        assert set(encoded.unique().tolist()) <= {0.0, 1.0}
+        # Means are shown without noise, and are grey: what is encoded then is drawn from them.
+        assert torch.equal(shown[:, column], encoded) == (noise or not column)
 
 
 def test_samples_in_python_and_by_the_command(trained, checkpoint, acn):

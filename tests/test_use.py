@@ -295,6 +295,30 @@ def test_samples_are_images_of_the_models_form(loaded):
         loaded.sample(0)
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(256, [256, 44]), (130, [130, 130, 40])])
+def test_no_more_samples_are_decoded_at_once_than_a_batch(loaded, batch_size, sizes):
+    seen = []
+    loaded.module.decoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    more = {} if batch_size == 256 else {"batch_size": batch_size}
+    assert loaded.sample(300, **more).shape == (300, 12, 12)
+    assert seen == sizes
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_nothing_is_refused(loaded, images, size):
+    codes = np.zeros((2, 4), np.float32)
+    for call in (
+        lambda: loaded.encode(images, batch_size=size),
+        lambda: loaded.neighbours(images, batch_size=size),
+        lambda: loaded.reconstruct(images, batch_size=size),
+        lambda: loaded.interpolate(images[0], images[1], batch_size=size),
+        lambda: loaded.decode(codes, batch_size=size),
+        lambda: loaded.sample(2, batch_size=size),
+    ):
+        with pytest.raises(UsageError, match=rf"batch_size: {size} is not from 1 to"):
+            call()
+
+
 def test_a_trained_model_says_what_it_is(loaded, checkpoint):
     weights = sum(one.numel() for one in loaded.module.parameters())
     assert repr(loaded).splitlines() == [

@@ -86,7 +86,7 @@ SECTIONS = {
         'every_n_epochs': Option(int, 1, 'number of epochs between looks; 0 for never.'),
     }),
     'sampling': Described("A grid of images, drawn with torch's global random generator.", {
-        'kind': Option(str, 'reconstructions', '"reconstructions": x, then x\' ~ r(x|z) with z ~ q(z|x), a new z in each column; "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image\'s code c, and x\' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1); "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no test images; "interpolation": x, then r(x|z) for z along the line from its code to the code of another test image, which fills the last column.'),
+        'kind': Option(str, 'reconstructions', '"reconstructions": x, then x\' ~ r(x|z) with z ~ q(z|x), a new z in each column; "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image\'s code c, and x\' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1). Where the mean of a black and white image is shown, another x\' is encoded; "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no test images; "interpolation": x, then r(x|z) for z along the line from its code to the code of another test image, which fills the last column.'),
         'rows': Option(int, 8, 'number of rows.'),
         'columns': Option(int, 8, 'number of columns, including those of test images.'),
         'noise': Option(bool, False, 'whether to draw each pixel even if pixels are independent given the code; otherwise their means are shown. An autoregressive decoder always draws its pixels.'),

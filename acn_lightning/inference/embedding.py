@@ -12,7 +12,7 @@ from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.exact import distances_to
 from acn_lightning.retrieval.index import NeighbourIndex
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.progress import progress_bar
 
 
@@ -49,7 +49,11 @@ def encode(
         images: binarised if the training images were.
         batch_size: number of images encoded at once.
         show: whether to show progress if it takes more than a few seconds.
+
+    Raises:
+        UsageError: the batch size is out of range.
     """
+    check_batch_size(batch_size)
     codes = torch.empty(len(images), module.bank.codes.shape[1])
     rows = torch.arange(len(images)).split(batch_size)
     with (
@@ -61,6 +65,15 @@ def encode(
             codes[some] = module(batch).mean.float().cpu()
             shown.update(len(some))
     return codes
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Checks the number of images that are encoded or decoded at once.
+
+    Raises:
+        UsageError: it is out of range.
+    """
+    check_range("batch_size", batch_size, 1, 10_000_000)
 
 
 def embed(module: ACN, collection: Collection, k: int, projection: str = "tsne") -> Embedding:

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from acn_lightning.data import ImageData
+from acn_lightning.inference.embedding import check_batch_size
 from acn_lightning.inference.figures import pixels_of
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
@@ -34,7 +35,8 @@ def draw(
         data: data that has been read. Its test images, chosen at random, fill the first column.
         kind: "reconstructions": x, then x' ~ r(x|z) with z ~ q(z|x), a new z in each column;
             "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image's code c,
-            and x' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1);
+            and x' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1). Where the mean
+            of a black and white image is shown, another x' is encoded;
             "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no
             test images; "interpolation": x, then r(x|z) for z along the line from its code to the
             code of another test image, which fills the last column.
@@ -90,11 +92,21 @@ def finite_predictions() -> Iterator[None]:
 
 
 @torch.no_grad()
-def draw_images(module: ACN, count: int, noise: bool = False) -> Images:
-    """`count` samples of the model, 0 to 1: a stored code c, z ~ p(z|c), and `pixels_of` r(x|z)."""
+def draw_images(module: ACN, count: int, noise: bool = False, batch_size: int = 256) -> Images:
+    """`count` samples of the model, 0 to 1, on the CPU: a stored code c, z ~ p(z|c), and
+    `pixels_of` r(x|z), so many at once.
+
+    Raises:
+        UsageError: the batch size is out of range, or the model predicts NaN or infinity.
+    """
+    check_batch_size(batch_size)
     marginal = module.prior.marginal(module.bank.codes[module.bank.rows], nearest=1)
     with finite_predictions():
-        return pixels_of(module.decoder(marginal.sample((count,))), noise)
+        parts = [
+            pixels_of(module.decoder(marginal.sample((len(some),))), noise).cpu()
+            for some in torch.arange(count).split(batch_size)
+        ]
+    return torch.cat(parts)
 
 
 def reconstructions(module: ACN, images: Images, columns: int, noise: bool) -> Columns:
@@ -114,9 +126,11 @@ def daydream(module: ACN, images: Images, columns: int, noise: bool) -> Columns:
     dreamt, seen = [images], images
     for _ in column_progress(columns - 1):
         decoded = module.decoder(module.prior(module(seen).mean).sample())
-        dreamt.append(pixels_of(decoded, noise))
-        # The encoder of black and white images knows no grey.
-        seen = decoded.sample() if module.decoder.likelihood.binary else dreamt[-1]
+        seen = pixels_of(decoded, noise)
+        dreamt.append(seen)
+        # The encoder of black and white images knows no grey, as their means have it.
+        if module.decoder.likelihood.binary and (seen % 1).any():
+            seen = decoded.sample()
     return dreamt
 
 

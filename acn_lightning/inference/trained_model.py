@@ -16,7 +16,7 @@ from acn_lightning.checkpoint import KEY
 from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form
-from acn_lightning.inference.embedding import encode
+from acn_lightning.inference.embedding import check_batch_size, encode
 from acn_lightning.inference.figures import grid, pixels_of
 from acn_lightning.inference.inputs import Given, One, read_given
 from acn_lightning.inference.sampling import draw_images, finite_predictions
@@ -153,7 +153,8 @@ class TrainedACN:
             (N, D) float32: a tensor on the same device if `images` is a tensor, else an array.
 
         Raises:
-            UsageError: the images have another form, or cannot be read.
+            UsageError: the images have another form, or cannot be read; or `batch_size` is out of
+                range.
         """
         return as_given(images, self._codes(images, batch_size))
 
@@ -241,8 +242,9 @@ class TrainedACN:
         """The decoder's images of codes (N, D), as `reconstruct` returns them.
 
         Raises:
-            UsageError: the codes have another shape.
+            UsageError: the codes have another shape, or `batch_size` is out of range.
         """
+        check_batch_size(batch_size)
         codes = torch.as_tensor(codes)
         size = self.bank.codes.shape[1]
         if codes.ndim != 2 or codes.shape[1] != size or not codes.is_floating_point():
@@ -255,7 +257,7 @@ class TrainedACN:
             ]
         return as_pixels(torch.cat(parts) if parts else torch.empty(0, *self.image_shape))
 
-    def sample(self, count: int = 1, noise: bool = False) -> np.ndarray:
+    def sample(self, count: int = 1, noise: bool = False, batch_size: int = 256) -> np.ndarray:
         """Samples of the model: a stored code c, the prior's z ~ p(z|c), and x ~ r(x|z), drawn with
         torch's global random generator.
 
@@ -263,15 +265,16 @@ class TrainedACN:
             count: number of images.
             noise: whether to draw each pixel even if pixels are independent given the code;
                 otherwise their means are returned.
+            batch_size: number of images decoded at once.
 
         Returns:
             uint8, (count, H, W) if images are grey, else (count, H, W, 3).
 
         Raises:
-            UsageError: `count` is out of range.
+            UsageError: `count` or `batch_size` is out of range.
         """
         check_range("count", count, 1, 1_000_000)
-        return as_pixels(draw_images(self.module, count, noise).cpu())
+        return as_pixels(draw_images(self.module, count, noise, batch_size))
 
     # ------------------------------------------------------------ what it is
 
