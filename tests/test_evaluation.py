@@ -10,6 +10,7 @@ from torch.distributions import Normal
 
 from acn_lightning.evaluation.costs import Encoded, bits_per_dim, bounds, order_nats
 from acn_lightning.evaluation.tours import greedy_tour
+from acn_lightning.networks import priors
 from acn_lightning.networks.distributions import unit_normal
 from acn_lightning.networks.priors import MixturePrior, StandardNormalPrior
 from acn_lightning.retrieval.index import NeighbourIndex
@@ -132,6 +133,22 @@ def test_of_several_tours_the_cheapest_counts(world):
     orders = [torch.randperm(12) for _ in range(3)]
     alone = [bounds(coded, prior, bank, index, 33, [order])["kl_tour"] for order in orders]
     assert bounds(coded, prior, bank, index, 33, orders)["kl_tour"] == pytest.approx(min(alone))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("limit", "sizes"), [(100, [3] * 6 + [2]), (9, [1] * 20), (2**26, [20])])
+def test_the_marginal_holds_so_many_distances_at_once(monkeypatch, limit, sizes):
+    prior = MixturePrior(3, mixtures=4, width=8)
+    codes, z = torch.randn(33, 3), torch.randn(2, 10, 3)
+    terms = torch.stack([prior(code).log_prob(z) for code in codes])
+    far = torch.stack([(z - code).norm(dim=-1) for code in codes])
+    nearest = terms.gather(0, far.topk(7, dim=0, largest=False).indices)
+    expected = nearest.logsumexp(0) - math.log(33)
+    seen, cdist = [], torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: seen.append(len(a)) or cdist(a, b))
+    monkeypatch.setattr(priors, "DISTANCES", limit)
+    torch.testing.assert_close(prior.marginal(codes, nearest=7).log_prob(z), expected)
+    assert seen == sizes
 
 
 @torch.no_grad()

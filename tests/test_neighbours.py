@@ -8,9 +8,10 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from acn_lightning.retrieval import exact
 from acn_lightning.retrieval import faiss_backend as libfaiss
 from acn_lightning.retrieval import index as neighbours
-from acn_lightning.retrieval.exact import exact_neighbours
+from acn_lightning.retrieval.exact import distances_to, exact_neighbours
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils import progress as bars
 from acn_lightning.utils.errors import UsageError
@@ -282,6 +283,20 @@ def test_exact_neighbours_in_blocks_of_any_size(memory):
     queries = torch.randn(9, 4)
     found = exact_neighbours(queries, codes, rows, 6, memory=memory)
     assert torch.equal(found, brute_force(codes[rows], rows, queries, 6))
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(100, [6, 6, 6, 2]), (1, [1] * 20), (2**24, [20])])
+def test_distances_hold_so_many_differences_at_once(monkeypatch, limit, sizes):
+    codes, queries, rows = torch.randn(30, 4), torch.randn(20, 4), torch.randint(30, (20, 4))
+    expected = torch.cdist(queries.double(), codes.double()).gather(1, rows).float()
+    seen, norm = [], torch.linalg.vector_norm
+    monkeypatch.setattr(
+        torch.linalg, "vector_norm", lambda x, **o: seen.append(len(x)) or norm(x, **o)
+    )
+    monkeypatch.setattr(exact, "DIFFERENCES", limit)
+    torch.testing.assert_close(distances_to(queries, codes, rows), expected)
+    assert seen == sizes
+    assert distances_to(queries[:0], codes, rows[:0]).shape == (0, 4)
 
 
 class OnGpu:

@@ -98,8 +98,6 @@ def embed(module: ACN, collection: Collection, k: int, projection: str = "tsne")
     recall = index.tune(show=True)
     table = rows.new_empty(len(codes), k).to(codes.device)
     index.write_neighbours(table, rows.to(codes.device), show=True)
-    distances = torch.cat(
-        [distances_to(codes[some], codes, table[some]) for some in rows.split(2**14)]
-    )
+    distances = distances_to(codes, codes, table)
     places = project(codes.cpu(), projection, index.seed)
     return Embedding(codes.cpu(), table.cpu(), distances.cpu(), places, index, recall)

@@ -114,6 +114,10 @@ class MixturePrior(Prior, kind="mixture"):
         return CodeMixture(self, codes, nearest)
 
 
+DISTANCES = 2**26
+"""Distances between z and codes that are held at once: a quarter of a GiB."""
+
+
 class CodeMixture(Distribution):
     """p(z) = 1/N sum_j p(z|c_j), over all stored codes: batch shape (), event shape (D,).
 
@@ -137,9 +141,11 @@ class CodeMixture(Distribution):
     @torch.no_grad()
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z) in nats, from (..., D) to (...). Needs memory for the prior's parameters at all
-        codes, N x D x M x 3 numbers."""
+        codes, N x D x M x 3 numbers, and for the distances of some z from all codes, `DISTANCES`
+        numbers or N if that is more."""
         described, flat = self._describe(), value.flatten(0, -2)
-        found = [self._log_prob(some, described) for some in flat.split(1024)]
+        at_once = min(1024, max(1, DISTANCES // len(self.codes)))
+        found = [self._log_prob(some, described) for some in flat.split(at_once)]
         return torch.cat(found).reshape(value.shape[:-1])
 
     def _log_prob(

@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+DIFFERENCES = 2**24
+"""Numbers in the differences of codes that are held at once, and in copies of these codes."""
+
 
 def exact_neighbours(
     queries: Float[Tensor, "n code"],
@@ -49,5 +52,12 @@ def exact_neighbours(
 def distances_to(
     queries: Float[Tensor, "n code"], codes: Float[Tensor, "size code"], rows: Int[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
-    """Euclidean distances from each query to the codes at its rows."""
-    return torch.linalg.vector_norm(codes[rows] - queries[:, None], dim=2)
+    """Euclidean distances from each query to the codes at its rows. Holds the differences of some
+    queries at once, `DIFFERENCES` numbers or those of one query if they are more."""
+    at_once = max(1, DIFFERENCES // max(1, rows.shape[1] * codes.shape[1]))
+    return torch.cat(
+        [
+            torch.linalg.vector_norm(codes[near] - some[:, None], dim=2)
+            for some, near in zip(queries.split(at_once), rows.split(at_once), strict=True)
+        ]
+    )
