@@ -308,6 +308,10 @@ class OnGpu:
     def getDevice(self):  # noqa: N802
         return 3
 
+    def search(self, queries, k):
+        assert k <= 2048, "FAISS does not search so many on the GPU"
+        return self.index.search(queries, k)
+
     def __getattr__(self, name):
         return getattr(self.index, name)
 
@@ -370,6 +374,22 @@ class TestGpuPath:
             index.build(torch.randn(2100, 3), torch.arange(2100))
         assert index.gpu is None
         assert index.search(torch.randn(4, 3)).shape == (4, k)
+
+    def test_more_answers_than_the_gpu_gives_are_searched_exactly(self, calls, monkeypatch):
+        codes, rows = torch.randn(2100, 3), torch.randperm(2100)
+        index = NeighbourIndex(3, k=2)
+        self.on_gpu(monkeypatch, index)
+        index.build(codes, rows)
+        assert index.gpu is not None
+        for k, exclude in ((2048, None), (2049, None), (2047, rows[:9]), (2048, rows[:9])):
+            queries = codes[:9] if exclude is None else codes[exclude]
+            found = index.search(queries, exclude, k)
+            assert found.shape == (9, k)
+            near = torch.cdist(queries.double(), codes.double())
+            if exclude is not None:
+                near[torch.arange(9), exclude] = torch.inf
+            nearest = near.topk(k, largest=False).values  # rounding may let two change places
+            torch.testing.assert_close(near.gather(1, found), nearest, rtol=1e-4, atol=1e-4)
 
     def test_what_faiss_has_for_the_cpu_only_falls_back_with_a_warning(self, calls, monkeypatch):
         def refuse(resources, device, index, options):

@@ -355,6 +355,8 @@ class NeighbourIndex:
             raise UsageError(
                 f"Cannot find {k} neighbours of a code among {len(self.rows)} stored codes."
             )
+        if self.gpu is not None and wanted > MAX_RESULTS_ON_GPU:
+            return self._search_exactly(queries, exclude, k)
         found = self.index.search(self._placed(queries), wanted)[1].to(queries.device)
         # An approximate index may find too few; FAISS then pads with -1.
         unusable = found < 0
@@ -385,7 +387,8 @@ class NeighbourIndex:
             table[some] = self.search(self.codes[some], exclude=some).to(table.dtype)
 
     def _search_exactly(self, queries: Tensor, exclude: Tensor | None, k: int) -> Tensor:
-        """For the recall, and for queries with too few answers from an approximate index."""
+        """For the recall, for queries with too few answers from an approximate index, and for more
+        answers than an index on the GPU gives."""
         queries, device = queries.to(self.codes.device), queries.device
         exclude = None if exclude is None else exclude.to(self.codes.device)
         # Little memory, because the process keeps it after it is freed.
