@@ -17,6 +17,7 @@ from lightning import Trainer
 import acn_lightning
 from acn_lightning.checkpoint import KEY, read_checkpoint
 from acn_lightning.experiment.restore import restore
+from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.training_state import check_progress
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
@@ -72,6 +73,28 @@ def test_where_to_write_log_and_read_comes_from_the_user(acn, last, trained):
 
 
 MEASURED = [word for word in QUICK if word.startswith(("evaluation.", "pictures."))]
+
+
+def test_a_model_of_a_machine_with_a_gpu_is_used_and_resumed_on_one_without(acn, last, trained):
+    last["hyper_parameters"][KEY]["neighbours"] |= {"device": "gpu", "memory_mb": 64}
+    theirs = saved(last)
+    loaded = acn_lightning.load(theirs)
+    assert (loaded.index.device, loaded.index.memory) == ("auto", 64 * 2**20)
+    assert acn_lightning.load(theirs, ["neighbours.device=cpu"]).index.device == "cpu"
+    with pytest.raises(UsageError, match=r"neighbours.device=gpu: .*neighbours.device=auto"):
+        acn_lightning.load(theirs, ["neighbours.device=gpu"])
+    image, root = trained / "photos/digit 0/00.png", f"data.root={trained / 'photos'}"
+    for words in (("neighbours", theirs, image, root), ("pack", theirs, "out=packed")):
+        status, _, err = acn(*words)
+        assert status == 0, err
+    assert "memory_mb" in (written := Path("packed/config.json").read_text())
+    assert '"device"' not in written
+    for device in ("auto", "cpu"):  # whoever wants another than the default names it
+        words = [f"resume={theirs}", root, f"neighbours.device={device}"]
+        config, resumed = fit_config(None, words)
+        assert config["neighbours"]["device"] == device
+        assert "neighbours.device" not in resumed.told[0]
+    assert "neighbours.device=gpu" in fit_config(None, words[:2])[1].told[0]
 
 
 def test_a_test_says_what_was_measured_otherwise(acn, checkpoint, trained):

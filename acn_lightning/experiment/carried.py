@@ -34,6 +34,7 @@ SECTIONS = ("seed", "channels_last", "model", "data", "neighbours", "refresh", "
 PLACES = {
     "data": ("root", "path", "download", "cache", "cache_folder"),
     "finetune": ("checkpoint",),
+    "neighbours": ("device",),
 }
 
 READ = ("root", "path")

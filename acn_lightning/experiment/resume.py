@@ -40,7 +40,7 @@ class Resumed(NamedTuple):
 FREE = ("trainer.", "budget.", "compile", "channels_last", "pictures.", "probe.", "dashboard.",
         "early_stopping.", "warnings.", "evaluation.", "sampling.", "callbacks.",
         "wandb.", "logger", "run", "resume", "checkpoints.", "data.root", "data.path",
-        "data.download", "data.cache",
+        "data.download", "data.cache", "neighbours.device",
         "finetune.checkpoint", "model.encoder.weights")  # fmt: skip
 """Beginnings of the keys that a run may change when it resumes."""
 
