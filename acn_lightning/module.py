@@ -38,8 +38,8 @@ class ACN(LightningModule):
     With a prior that ignores the neighbour's code, it is a VAE; nothing else changes.
 
     Logs costs in nats per image: `train/rate`, `train/distortion` and `train/total`. `val` and
-    `test` log the same and `knn_accuracy`, a fraction. Held-out costs are means over all K
-    neighbours among the training codes, with z sampled.
+    `test` log the same and `knn_accuracy`, a fraction of the images with a label, if there are any.
+    Held-out costs are means over all K neighbours among the training codes, with z sampled.
 
     Args:
         encoder: maps images (B, C, H, W) to q(z|x).
@@ -219,8 +219,23 @@ class ACN(LightningModule):
         if self.classes > 1:
             right = knn_vote(self.bank.labels[rows], self.classes) == batch.label
             self.knn_accuracy.update(right[batch.label >= 0].float())
-            self.log(f"{part}/knn_accuracy", self.knn_accuracy)
         return Encoded(batch.index, posterior.mean, z, distortion)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracy("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracy("test")
+
+    def _log_accuracy(self, part: str) -> None:
+        """Logs the accuracy, unless no held-out image has a label. The mean is of all ranks, which
+        so agree on whether there is one."""
+        if self.classes < 2:
+            return
+        if self.knn_accuracy.compute().isnan():
+            self.knn_accuracy.reset()
+        else:
+            self.log(f"{part}/knn_accuracy", self.knn_accuracy)
 
     def _add_costs(
         self, part: str, rate: Float[Tensor, " batch"], distortion: Float[Tensor, " batch"]

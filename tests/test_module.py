@@ -149,6 +149,26 @@ def test_images_without_a_label_are_neither_right_nor_wrong(fitted):
     assert metrics["test/knn_accuracy"] == pytest.approx(right.item())
 
 
+def test_held_out_images_of_which_none_has_a_label_have_no_accuracy(fitted):
+    data, module, run = fitted
+    (before,) = run.test(module, datamodule=data, verbose=False)
+    labels = data.test_set.labels
+    data.test_set.labels = torch.full_like(labels, -1)
+    (metrics,) = run.test(module, datamodule=data, verbose=False)
+    assert set(metrics) == {"test/rate", "test/distortion", "test/total"}
+    data.test_set.labels = torch.where(torch.arange(len(labels)) < 30, labels, -1)
+    (metrics,) = run.test(module, datamodule=data, verbose=False)
+    rows = module.index.search(module(data.test_set.images[:30] / 255).mean)
+    right = knn_vote(module.bank.labels[rows], module.classes) == labels[:30]
+    assert metrics["test/knn_accuracy"] == pytest.approx(right.float().mean().item())
+    data.test_set.labels = labels
+    (metrics,) = run.test(module, datamodule=data, verbose=False)
+    assert metrics["test/knn_accuracy"] == before["test/knn_accuracy"]
+    data.validation_set.labels = torch.full_like(data.labels, -1)
+    (metrics,) = run.validate(module, datamodule=data, verbose=False)
+    assert set(metrics) == {"val/rate", "val/distortion", "val/total"}
+
+
 def test_fitting_without_the_callback_is_refused_before_the_first_step():
     data, module = digits()
     with pytest.raises(UsageError, match="RefreshNeighbours"):
