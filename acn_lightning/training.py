@@ -19,6 +19,7 @@ from acn_lightning.experiment.carried import (
     ENCODER,
     ENCODER_PATH,
     imports_of,
+    named_in,
     options_beside,
 )
 from acn_lightning.experiment.folder import is_rank_zero
@@ -53,18 +54,18 @@ def train(
         raise UsageError("data is a section: give its keys, data={'image_size': 32}.")
     folder = isinstance(images, str | os.PathLike)
     if folder:
-        if labels is not None or test is not None or classes is not None:
-            raise UsageError("labels: a folder's sub-folders are its classes. Leave labels out.")
-        data |= {"source": "folder", "root": os.fspath(images)}
+        refuse_beside_folder(labels=labels, test=test, classes=classes)
+        own = {"source": "folder", "root": os.fspath(images)}
     else:
-        # What an experiment says of size is for its own images; arrays have one of their own.
-        own = {"image_size": None} if isinstance(images, np.ndarray | Tensor) else {}
-        data |= {"source": ArraysSource.kind} | own | data
+        own = {"source": ArraysSource.kind}
+        if isinstance(images, np.ndarray | Tensor):
+            # What an experiment says of size is for its own images; arrays have one of their own.
+            data.setdefault("image_size", None)
+    refuse_other_images(own, dict(flatten({"data": data})) | named_in(overrides))
+    data |= own
     config, resumed = fit_config(experiment, list(overrides), given)
     source = None
     if not folder:
-        if config["data"]["source"] != ArraysSource.kind:
-            raise UsageError("data.source: the images are given already. Leave the source out.")
         chosen = {name: config["data"][name] for name in options(ArraysSource)}
         source = ArraysSource(*as_given(images, labels, test), classes, **chosen)
     for key, keeps in (("enable_checkpointing", True), ("fast_dev_run", False)):
@@ -82,6 +83,35 @@ def train(
     if not results.get("checkpoint"):
         raise UsageError("trainer.max_epochs: without a step there is no model to return. Use 1.")
     return Path(results["checkpoint"]), named(config)
+
+
+def refuse_beside_folder(**given: Any) -> None:
+    """Checks that nothing is given with a folder that the folder says itself.
+
+    Raises:
+        UsageError: something is; it names the argument.
+    """
+    classes = "a folder's sub-folders are its classes"
+    said = {"labels": classes, "classes": classes, "test": "a folder holds its own test images, "
+            "those in test/ beside train/, or a tenth is held out"}  # fmt: skip
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name}: {said[name]}. Leave {name} out.")
+
+
+def refuse_other_images(own: Mapping[str, str], named: Mapping[str, Any]) -> None:
+    """Checks that no option says that the images are others than those given.
+
+    Args:
+        own: keys of `data` that say where the given images are.
+        named: values by dotted key, as the user gave them.
+
+    Raises:
+        UsageError: one does.
+    """
+    for key, value in own.items():
+        if named.get(f"data.{key}", value) != value:
+            raise UsageError(f"data.{key}: the images are given already. Leave the {key} out.")
 
 
 @contextmanager

@@ -338,8 +338,24 @@ def test_a_folder_can_be_named(trained):
         trained / "photos", **settings(data={"image_size": 12, "augment": "none"})
     )
     assert acn.image_shape == (1, 12, 12)
-    with pytest.raises(UsageError, match="Leave labels out"):
-        acn_lightning.fit(trained / "photos", [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"labels": [1, 2]}, r"^labels: .* are its classes\. Leave labels out\.$"),
+        ({"classes": ["a", "b"]}, r"^classes: .* are its classes\. Leave classes out\.$"),
+        ({"test": GREY}, r"^test: a folder holds its own test images.*\. Leave test out\.$"),
+        ({"data": {"source": "celeba"}}, r"^data\.source: .* given already\. Leave the source out"),
+        ({"overrides": ["data.source=digits"]}, r"^data\.source: the images are given already"),
+        ({"data": {"root": "others"}}, r"^data\.root: .* given already\. Leave the root out\.$"),
+        ({"overrides": ["data.root=others"]}, r"^data\.root: the images are given already"),
+    ],
+)
+def test_what_a_folder_says_itself_is_refused_beside_it(trained, words, why):
+    with pytest.raises(UsageError, match=why):
+        acn_lightning.fit(trained / "photos", **settings(**words))
+    assert list(Path().iterdir()) == []
 
 
 ENCODER = """
