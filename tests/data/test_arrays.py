@@ -278,7 +278,8 @@ def test_a_run_goes_on_where_it_ended():
     images = DIGITS.images[:120] / 16
 
     def codes(epochs, run, **more):
-        trainer = settings()["trainer"] | {"max_epochs": epochs}
+        # Not the quickest precision, which is measured in each run that starts.
+        trainer = settings()["trainer"] | {"max_epochs": epochs, "precision": "32-true"}
         acn = acn_lightning.fit(images, **settings(trainer=trainer, run=run, **more))
         return acn.bank.codes
 
