@@ -24,13 +24,14 @@ import submitit
 
 
 class Run:
-    """Runs `acn fit` in each task of a submitit job."""
+    """Runs `acn fit` in each task of a submitit job, with a thread for each core."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    def __init__(self, words: list[str], cpus: int) -> None:
+        self.words, self.cpus = words, cpus
 
     def __call__(self) -> None:
-        self.child = subprocess.Popen(["acn", "fit", *self.words])
+        environment = {"OMP_NUM_THREADS": str(self.cpus)} | os.environ
+        self.child = subprocess.Popen(["acn", "fit", *self.words], env=environment)
         self._wait()
         if status := self.child.wait():
             raise SystemExit(status)
@@ -38,7 +39,7 @@ class Run:
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         os.kill(self.child.pid, signal.SIGTERM)  # all ranks stop after the same step
         self._wait()
-        return submitit.helpers.DelayedSubmission(Run(self.words))
+        return submitit.helpers.DelayedSubmission(Run(self.words, self.cpus))
 
     def _wait(self) -> None:
         # Like `Popen.wait`, but without its lock: a signal handler may call this during a wait.
@@ -52,6 +53,7 @@ def main() -> list["submitit.Job[None]"]:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hosts", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs per host, with one process each")
+    parser.add_argument("--cpus", type=int, default=8, help="CPU cores per process")
     parser.add_argument("--hours", type=float, default=24)
     parser.add_argument("--partition")
     parser.add_argument("--cluster", choices=["slurm", "local"], default="slurm")
@@ -60,7 +62,8 @@ def main() -> list["submitit.Job[None]"]:
     executor = submitit.AutoExecutor(folder=Path("runs/jobs/%j"), cluster=asked.cluster)
     executor.update_parameters(
         name="acn", nodes=asked.hosts, tasks_per_node=asked.gpus, gpus_per_node=asked.gpus,
-        timeout_min=round(60 * asked.hours), slurm_signal_delay_s=300,
+        cpus_per_task=asked.cpus, timeout_min=round(60 * asked.hours), slurm_signal_delay_s=300,
+        slurm_srun_args=[f"--cpus-per-task={asked.cpus}"],  # else one core, since SLURM 22.05
     )  # fmt: skip
     if asked.partition:
         executor.update_parameters(slurm_partition=asked.partition)
@@ -70,7 +73,7 @@ def main() -> list["submitit.Job[None]"]:
     begun = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     with executor.batch():
         jobs = [
-            executor.submit(Run([*common, *own, "resume=auto", f"run={begun}-{number}"]))
+            executor.submit(Run([*common, *own, "resume=auto", f"run={begun}-{number}"], asked.cpus))
             for number, own in enumerate(others or [[]])
         ]
     for job, own in zip(jobs, others or [[]], strict=True):

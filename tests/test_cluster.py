@@ -43,11 +43,12 @@ def bash(script, *words, **variables):
 @pytest.mark.parametrize(("status", "again"), [(0, False), (138, True), (143, False), (2, False)])
 def test_slurm_queues_a_job_again_whose_limit_was_near_and_no_other(stand_in, status, again):
     srun, scontrol = stand_in("srun", status), stand_in("scontrol")
-    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS_PER_NODE": "8"}
+    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS_PER_NODE": "8",
+           "SLURM_CPUS_PER_TASK": "6"}  # fmt: skip
     done = bash(FOLDER / "slurm.sbatch", "mnist+small", "data.root=DIR", **job)
     assert (done.returncode, done.stderr) == (status, "")
-    option, *command = srun.read_text().splitlines()
-    assert option == "--kill-on-bad-exit=1"
+    first, second, *command = srun.read_text().splitlines()
+    assert (first, second) == ("--kill-on-bad-exit=1", "--cpus-per-task=6")
     assert command[:3] == ["acn", "fit", "mnist+small"]
     trainer = compose(command[2], command[3:])["trainer"]
     assert (trainer["num_nodes"], trainer["devices"], trainer["strategy"]) == (4, 8, "ddp")
@@ -83,6 +84,16 @@ def test_torchrun_says_what_it_lacks_and_starts_what_is_asked(stand_in):
     assert (config["data"]["root"], config["resume"]) == ("a folder", "auto")
 
 
+def test_torchrun_needs_no_address_in_old_shells_either(stand_in):
+    """bash before 4.4 takes an empty list for an unset variable."""
+    torchrun = stand_in("torchrun")
+    hosts = {"HOSTS": "2", "GPUS": "8", "FIRST": "10.0.0.1", "JOB": "mine", "ADDRESS": ""}
+    assert bash(FOLDER / "torchrun.sh", "mnist", **hosts).returncode == 0
+    words = torchrun.read_text().splitlines()
+    assert words[words.index("--rdzv-id=mine") + 1] == "-m"
+    assert '${own[@]+"${own[@]}"}' in (FOLDER / "torchrun.sh").read_text()
+
+
 def test_kubernetes_counts_and_names_agree():
     service, job = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
     pod = job["spec"]["template"]["spec"]
@@ -104,6 +115,7 @@ def test_kubernetes_counts_and_names_agree():
 
 PREEMPTED = """#!/bin/bash
 # In the place of acn: waits for its end the first time, and is done the second.
+echo "$OMP_NUM_THREADS" > threads
 printf "%s\\n" "$@" > words-$BASHPID
 if [ -e begun ]; then touch again; exit 0; fi
 trap 'touch saved; exit 143' TERM
@@ -112,22 +124,42 @@ while true; do sleep 0.05; done
 """
 
 
-def test_submitit_saves_and_starts_again_what_is_preempted(tmp_path, monkeypatch):
-    """On this machine; what SLURM would do is submitit's."""
+@pytest.fixture
+def submit(stand_in, tmp_path, monkeypatch):
+    """Makes a command of a script, and runs `submit.py` with words."""
     if importlib.util.find_spec("submitit") is None:
         pytest.skip("submitit is not installed")
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "acn").write_text(PREEMPTED)
-    (programs / "acn").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     spec = importlib.util.spec_from_file_location("submit", FOLDER / "submit.py")
-    submit = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(submit)
-    command = ["submit.py", "--cluster", "local", "--gpus", "1", "mnist", "++", "seed=3"]
-    monkeypatch.setattr(sys, "argv", command)
-    (job,) = submit.main()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(name, script, *words):
+        stand_in(name)
+        (tmp_path / "programs" / name).write_text(script)
+        monkeypatch.setattr(sys, "argv", ["submit.py", *words])
+        return module.main()
+
+    return run
+
+
+@pytest.mark.parametrize(("words", "cpus"), [([], 8), (["--cpus", "6"], 6)])
+def test_submitit_asks_for_cores_and_hands_them_to_each_process(stand_in, submit, words, cpus):
+    stand_in("srun")  # by which submitit knows SLURM
+    script = "#!/bin/bash\necho Submitted batch job 17\n"
+    assert len(submit("sbatch", script, *words, "mnist")) == 1
+    (path,) = Path("runs/jobs").rglob("*submission.sh")
+    asked, command = path.read_text().split("# command")
+    assert f"#SBATCH --cpus-per-task={cpus}\n" in asked
+    (srun,) = [line for line in command.splitlines() if line.startswith("srun ")]
+    assert f" --cpus-per-task={cpus} " in srun
+
+
+def test_submitit_saves_and_starts_again_what_is_preempted(submit, monkeypatch):
+    """On this machine; what SLURM would do is submitit's."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    words = ["--cluster", "local", "--gpus", "1", "--cpus", "2", "mnist", "++", "seed=3"]
+    (job,) = submit("acn", PREEMPTED, *words)
     end = time.monotonic() + 60
     while not (Path("begun").exists() and Path("begun").read_text().endswith("\n")):
         assert time.monotonic() < end, job.stdout()
@@ -139,6 +171,7 @@ def test_submitit_saves_and_starts_again_what_is_preempted(tmp_path, monkeypatch
     job.result()
     assert Path("saved").exists()
     assert Path("again").exists()
+    assert Path("threads").read_text() == "2\n"
     first, second = (path.read_text().split() for path in Path().glob("words-*"))
     assert first == second
     assert first[:4] == ["fit", "mnist", "seed=3", "resume=auto"]
