@@ -15,6 +15,7 @@ from lightning import Trainer
 
 from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, rotate
 from acn_lightning.experiment import folder as run
+from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.conftest import CHEAP, QUICK
 from tests.test_experiment import assert_same_end, rows, stopped_at
@@ -62,6 +63,31 @@ def test_the_same_command_goes_on_in_the_same_folder(acn):
     assert rows(folder) == rows(whole)
     again = json.loads((folder / "results.json").read_text())
     assert again["nats_per_image"] == results["nats_per_image"]
+
+
+ENDING_EARLY = ("early_stopping.patience=1", "early_stopping.min_delta=1e9")
+
+
+@pytest.mark.parametrize("ends", [("trainer.max_epochs=1",), ENDING_EARLY])
+def test_results_are_gone_while_a_run_trains_on_and_no_sooner(acn, ends, monkeypatch):
+    """They would be taken for those of the epochs that it has by now."""
+    results, seen, test = Path("runs/digits/mine/results.json"), [], Trainer.test
+
+    def watched(*arguments, **options):
+        seen.append(results.exists())
+        return test(*arguments, **options)
+
+    monkeypatch.setattr(Trainer, "test", watched)
+    for _ in range(2):  # the second time nothing is left to train
+        assert acn(*FIT, *AUTO, *ends)[0] == 0
+    assert seen == [False, True]
+    epochs = json.loads(results.read_text())["training"]["epochs"]
+    longer = [f"trainer.max_epochs={epochs + 1}", "early_stopping.patience=9"]
+    stop(acn, *FIT, *AUTO, *longer, epoch=epochs)
+    assert read_run(results.parent).state == "stopped"
+    assert acn(*FIT, *AUTO, *longer)[0] == 0
+    assert seen == [False, True, False]
+    assert json.loads(results.read_text())["training"]["epochs"] == epochs + 1
 
 
 def test_a_run_that_goes_on_keeps_its_wandb_id(acn):

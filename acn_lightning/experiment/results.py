@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
@@ -121,6 +122,19 @@ def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
         with replacing(folder / "results.json") as beside:
             beside.write_text(text, "utf-8")
     return files_of(folder)
+
+
+def dropping_results(folder: Path) -> LambdaCallback:
+    """A callback that removes the `results.json` of a run in this folder which trains on: its
+    figures are of fewer epochs."""
+
+    def drop(trainer: Trainer, module: LightningModule) -> None:
+        # Lightning does not come here if nothing is left; early stopping may find so only now.
+        ended = trainer.fit_loop.done or getattr(trainer, "fast_dev_run", False)
+        if trainer.is_global_zero and not ended:
+            (folder / "results.json").unlink(missing_ok=True)
+
+    return LambdaCallback(on_train_start=drop)
 
 
 def files_of(folder: Path) -> list[Path]:

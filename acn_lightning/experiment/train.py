@@ -21,7 +21,14 @@ from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
 from acn_lightning.experiment.quickest import with_quickest
 from acn_lightning.experiment.restore import check_networks, load_state
-from acn_lightning.experiment.results import Outcome, evaluate, files_of, write_about, write_results
+from acn_lightning.experiment.results import (
+    Outcome,
+    dropping_results,
+    evaluate,
+    files_of,
+    write_about,
+    write_results,
+)
 from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.experiment.trainer import (
     check_limits,
@@ -80,7 +87,8 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     module.hparams["run"] = run_id(config, folder)
     parent = load_weights(module, data, config, resumed)
     parts, callbacks = make_parts(config, data, folder, resumed)
-    callbacks.append(cb.ShareWay(chosen.way if chosen else None))
+    # The last sees whether early stopping ends a run that goes on.
+    callbacks += [cb.ShareWay(chosen.way if chosen else None), dropping_results(folder)]
     trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
     check_limits(trainer, data)
     if resumed:
