@@ -284,7 +284,54 @@ def test_a_star_marks_the_lowest_cost_of_a_set():
     assert [row.best for row in rows if row.name.startswith("set")] == [{1}]
 
 
-@pytest.mark.parametrize("key", ["path", "split", "test_split", "subset_name", "image"])
+def test_a_cost_of_training_is_none_of_held_out_images(acn):
+    for name, cost in [("a", 9.0), ("b", 8.0)]:
+        make_run(Path("runs/x", name), (cost,), data={"validation": 0.1})
+    without = make_run(Path("runs/x/c"), (), data={"validation": 0})
+    (without / "metrics.csv").write_text("epoch,step,train/total\n0,1,7.0\n")
+    found = json.loads(acn("runs", "sort=cost", "--json")[1])
+    assert [(one["name"], one["val_cost"], one["best_epoch"]) for one in found] == [
+        ("b", 8.0, 1.0), ("a", 9.0, 1.0), ("c", None, None)
+    ]  # fmt: skip
+    a, b, c = (read_run(Path("runs/x", name)) for name in "abc")
+    rows = {row.name: row for row in comparison.figures([a, b, c])}
+    assert rows["lowest held-out cost"].cells == ["9.00", "8.00", ""]
+    assert sections.tiles(c)[0] == ("lowest cost, training", "7.00", "nats, epoch 1")
+    assert sections.tiles(b)[0] == ("lowest cost, held out", "8.00", "nats, epoch 1")
+
+
+HELD_OUT = "Other images were held out ({}), so held-out costs do not compare."
+TESTED = "They were tested on 20 and 1,000 images, so figures of the test do not compare."
+
+
+@pytest.mark.parametrize(
+    ("config", "results", "said", "ranked"),
+    [
+        ({}, {}, "", {"lowest held-out", "ordered"}),
+        ({"data": {"validation": 0.3}}, {}, HELD_OUT.format("data.validation"), {"ordered"}),
+        ({"data": {"subset": 99}}, {}, HELD_OUT.format("data.subset"), {"ordered"}),
+        ({}, {"images": 1000}, TESTED, {"lowest held-out"}),
+    ],
+)
+def test_figures_of_other_images_are_not_ranked(config, results, said, ranked, light):
+    make_run(Path("runs/x/a"), data={"validation": 0.1, "subset": None})
+    config = {"data": {"validation": 0.1, "subset": None} | config.get("data", {})}
+    make_run(Path("runs/x/b"), (2.0,), results_with(ordered=1.0) | results, **config)
+    found = [read_run(Path("runs/x", name)) for name in "ab"]
+    assert comparison.caution(found) == said
+    starred = [row.name for row in comparison.figures(found) if row.best]
+    assert {name.partition(" cost")[0].partition(" =")[0] for name in starred} == ranked
+    assert json.loads(comparison.as_json(found))["comparable"] == (not said)
+    page = pages.comparison_page(found, "")
+    assert "The best of a row is in colour." in page
+    assert said in page
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["path", "split", "test_split", "subset_name", "image", "label", "attribute", "bits",
+     "background"],
+)  # fmt: skip
 def test_data_sets_that_differ_in_a_key_do_not_compare(key):
     for name in "ab":
         make_run(Path("runs/x", name), data={"source": "huggingface", key: name})

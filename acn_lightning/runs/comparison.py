@@ -22,9 +22,13 @@ PLACES = ("run", "resume", "trainer.default_root_dir", "wandb.name")
 
 SAME_DATA = (
     "data.source", "data.root", "data.path", "data.subset_name", "data.split", "data.test_split",
-    "data.image", "data.binarisation", "data.image_size", "data.channels",
+    "data.image", "data.label", "data.attribute", "data.binarisation", "data.image_size",
+    "data.channels", "data.background", "data.bits",
 )  # fmt: skip
-"""Keys that must agree for costs to be comparable."""
+"""Keys that must agree for figures to be comparable."""
+
+SAME_HELD_OUT = ("data.validation", "data.subset", "trainer.limit_val_batches")
+"""The same for held-out costs: keys that decide of which images they are."""
 
 
 TOTALS = ("ordered", "unordered", "set")
@@ -76,7 +80,7 @@ def written(value: Any) -> str:
 
 def figures(runs: Sequence[Run]) -> list[Row]:
     """Figures of the runs: those of training, costs, and accuracies in percent."""
-    comparable = not other_data(runs)
+    other = other_data(runs)
 
     def row(
         name: str, values: list[float | None], text: Callable[[float | None], str], best: Any = None
@@ -86,9 +90,9 @@ def figures(runs: Sequence[Run]) -> list[Row]:
         winners = {place for place, value in enumerate(values) if value == target is not None}
         return Row(name, [text(value) for value in values], frozenset(winners))
 
-    low, high = (min, max) if comparable else (None, None)
+    low, high = (None, None) if other or len(tested(runs)) > 1 else (min, max)
     costs = [row("lowest held-out cost", [one.best[1] if one.best else None for one in runs],
-                 decimal, low)]  # fmt: skip
+                 decimal, None if other or other_held_out(runs) else min)]  # fmt: skip
     for name, label in COSTS.items():
         values = [number(one.results, "nats_per_image", name) for one in runs]
         costs.append(row(label, values, decimal, low if name in TOTALS else None))
@@ -120,12 +124,30 @@ def other_data(runs: Sequence[Run]) -> list[str]:
     return keys
 
 
+def other_held_out(runs: Sequence[Run]) -> list[str]:
+    """Keys by which other images are held out, so that held-out costs cannot be compared."""
+    return [row.name for row in differences(runs) if row.name in SAME_HELD_OUT]
+
+
+def tested(runs: Sequence[Run]) -> list[float]:
+    """On how many images the runs were tested: one number if their figures can be compared, as a
+    part of the test images may be easier than the others."""
+    return sorted({count for run in runs if (count := number(run.results, "images")) is not None})
+
+
 def caution(runs: Sequence[Run]) -> str:
     """A line to be read before the figures; empty if there is nothing to say."""
-    keys = other_data(runs)
-    if not keys:
-        return ""
-    return f"The runs are of different data ({', '.join(keys)}), so figures do not compare."
+    if keys := other_data(runs):
+        return f"The runs are of different data ({', '.join(keys)}), so figures do not compare."
+    said = []
+    if (keys := other_held_out(runs)) and any(run.best for run in runs):
+        said.append(
+            f"Other images were held out ({', '.join(keys)}), so held-out costs do not compare."
+        )
+    if len(counts := tested(runs)) > 1:
+        numbers = " and ".join(f"{count:,.0f}" for count in counts)
+        said.append(f"They were tested on {numbers} images, so figures of the test do not compare.")
+    return " ".join(said)
 
 
 def titles(runs: Sequence[Run]) -> list[str]:
@@ -170,6 +192,6 @@ def as_json(runs: Sequence[Run]) -> str:
             for run in runs
         ],
         "config": {key: [config.get(key) for config in configs] for key in keys},
-        "comparable": not other_data(runs),
+        "comparable": not caution(runs),
     }
     return json.dumps(content, indent=2, default=str)

@@ -81,8 +81,8 @@ def comparison_page(runs: Sequence[Run], plotly: str) -> str:
     first, rest = curves.compared(runs, names)
     for chart in (*first, *rest):
         chart["legend"] = False
-    caution = comparison.caution(runs)
-    told = [caution]
+    figures = comparison.figures(runs)
+    told = [comparison.caution(runs)]
     told += [
         f"{name}: {file} cannot be read ({why})."
         for run, name in zip(runs, names, strict=True)
@@ -96,9 +96,9 @@ def comparison_page(runs: Sequence[Run], plotly: str) -> str:
         title=f"{len(runs)} runs compared",
         runs=list(zip(runs, names, colours, strict=True)),
         told=list(filter(None, told)),
-        ranked=not caution,
+        ranked=any(row.best for row in figures),
         config=comparison.differences(runs),
-        figures=comparison.figures(runs),
+        figures=figures,
         pictures=pictures.rows(runs),
     )
 

@@ -107,9 +107,13 @@ class Run:
 
     @property
     def best(self) -> tuple[float, float] | None:
-        """(epochs trained, value) of the lowest cost: held out, or of training where nothing is."""
-        costs = self.history.get("val/total") or self.history.get("train/total")
-        return min(costs, key=lambda point: point[1]) if costs else None
+        """(epochs trained, value) of the lowest held-out cost; None if nothing was held out."""
+        return self.lowest("val/total")
+
+    def lowest(self, metric: str) -> tuple[float, float] | None:
+        """(epochs trained, value) at which a metric was lowest; None if it was not logged."""
+        points = self.history.get(metric)
+        return min(points, key=lambda point: point[1]) if points else None
 
     @property
     def seconds(self) -> float | None:

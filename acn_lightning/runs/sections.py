@@ -34,11 +34,9 @@ def progress(run: Run) -> str:
 def tiles(run: Run) -> list[tuple[str, str, str]]:
     """(name, figure, what goes with it) of the most important figures that there are."""
     found = []
-    if run.best:
-        held_out = "held out" if run.history.get("val/total") else "training"
-        found.append(
-            (f"lowest cost, {held_out}", decimal(run.best[1]), f"nats, epoch {run.best[0]:g}")
-        )
+    if lowest := run.best or run.lowest("train/total"):
+        of = "held out" if run.best else "training"
+        found.append((f"lowest cost, {of}", decimal(lowest[1]), f"nats, epoch {lowest[0]:g}"))
     unordered = number(run.results, "nats_per_image", "unordered")
     bits = number(run.results, "bits_per_dim", "unordered")
     if unordered is not None:
