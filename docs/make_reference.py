@@ -33,7 +33,8 @@ command refuses a key that is not here, and names the nearest that is.
 A key that takes text gets what you type: `run=007`, `data.root="photos #2"` (the quotes are the
 shell's). The rest is YAML: `data.image_size=[64,48]`. `null`, or nothing, is no value where a key
 allows that, `${seed}` stands for another key's value, and quotes around a whole text are dropped.
-In a file, write text that YAML takes for a number in quotes: `run: "007"`.
+In a file, write text that YAML takes for a number in quotes: `run: "007"`. Zeros in front of a
+number mean nothing: `seed=010` is 10.
 
 ## The run"""
 

@@ -24,6 +24,7 @@ from acn_lightning.networks.decoders import ConvDecoder
 from acn_lightning.networks.encoders import ConvEncoder
 from acn_lightning.networks.priors import MixturePrior, Prior
 from acn_lightning.retrieval.index import NeighbourIndex
+from acn_lightning.runs.reading import parse_config
 from acn_lightning.utils.errors import UsageError
 
 
@@ -227,6 +228,14 @@ def test_text_is_taken_as_typed_and_kept_by_yaml(text, tmp_path):
         ("trainer.val_check_interval=00:12:00:00", "00:12:00:00"),
         ("trainer.val_check_interval=1e-1", 0.1),
         ("data.batch_size=1_0", 10),
+        ("data.batch_size=010", 10),
+        ("data.batch_size=008", 8),
+        ("data.batch_size=0_10", 10),
+        ("data.batch_size=0x10", 16),
+        ("data.batch_size=+0b11", 3),
+        ("data.image_size=[010, 008]", [10, 8]),
+        ("optimizer.learning_rate=010", 10.0),
+        ("optimizer.learning_rate=00.5", 0.5),
         ("wandb.tags=[1_1, no, 007]", ["1_1", "no", "007"]),
         ("data.root='a", "'a"),
         ("optimizer.eps=1e-9", 1e-9),
@@ -236,6 +245,15 @@ def test_values_are_read_by_the_type_of_their_key(word, value):
     found = dict(flatten(compose("folder", ["seed=5", word])))[word.partition("=")[0]]
     assert found == value
     assert type(found) is type(value)
+
+
+def test_numbers_with_zeros_in_front_are_the_same_in_files(tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 010\ndata: {subset: 0099}")
+    config = compose("mine.yaml")
+    assert (config["seed"], config["data"]["subset"]) == (10, 99)
+    assert parse_config(b"{a: 010, b: -010, c: 0x10, d: 008, e: 0}") == {
+        "a": 10, "b": -10, "c": 16, "d": 8, "e": 0
+    }  # fmt: skip
 
 
 def test_sections_and_mappings_may_be_typed_whole():

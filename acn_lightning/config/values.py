@@ -115,7 +115,7 @@ def read_text(text: str, annotation: Any) -> Any:
 
 def is_as_typed(value: Any, text: str, annotation: Any) -> bool:
     """Whether YAML's value is what the user means. Where text is possible, 1_1 is not the number
-    11, 010 is not 8, and no is not false."""
+    11, 010 is not 10, and no is not false."""
     if not takes_text(annotation) or not isinstance(value, bool | int | float):
         return True
     if isinstance(value, bool):
@@ -128,7 +128,8 @@ def is_as_typed(value: Any, text: str, annotation: Any) -> bool:
 
 class Loader(yaml.SafeLoader):
     """YAML as OmegaConf reads it: 1e-3 is a number, and 2024-01-05 is text. So is 12:30, which YAML
-    1.1 takes for 750. This one also reads the escapes of file names that are not UTF-8."""
+    1.1 takes for 750. Zeros in front of a number mean nothing, as in YAML 1.2: 010, which YAML 1.1
+    takes for 8, is 10. This one also reads the escapes of file names that are not UTF-8."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # an attribute of each loader, says its type
         first: [one for one in known if one[0].rpartition(":")[2] in ("null", "bool", "merge")]
@@ -138,7 +139,7 @@ class Loader(yaml.SafeLoader):
 
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
-    re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
+    re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$"),
     list("-+0123456789"),
 )
 Loader.add_implicit_resolver(
@@ -150,6 +151,15 @@ Loader.add_implicit_resolver(
     ),
     list("-+.0123456789"),
 )
+
+
+def whole(loader: Any, node: yaml.ScalarNode) -> int:
+    """The integer that a text of that form stands for."""
+    text = loader.construct_scalar(node).replace("_", "")
+    return int(text, 0 if re.match("[-+]?0[bx]", text) else 10)
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", whole)
 
 
 def read_yaml_file(path: Path) -> Any:

@@ -235,6 +235,7 @@ class QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
     """`Loader` in C where that is installed: eight times as fast."""
 
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+    yaml_constructors = Loader.yaml_constructors
 
 
 def parse_config(content: bytes) -> dict[str, Any]:
