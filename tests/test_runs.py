@@ -148,6 +148,27 @@ def test_only_trainings_are_found(tmp_path):
     assert list(find_runs(tmp_path / "nowhere")) == []
 
 
+@pytest.mark.parametrize(
+    ("here", "text"),
+    [("runs/x/a", "."), ("runs/x/a", "checkpoints/last.ckpt"), ("runs/x/a", "config.yaml"),
+     ("runs/x/a/checkpoints", ".."), ("runs/x/a/checkpoints", "last.ckpt"), ("runs/x", "a/"),
+     ("runs/x/b", "../a"), ("runs", "x/a/checkpoints/last.ckpt")],
+)  # fmt: skip
+def test_a_run_is_named_from_wherever_one_is(monkeypatch, here, text):
+    make_run(Path("runs/x/a"), experiment=None)
+    make_run(Path("runs/x/b"))
+    monkeypatch.chdir(here)
+    run = named_run(text)
+    assert (run.name, run.experiment, run.state) == ("a", "x", "finished")
+    assert "run=a-again" in dict(sections.commands(run))["Repeat it, as a new run:"]
+
+
+def test_a_link_to_a_run_has_its_own_name():
+    make_run(Path("runs/x/a"))
+    Path("mine").symlink_to("runs/x/a")
+    assert named_run("mine").name == named_run("mine/checkpoints/last.ckpt").name == "mine"
+
+
 # ---------------------------------------------------------------- acn runs
 
 

@@ -55,8 +55,8 @@ def named_run(text: str) -> Run:
             raise UsageError(f"there is no folder {text}. Do you mean {known[text]}?")
         near = nearest(text, map(str, known.values()))
         raise UsageError(f"there is no run {text}.{near or ' acn runs lists those there are.'}")
-    places = [path] if path.is_dir() else [path.parent, path.parent.parent]
-    for folder in places:
+    inside = path if len(path.parents) > 1 else path.absolute()  # a name alone has no more
+    for folder in [path] if path.is_dir() else inside.parents[:2]:
         if is_run(folder):
             return read_run(folder)
     if path.is_dir() and (found := list(find_runs(path))):

@@ -70,15 +70,20 @@ class Run:
     written: float
 
     @property
+    def place(self) -> Path:
+        """The whole path of its folder, through the links that the user named."""
+        return Path(os.path.abspath(self.folder))
+
+    @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.name
+        return self.place.name
 
     @property
     def experiment(self) -> str:
         """What it trains; if its config does not say so, the folder that it lies in."""
         named = self.config.get("experiment")
-        return named if isinstance(named, str) else self.folder.absolute().parent.name
+        return named if isinstance(named, str) else self.place.parent.name
 
     @cached_property
     def epochs(self) -> int:
