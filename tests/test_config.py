@@ -407,3 +407,23 @@ def test_wrong_layers_take_one_line(tmp_path):
     with pytest.raises(UsageError, match="model") as error:
         compose(f"mnist+{tmp_path}/wrong.yaml")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("trainer: [1]", "seed: 1", "trainer is a section: set its keys, trainer.KEY=VALUE."),
+        ("data: 5", "data: {source: mnist}", "data is a section"),
+        ("data: [5]", "data: {source: mnist}", "data is a section"),
+        ("optimizer: adam", "optimizer: {kind: sgd}", "optimizer is a section"),
+        ("model: [1]", "model: {decoder: {kind: conv}}", "model is a section"),
+        ("callbacks: {a: {b: [1]}}", "callbacks: {a: {b: {c: 1}}}", "a list and a mapping"),
+    ],
+)
+def test_layers_that_do_not_fit_together_take_one_line(first, second, message, tmp_path):
+    (tmp_path / "one.yaml").write_text(first)
+    (tmp_path / "two.yaml").write_text(second)
+    for name in ("one.yaml+two.yaml", "mnist+one.yaml+two.yaml"):
+        with pytest.raises(UsageError, match=message) as error:
+            compose(name)
+        assert "\n" not in str(error.value)

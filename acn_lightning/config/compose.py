@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from acn_lightning.config.keys import KINDS, TRAINER_DEFAULTS, kind_key
 from acn_lightning.config.renamed import rename_keys, rename_words
 from acn_lightning.config.schema import (
     check_keys,
+    check_sections,
     chosen_options,
     explain,
     first_line,
@@ -72,12 +74,10 @@ def compose(
     paths += [find("layer", name, layers()) for name in rest]
     name = "+".join(path.stem for path in paths)
     base = OmegaConf.create({"experiment": name} | read_yaml(paths[0]))
-    try:
+    with merging():
         for path in paths[1:]:
             base = overlay(base, OmegaConf.create(read_layer(path, first)))
         base = overlay(base, OmegaConf.create(dict(between or {})))
-    except OmegaConfBaseException as error:
-        raise UsageError(explain(error)) from error
     return complete(cast(Plain, OmegaConf.to_container(base)), overrides)
 
 
@@ -100,7 +100,13 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
 def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
     """Merges `top` into `base`. A network whose `kind` changes starts from the new kind's defaults.
     A data source, optimiser or schedule that changes keeps the options that all kinds share. No
-    class outside of this package is looked up: a later layer may replace it."""
+    class outside of this package is looked up: a later layer may replace it.
+
+    Raises:
+        UsageError: in one of them a section is no mapping.
+    """
+    check_sections(base)
+    check_sections(top)
     base = base.copy()
     for name, choice in KINDS.items():
         kind = OmegaConf.select(top, kind_key(name))
@@ -114,6 +120,21 @@ def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
             if str(key) not in shared_options(name, str(kind)):
                 del base[name][key]
     return cast(DictConfig, OmegaConf.merge(base, top))
+
+
+@contextmanager
+def merging() -> Iterator[None]:
+    """Converts what OmegaConf raises where configs do not fit together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise UsageError(explain(error)) from error
+    except TypeError as error:  # what OmegaConf raises if a list meets a mapping
+        raise UsageError(f"a list and a mapping are given for one key ({error}).") from error
 
 
 def shared_options(section: str, kind: str) -> set[str]:
@@ -134,7 +155,7 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
     """
     words = rename_words(overrides)
     given = OmegaConf.create(rename_keys(dict(base)))
-    try:
+    with merging():
         # The kinds that are chosen determine the keys, and these how the words are read.
         asked = without_idle(overlay(given, parse_overrides(words, True)))
         schema = make_schema(asked)
@@ -144,10 +165,6 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
         refuse_numbers(flatten(cast(Plain, OmegaConf.to_container(asked))), known)
         config = OmegaConf.merge(OmegaConf.structured(schema), asked)
         plain = cast(Plain, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    except OmegaConfBaseException as error:
-        raise UsageError(explain(error)) from error
-    except TypeError as error:  # what OmegaConf raises if a list meets a mapping
-        raise UsageError(f"a list and a mapping are given for one key ({error}).") from error
     refuse_characters(flatten(plain))
     return without_foreign_defaults(plain, asked)
 

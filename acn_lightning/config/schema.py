@@ -229,10 +229,27 @@ def check_keys(config: DictConfig, schema: type) -> None:
             if is_section(known[full]):
                 child = OmegaConf.select(node, str(key), throw_on_resolution_failure=False)
                 if not isinstance(child, DictConfig):
-                    raise UsageError(f"{full} is a section: set its keys, {full}.KEY=VALUE.")
+                    raise no_key(full)
                 check(child, f"{full}.")
 
     check(config, "")
+
+
+def check_sections(config: DictConfig) -> None:
+    """Checks that sections are mappings, as far as they are set: others cannot be merged.
+
+    Raises:
+        UsageError: one is set as if it were a key.
+    """
+    for name in (*catalogue.SECTIONS, *KINDS, "callbacks", "trainer", "wandb"):
+        found = OmegaConf.select(config, name, throw_on_resolution_failure=False)
+        if found is not None and not isinstance(found, DictConfig):
+            raise no_key(name)
+
+
+def no_key(section: str) -> UsageError:
+    """The error for a section that is set as if it were a key."""
+    return UsageError(f"{section} is a section: set its keys, {section}.KEY=VALUE.")
 
 
 def unknown(full: str, known: Mapping[str, Any], config: DictConfig) -> str:
