@@ -182,6 +182,12 @@ def test_options_of_a_section_are_its_kinds_and_keys_with_defaults(acn):
             assert f"\n  model.decoder.{key}={value_text(option.default)}  (" in out
     assert acn("options", "model.decoder.kind")[1] == out
     assert "kind=conv\n" not in acn("options", "model.decoder.kind=pixelcnn")[1]
+    one = acn("options", "model.decoder.kind=pixelcnn")[1]
+    assert acn("options", "model.decoder", "kind=pixelcnn")[1] == one != out
+    assert acn("options", "data", "source=npz") == acn("options", "data.source=npz")
+    layers = acn("options", "model.decoder.layers", "kind=pixelcnn")
+    assert layers == acn("options", "model.decoder.layers")
+    assert acn("options", "seed=3") == acn("options", "seed")
     assert "conditioning=map  (map, vector, none)" in out
     assert "data.batch_size=64  (int)\n      examples" in acn("options", "data.batch_size")[1]
     assert "trainer.max_epochs=10  (int or null)" in acn("options", "trainer")[1]
@@ -213,6 +219,17 @@ def test_options_of_a_class_of_ones_own(acn, monkeypatch):
             ["model.decoder.kind=nothing:Here"],
             "model.decoder.kind: nothing:Here cannot be imported",
         ),
+        (["model.decoder.kind=${x}"], "model.decoder.kind: Interpolation key 'x' not found"),
+        (["model.decoder", "kind=${x"], "model.decoder.kind"),
+        (["model.decoder", "kind="], "model.decoder.kind"),
+        (
+            ["model.decoder", "kind=pixelcnn", "nonsense=1"],
+            "'nonsense=1': with model.decoder, acn options takes only model.decoder.kind=KIND.",
+        ),
+        (["model.decoder.layers", "kind=conv"], "It is of another kind: acn options model."),
+        (["data", "model.prior.kind=mixture"], "acn options takes only data.source=KIND."),
+        (["trainer", "kind=x"], "'kind=x': with trainer, acn options takes no other words."),
+        (["modl.decoder", "kind=pixelcnn"], "Did you mean 'model.decoder'?"),
         (["a\n\x1b[2J"], "a\\n\\x1b[2J: there is no such section or key."),
     ],
 )

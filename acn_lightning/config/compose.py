@@ -74,7 +74,7 @@ def compose(
     paths += [find("layer", name, layers()) for name in rest]
     name = "+".join(path.stem for path in paths)
     base = OmegaConf.create({"experiment": name} | read_yaml(paths[0]))
-    with merging():
+    with on_one_line():
         for path in paths[1:]:
             base = overlay(base, OmegaConf.create(read_layer(path, first)))
         base = overlay(base, OmegaConf.create(dict(between or {})))
@@ -123,11 +123,11 @@ def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def merging() -> Iterator[None]:
-    """Converts what OmegaConf raises where configs do not fit together.
+def on_one_line() -> Iterator[None]:
+    """Converts what OmegaConf raises.
 
     Raises:
-        UsageError: they do not.
+        UsageError: configs do not fit together, or a value cannot be resolved.
     """
     try:
         yield
@@ -155,7 +155,7 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
     """
     words = rename_words(overrides)
     given = OmegaConf.create(rename_keys(dict(base)))
-    with merging():
+    with on_one_line():
         # The kinds that are chosen determine the keys, and these how the words are read.
         asked = without_idle(overlay(given, parse_overrides(words, True)))
         schema = make_schema(asked)
@@ -332,12 +332,10 @@ def own_options(command: Callable[..., Any], words: Sequence[str]) -> tuple[Plai
     """
     known = options(command)
     ours = [word for word in words if word.partition("=")[0] in known]
-    try:
+    with on_one_line():
         schema = section(command.__name__, known)
         changes = parse_overrides(ours, known=dict(schema_keys(schema)))
         given = OmegaConf.merge(OmegaConf.structured(schema), changes)
         values = cast(Plain, OmegaConf.to_container(given, resolve=True))
-    except OmegaConfBaseException as error:
-        raise UsageError(explain(error)) from error
     refuse_characters(flatten(values))
     return values, [word for word in words if word not in ours]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from acn_lightning.config import catalogue
-from acn_lightning.config.compose import Plain, parse_overrides, to_yaml
+from acn_lightning.config.compose import Plain, on_one_line, parse_overrides, to_yaml
 from acn_lightning.config.keys import (
     CODE_SIZE,
     KINDS,
@@ -129,31 +129,46 @@ def about(name: str, words: Sequence[str] = ()) -> str:
 
     Args:
         name: dotted.
-        words: kinds to tell of, such as `model.decoder.kind=pixelcnn`; by default all of the
-            package's.
+        words: the kind to tell of, such as `model.decoder.kind=pixelcnn` or `kind=pixelcnn`; by
+            default all of the package's.
 
     Raises:
-        UsageError: there is no such section, key or kind.
+        UsageError: there is no such section, key or kind; or a word is about something else.
     """
-    chosen = parse_overrides(words)
-    section, _, key = name.rpartition(".")
+    asked, (section, _, key) = name, name.rpartition(".")
     if section in KINDS and name == kind_key(section):
         name = section
+    part = name if name in KINDS else section
+    words = [in_full(word, part) for word in words]
+    kinds = kinds_of(part, parse_overrides(words))
     if name in sections():
-        return "\n".join(about_section(name, kinds_of(name, chosen)))
-    if section in sections() and key in sections()[section].options:
-        return "\n".join(about_key(name, sections()[section].options[key]))
-    lines = []
-    for kind, own in kinds_of(section, chosen).items():
-        if key in own.options:
-            lines += ["", f"{kind_key(section)}={kind}", *about_key(name, own.options[key])]
+        lines = list(about_section(name, kinds))
+    elif section in sections() and key in sections()[section].options:
+        lines = about_key(name, sections()[section].options[key])
+    else:
+        lines = []
+        for kind, own in kinds.items():
+            if key in own.options:
+                lines += ["", f"{kind_key(section)}={kind}", *about_key(name, own.options[key])]
     if not lines:
-        raise UsageError(f"{name}: there is no such section or key.{like(name)}")
-    return "\n".join(lines[1:])
+        raise UsageError(f"{asked}: there is no such section or key.{like(asked)}")
+    known = kind_key(part) if part in KINDS else asked
+    if wrong := [word for word in words if word.partition("=")[0] not in (asked, known)]:
+        only = f"only {known}=KIND" if part in KINDS else "no other words"
+        raise UsageError(f"'{wrong[0]}': with {asked}, acn options takes {only}.")
+    return "\n".join(lines).removeprefix("\n")
+
+
+def in_full(word: str, section: str) -> str:
+    """A word that chooses a kind, with the name of the section: kind=conv."""
+    short = kind_key(section).rpartition(".")[2] if section in KINDS else ""
+    return f"{section}.{word}" if short and word.startswith(f"{short}=") else word
 
 
 def like(name: str) -> str:
     """A question about a name that no section or key has, or where to look."""
+    if name in keys():
+        return f" It is of another kind: acn options {name} says of which."
     known = [*keys(), *filter(None, sections())]
     last = {one.rpartition(".")[2]: one for one in reversed(known)}
     guess = last.get(name.rpartition(".")[2])
@@ -201,8 +216,9 @@ def kinds_of(section: str, chosen: DictConfig) -> dict[str, Described]:
         return {}
     own = catalogue.KINDS[section]
     kinds = list(own)
-    if OmegaConf.select(chosen, kind_key(section)) is not None:
-        kinds = [kind_of(chosen, section)]
+    with on_one_line():
+        if OmegaConf.select(chosen, kind_key(section)) is not None:
+            kinds = [kind_of(chosen, section)]
     return {
         kind: Described(own[kind].text if kind in own else "", kind_options(section, kind))
         for kind in kinds
