@@ -73,7 +73,9 @@ def main() -> list["submitit.Job[None]"]:
     begun = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     with executor.batch():
         jobs = [
-            executor.submit(Run([*common, *own, "resume=auto", f"run={begun}-{number}"], asked.cpus))
+            executor.submit(
+                Run([*common, *own, "resume=auto", f"run={begun}-{number}"], asked.cpus)
+            )
             for number, own in enumerate(others or [[]])
         ]
     for job, own in zip(jobs, others or [[]], strict=True):

@@ -29,6 +29,7 @@ from acn_lightning.experiment.resume import fit_config
 from acn_lightning.runs import comparison, curves, listing, pages, sections
 from acn_lightning.runs.finding import find_runs, named_run
 from acn_lightning.runs.reading import STATES, parse_metrics, read_run
+from acn_lightning.utils.errors import UsageError
 from tests.test_explorer import BROWSER, DRIVER
 
 EVIL = "</script><script>window.evil = 1</script><img src=x onerror='window.evil = 1'>\"'&"
@@ -141,11 +142,19 @@ def test_only_trainings_are_found(tmp_path):
         for file in ["config.yaml", *files]:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).touch()
+    begun = tmp_path / "runs/outputs/test-1"  # of a pack: a test that runs, or was killed
+    begun.mkdir(parents=True)
+    for file in ("config.yaml", ".lock"):
+        (begun / file).touch()
     (tmp_path / "runs/x/loop").symlink_to(tmp_path / "runs")
     (tmp_path / "runs/.hidden").mkdir()
     assert list(find_runs(tmp_path / "runs")) == [run]
     assert list(find_runs(run)) == [run]
     assert list(find_runs(tmp_path / "nowhere")) == []
+    (tmp_path / "runs").rename(tmp_path / "outputs")  # as trainer.default_root_dir=outputs has it
+    assert list(find_runs(tmp_path)) == [tmp_path / "outputs/x/a"]
+    with pytest.raises(UsageError, match="not the folder of a run"):
+        named_run(str(tmp_path / "outputs/outputs/test-1"))
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ STATES = {
 
 def is_run(folder: Path, names: Iterable[str] | None = None) -> bool:
     """Whether a folder is that of a training. Those of exports, samples and tests have a config
-    too, but other files than a run without its first epoch.
+    too, but other files than a run without its first epoch. Until they have these, or if they never
+    get them, they lie in a folder `outputs`, in which no run is made.
 
     Args:
         folder: the folder.
@@ -155,8 +156,10 @@ def is_run(folder: Path, names: Iterable[str] | None = None) -> bool:
     there = set(names or ())
     if not there & {"config.yaml", "metrics.csv"}:
         return False
-    if there & {"metrics.csv", "checkpoints"} or not there - {"config.yaml", ".lock", "about.json"}:
+    if there & {"metrics.csv", "checkpoints"}:
         return True
+    if not there - {"config.yaml", ".lock", "about.json"}:
+        return folder.absolute().parent.name != "outputs"
     return "training" in read_json(folder / "results.json", {})
 
 

@@ -171,28 +171,55 @@ def explorers(run: Run, beside: Path) -> list[tuple[str, str]]:
 
 
 def commands(run: Run) -> list[tuple[str, str]]:
-    """(what for, a line for a shell) to repeat a run, to go on with it, and to use it."""
-    folder = run.folder
-    config = folder / "config.yaml"
+    """(what for, a line for a shell) to repeat a run, to go on with it, and to use it. What trains
+    on images that were given in Python is a line of Python."""
+    config, where = run.folder / "config.yaml", ""
+    if is_given(run):
+        where = ", in Python with the same images"
     found = []
     if run.config:
         again = [f"run={run.name}-again", *(["resume=null"] if run.config.get("resume") else [])]
-        found.append(("Repeat it, as a new run:", shell("fit", config, *again)))
-    if (folder / LAST).is_file() and run.state != "running":
-        what, words = "Go on with it:", []
+        found.append((f"Repeat it, as a new run{where}:", training(run, str(config), *again)))
+    if (run.folder / LAST).is_file() and run.state != "running":
+        what, words = "Go on with it", []
         if run.state == "finished" and run.max_epochs:
-            what = "Train it longer:"
+            what = "Train it longer"
             words = [f"trainer.max_epochs={2 * run.max_epochs}"]
-        found.append((what, shell("fit", *same_run(run), *words)))
-    tested = any((folder / one).is_file() for one in (BEST, LAST))
+        found.append((f"{what}{where}:", training(run, *same_run(run), *words)))
+    tested = any((run.folder / one).is_file() for one in (BEST, LAST))
     if tested and find(run.config, "model", "encoder", "kind") != "none":
-        places = {key: find(run.config, "data", key) for key in ("root", "path")}
-        where = [f"data.{key}={place}" for key, place in places.items() if isinstance(place, str)]
-        found += [
-            ("Explore its codes on a map:", shell("explore", folder, *where, "open=true")),
-            ("Write its codes to files:", shell("export", folder, *where)),
-        ]
+        found += uses_of_codes(run)
     return found
+
+
+def is_given(run: Run) -> bool:
+    """Whether a run's images were given in Python, so that no command can read them."""
+    return bool(find(run.config, "data", "source") == "arrays")
+
+
+def training(run: Run, *words: str) -> str:
+    """A line that trains, with these words of `acn fit`."""
+    if not is_given(run):
+        return shell("fit", *words)
+    config = str(run.folder / "config.yaml")
+    changes = [word for word in words if word != config]
+    if (size := find(run.config, "data", "image_size")) is not None:  # else arrays keep their own
+        changes.append(f"data.image_size={written(size)}")
+    given = "images, labels" if number(run.about, "classes") else "images"
+    return f"acn_lightning.fit({given}, experiment={config!r}, overrides={changes!r})"
+
+
+def uses_of_codes(run: Run) -> list[tuple[str, str]]:
+    """The commands that encode images."""
+    places = {key: find(run.config, "data", key) for key in ("root", "path")}
+    of = [f"data.{key}={place}" for key, place in places.items() if isinstance(place, str)]
+    codes = "its codes"
+    if is_given(run):
+        of, codes = ["FOLDER"], "the codes of a folder of images"
+    return [
+        (f"Explore {codes} on a map:", shell("explore", run.folder, *of, "open=true")),
+        (f"Write {codes} to files:", shell("export", run.folder, *of)),
+    ]
 
 
 def same_run(run: Run) -> list[str]:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -26,6 +28,8 @@ from acn_lightning.data import ImageData
 from acn_lightning.data.labels import named_classes, number_labels, plain_labels
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.experiment.build import build_for
+from acn_lightning.runs import sections
+from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from tests.conftest import QUICK
 from tests.nursery import ROOT, python
@@ -288,6 +292,30 @@ def test_a_run_goes_on_where_it_ended():
     assert torch.equal(codes(2, "parts", resume="auto"), whole)
     with pytest.raises(UsageError, match="trained on other data"):
         acn_lightning.fit(images[::-1], **settings(run="parts", resume="auto"))
+
+
+def test_a_report_says_how_to_go_on_in_python(acn, tmp_path):
+    images, labels = DIGITS.images[:120] / 16, DIGITS.target[:120]
+    acn_lightning.fit(images, labels, **settings(run="mine", data={"image_size": 12}))
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(images[:20]):
+        Image.fromarray((image * 255).astype(np.uint8)).save(tmp_path / f"photos/{number}.png")
+    first = read_run(Path("runs/folder/mine"))
+    again, longer, explore, export = sections.commands(first)
+    assert again[0] == "Repeat it, as a new run, in Python with the same images:"
+    assert longer[0] == "Train it longer, in Python with the same images:"
+    names = {"acn_lightning": acn_lightning, "images": images, "labels": labels}
+    for _, line in (again, longer):
+        eval(line, names)
+    second, longer = (read_run(Path("runs/folder", name)) for name in ("mine-again", "mine"))
+    assert second.history["train/total"] == first.history["train/total"]
+    assert (first.epochs, second.epochs, longer.epochs, longer.state) == (1, 1, 2, "finished")
+    assert explore[1] == "acn explore runs/folder/mine FOLDER open=true"
+    words = shlex.split(export[1].replace("FOLDER", "photos"))
+    assert acn(*words[1:], "projection=pca")[0] == 0
+    shutil.move("runs/folder/mine", "moved")
+    (_, (_, onward), *_) = sections.commands(read_run(Path("moved")))
+    assert "'resume=moved/checkpoints/last.ckpt'" in onward
 
 
 def test_what_was_given_in_python_is_asked_for_again(acn):
