@@ -154,7 +154,9 @@ def test_help_shows_words_to_choose_and_how_to_find_keys(capsys):
         assert "acn options lists all keys" in shown
         assert "acn show NAME prints" in shown
     assert "kind=reconstructions  (reconstructions, daydream," in help_of(capsys, "sample")
-    assert "unfreeze_epoch=null  (int or null)" in help_of(capsys, "finetune")
+    shown = help_of(capsys, "finetune")
+    assert "unfreeze_epoch=null  (int or null)" in shown
+    assert "checkpoint=" not in shown  # it is the first argument
 
 
 # ---------------------------------------------------------------- options
@@ -358,6 +360,9 @@ def test_layers_and_experiments_of_ones_own(acn):
         ("explore", ["x"], "part=t", ["part=train", "part=test"]),
         ("sample", ["x"], "kind=d", ["kind=daydream"]),
         ("sample", ["x"], "col", ["columns="]),
+        ("finetune", ["x", "digits"], "check", ["checkpoints.keep=", "checkpoints.every_n_steps="]),
+        ("finetune", ["x", "digits"], "finetune.", ["finetune.freeze=", "finetune.unfreeze_epoch=",
+                                                    "finetune.rate="]),
         ("options", [], "mod", ["model", "model.encoder", "model.shape", "model.prior",
                                 "model.decoder", "model.likelihood"]),
         ("options", [], "data.bat", ["data.batch_size"]),

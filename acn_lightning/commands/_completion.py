@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from acn_lightning.commands import all_commands
-from acn_lightning.commands._help import CONF, bare_options, positional, takes_config
+from acn_lightning.commands._help import CONF, bare_options, positional, section_of, takes_config
 from acn_lightning.utils.docstrings import arguments, choices
 
 FILES = ("root", "path", "weights", "checkpoint", "resume", "out", "default_root_dir")
@@ -108,7 +108,9 @@ def keys_after(command: Callable[..., Any], prefix: str) -> list[str]:
         return own  # `acn options` has keys among its arguments
     from acn_lightning.config.explain import keys
 
-    return [*own, *next_keys(keys(), prefix)]
+    section = section_of(command)
+    given = [f"{section}.{one.name}" for one in positional(command)]
+    return [*own, *next_keys((key for key in keys() if key not in given), prefix)]
 
 
 def next_keys(known: Iterable[str], prefix: str) -> list[str]:

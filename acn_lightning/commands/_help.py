@@ -41,13 +41,14 @@ def section_of(command: Callable[..., Any]) -> str | None:
 
 def bare_options(command: Callable[..., Any]) -> dict[str, Option]:
     """The options that a command takes by a name without dots: its keyword-only parameters, and
-    the keys of its section."""
+    the keys of its section, without one that its positional parameters set."""
     own = options(command)
     if section := section_of(command):
         from acn_lightning.config.catalogue import SECTIONS
 
         own |= SECTIONS[section].options
-    return own
+    given = [one.name for one in positional(command)]
+    return {name: option for name, option in own.items() if name not in given}
 
 
 def takes_config(command: Callable[..., Any]) -> bool:
