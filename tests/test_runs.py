@@ -307,6 +307,22 @@ def test_costs_of_different_data_are_not_ranked(acn):
     assert content["runs"][1]["nats_per_image"]["ordered"] == 1.0
 
 
+def test_json_has_no_numbers_that_json_lacks(acn):
+    make_run(Path("runs/x/a"), results=None, seed=[{"a": float("nan")}], run=float("-inf"))
+    make_run(Path("runs/x/b"), results=None, seed=1)
+    (Path("runs/x/a") / "metrics.csv").write_text("epoch,train/epoch_seconds\n0,1e308\n1,1e308\n")
+
+    def refused(word):
+        raise AssertionError(word)
+
+    text = acn("compare", "runs/x/a", "runs/x/b", "--json")[1]
+    content = json.loads(text, parse_constant=refused)
+    assert content["config"] == {"seed": [[{"a": "nan"}], 1]}
+    listed = json.loads(acn("runs", "sort=name", "--json")[1], parse_constant=refused)
+    assert [one["seconds"] for one in listed] == [None, None]
+    assert acn("runs")[0] == 0
+
+
 def test_a_star_marks_the_lowest_cost_of_a_set():
     make_run(Path("runs/x/a"), results=RESULTS | {"nats_per_image": {"set": 3.0}})
     make_run(Path("runs/x/b"), results=RESULTS | {"nats_per_image": {"set": 2.0}})
@@ -399,6 +415,8 @@ def test_wrong_words_of_compare(acn, light):
         (["runs/x/a", "b"], "there is no folder b. Do you mean runs/x/b?"),
         (["runs/x/a", "runs/x/bb"], "there is no run runs/x/bb. Did you mean 'runs/x/b'?"),
         (["runs/x/a", "runs"], "runs is not the folder of one run: it holds 2, such as runs/x/a."),
+        (["runs/x/a", "runs/x/b", "--json", "out=a.html"],
+         "json: with out, a page is written and nothing is printed. Leave one out."),
         (["runs/x/a", "runs/x/b", "out=a.pdf"], "out: a.pdf is not an .html file."),
         (["runs/x/a", "runs/x/b", "seed=1"],
          "'seed=1': acn compare has no such option. See acn compare -h."),

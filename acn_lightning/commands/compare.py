@@ -21,14 +21,18 @@ def compare(
 
     Raises:
         UsageError: there is no such run, one is named twice, or there is only one; plotly is not
-            installed, or the file `out` exists. Nothing has been written then.
+            installed, the file `out` exists, or JSON is asked for too. Nothing has been written
+            then.
     """
     from acn_lightning.commands._words import html_file, refuse
     from acn_lightning.runs.comparison import as_json, table
     from acn_lightning.runs.finding import named_runs
+    from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import new_file
 
     refuse("compare", overrides)
+    if json and out is not None:
+        raise UsageError("json: with out, a page is written and nothing is printed. Leave one out.")
     if out is None:
         runs = named_runs(run)
         return as_json(runs) if json else table(runs)

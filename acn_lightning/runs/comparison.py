@@ -1,6 +1,7 @@
 """How runs differ: their configs beside their figures."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -191,7 +192,16 @@ def as_json(runs: Sequence[Run]) -> str:
             }
             for run in runs
         ],
-        "config": {key: [config.get(key) for config in configs] for key in keys},
+        "config": {key: [as_plain(config.get(key)) for config in configs] for key in keys},
         "comparable": not caution(runs),
     }
-    return json.dumps(content, indent=2, default=str)
+    return json.dumps(content, indent=2, default=str, allow_nan=False)
+
+
+def as_plain(value: Any) -> Any:
+    """A value of a config as JSON has it, which knows neither infinity nor NaN: they are text."""
+    if isinstance(value, dict):
+        return {key: as_plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [as_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

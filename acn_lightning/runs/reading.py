@@ -124,7 +124,7 @@ class Run:
     def seconds(self) -> float | None:
         """How long training took, all attempts together; until its end, that of its epochs."""
         epochs = [seconds for _, seconds in self.history.get("train/epoch_seconds", ())]
-        return number(self.results, "training", "seconds") or sum(epochs) or None
+        return number(self.results, "training", "seconds") or finite(sum(epochs)) or None
 
 
 STATES = {
