@@ -20,7 +20,7 @@ from acn_lightning.evaluation.costs import Encoded, bits_per_dim, bounds, order_
 from acn_lightning.evaluation.tours import greedy_tour, import_solver, shortened_tour
 from acn_lightning.module import ACN
 from acn_lightning.utils.distributed import gather
-from acn_lightning.utils.errors import TrainingError, check_choice, check_range
+from acn_lightning.utils.errors import InterruptionError, TrainingError, check_choice, check_range
 from acn_lightning.utils.progress import doing, progress_bar
 
 LOGGED = {
@@ -98,10 +98,12 @@ class MeasureTest(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = acn_of(pl_module), data_of(trainer)
         self.bar.close()
-        coded, failure = gather_encoded(self.coded), None
+        coded = gather_encoded(self.coded)
+        failure: BaseException | None = None
         try:
             results = self._measure(coded, module, data) if trainer.is_global_zero else {}
-        except Exception as error:  # raised after the broadcast that other ranks wait for
+        except (Exception, InterruptionError) as error:
+            # Raised after the broadcast that other ranks wait for.
             results, failure = {}, error
         self.results = trainer.strategy.broadcast(results)
         if failure or not self.results:

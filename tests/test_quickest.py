@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from acn_lightning.experiment import quickest
 from acn_lightning.experiment.build import build_for, read_data
 from acn_lightning.experiment.quickest import Way, with_quickest
 from acn_lightning.experiment.trainer import quiet_trainer
+from acn_lightning.utils.errors import InterruptionError
 from tests.conftest import QUICK, only_run
 from tests.processes import Run, measure_as_first
 
@@ -31,7 +33,7 @@ def taking(monkeypatch, seconds):
     """Lets a step of each way take so many seconds, or raise an error."""
 
     def seconds_of(work, module, way):
-        if isinstance(seconds[way], Exception):
+        if isinstance(seconds[way], BaseException):
             raise seconds[way]
         return seconds[way]
 
@@ -91,6 +93,42 @@ def test_what_breaks_every_way_is_raised(monkeypatch, native):
     taking(monkeypatch, dict.fromkeys((PLAIN, BITS), RuntimeError("no memory")))
     with pytest.raises(RuntimeError, match="no memory"):
         chosen("trainer.precision=auto")
+
+
+class Kept:
+    """Stands for what a step has in memory when it fails."""
+
+
+def test_a_way_that_fails_keeps_nothing_in_memory(monkeypatch, native):
+    kept, emptied = [], []
+
+    def seconds_of(work, module, way):
+        if way == PLAIN:
+            large = Kept()
+            kept.append(weakref.ref(large))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert emptied or not kept
+        return 1.0
+
+    monkeypatch.setattr(quickest, "seconds_of", seconds_of)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(kept[0]() is None))
+    _, found = chosen("trainer.precision=auto")
+    assert found.timings.failed == {PLAIN: "CUDA out of memory"}
+    assert emptied == [True]
+
+
+def test_a_signal_is_not_taken_for_a_way_that_fails(monkeypatch, native):
+    taking(monkeypatch, {PLAIN: InterruptionError(None, 143), BITS: 1.0})
+    with pytest.raises(InterruptionError):
+        chosen("trainer.precision=auto")
+
+
+def test_the_gpu_of_an_apple_is_waited_for_too(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for kind in ("cpu", "cuda", "mps"):
+        quickest.wait(torch.device(kind))
+    assert waited == [torch.device("cuda"), torch.device("mps")]
 
 
 def test_a_hopeless_way_is_timed_once(monkeypatch, native):

@@ -19,7 +19,7 @@ from acn_lightning.checkpoint import KEY, read_checkpoint
 from acn_lightning.experiment.restore import restore
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.training_state import check_progress
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import InterruptionError, UsageError
 from tests.conftest import QUICK
 from tests.mutations import TIMES, mutated
 
@@ -326,6 +326,15 @@ def test_a_pipe_in_place_of_metrics_does_not_wait(acn, trained):
     status, _, err = acn(*again(trained))
     assert status == 2
     assert "metrics.csv is no file. Remove it." in err
+
+
+def test_a_signal_is_not_taken_for_a_damaged_checkpoint(checkpoint, monkeypatch):
+    def signalled(*_, **__):
+        raise InterruptionError(None, 143)
+
+    monkeypatch.setattr(torch, "load", signalled)
+    with pytest.raises(InterruptionError):
+        read_checkpoint(checkpoint)
 
 
 def test_a_compressed_checkpoint_is_refused(checkpoint):

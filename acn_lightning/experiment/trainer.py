@@ -21,7 +21,7 @@ from acn_lightning.callbacks.progress import callbacks_of
 from acn_lightning.checkpoint import DurableCheckpointIO
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
-from acn_lightning.utils.errors import UsageError, check_range, one_line
+from acn_lightning.utils.errors import InterruptionError, UsageError, check_range, one_line
 
 
 def make_trainer(
@@ -209,7 +209,7 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
     for it. (If one of those fails, Lightning ends the others: it checks every five seconds.)"""
     try:
         yield
-    except Exception:
+    except (Exception, InterruptionError):
         children = getattr(trainer.strategy.launcher, "procs", [])
         end = time.monotonic() + 10  # time to report their own error, which may be the cause
         for child in children:

@@ -38,8 +38,9 @@ class TrainingError(RuntimeError):
     """A run cannot continue, though no input is wrong. Also one line and exit status 2."""
 
 
-class InterruptionError(Exception):
-    """Ctrl-C or SIGTERM ended a run.
+class InterruptionError(BaseException):
+    """Ctrl-C or SIGTERM ended a run. Like `KeyboardInterrupt`, it is no `Exception`: code that
+    catches whatever a file, a device or a package raises must not take it for their error.
 
     Attributes:
         checkpoint: checkpoint to resume from; None if there is none yet.
@@ -67,7 +68,7 @@ def foreign(complaint: str, name: object) -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, TrainingError, InterruptionError):  # ours, such as a signal's
+    except (UsageError, TrainingError):  # ours
         raise
     except MemoryError as error:
         raise UsageError(f"{complaint}: it needs more memory than there is.") from error
