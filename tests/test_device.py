@@ -11,13 +11,17 @@ from contextlib import nullcontext
 import pytest
 import torch
 from lightning import Callback
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs, StopOnNonFiniteLoss
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch
+from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats
+from acn_lightning.evaluation.tours import greedy_tour
 from acn_lightning.experiment.build import build
-from tests.conftest import QUICK
+from acn_lightning.retrieval.index import NeighbourIndex
+from tests.conftest import QUICK, bank_of
 from tests.test_module import digits, trainer
 
 PIXELCNN = ("model.decoder.kind=pixelcnn", "model.decoder.layers=2")
@@ -136,3 +140,31 @@ def test_a_slip_would_be_seen(slip, monkeypatch):
     monkeypatch.setattr(module.bank, "draw", slipped)
     with pytest.raises(WaitError):
         trainer(RefreshNeighbours(), WatchSteps(), max_epochs=1).fit(module, datamodule=data)
+
+
+class OnApple(TorchFunctionMode):
+    """Refuses numbers of 64 bits, which Apple's GPUs do not have, to all but copies on the host."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.double and not getattr(args[0], "on_host", False):
+            raise TypeError("MPS has no float64")
+        found = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.cpu:
+            found = found.view_as(found)
+            found.on_host = True
+        return found
+
+
+def test_what_is_measured_of_codes_needs_no_numbers_of_64_bits_on_the_gpu():
+    bank = bank_of(size=30)
+    index = NeighbourIndex(3, k=4, factory="IVF4,Flat", effort=1)
+    rows = torch.arange(30)
+    with OnApple():
+        index.build(bank.codes, rows)
+        assert 0 < index.tune() <= 1
+        bank.neighbours = index.search(bank.codes, exclude=rows)
+        stats = neighbour_stats(bank, rows, bank.neighbours)
+        assert stats["bank/neighbours_changed"] == 0
+        assert stats["bank/neighbour_agreement"] > 0
+        assert code_stats(bank.codes)["codes/effective_dimensions"] > 0
+        assert sorted(greedy_tour(bank.codes).tolist()) == rows.tolist()

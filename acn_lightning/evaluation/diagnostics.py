@@ -31,7 +31,7 @@ def code_stats(codes: Float[Tensor, "n code"]) -> dict[str, float]:
     """
     variance = codes.var(0, correction=0)
     size = codes.shape[1]
-    covariance = torch.cov(codes.double().cpu().T, correction=0).view(1, size, size)
+    covariance = torch.cov(codes.cpu().double().T, correction=0).view(1, size, size)
     eigenvalues = torch.linalg.eigvalsh(covariance)[0]
     eigenvalues = eigenvalues.clamp(min=0)
     effective = eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-30)
@@ -65,10 +65,10 @@ def neighbour_stats(
     labels = bank.labels[rows]
     if bool((labels >= 0).all()) and bool((labels != labels[0]).any()):
         same = bank.labels[table] == labels[:, None]
-        stats["bank/neighbour_agreement"] = float(same.double().mean())
+        stats["bank/neighbour_agreement"] = int(same.sum()) / same.numel()
     if before is not None:
         stayed = (table[:, :, None] == before[:, None, :]).any(2)
-        stats["bank/neighbours_changed"] = 1 - float(stayed.double().mean())
+        stats["bank/neighbours_changed"] = 1 - int(stayed.sum()) / stayed.numel()
     return stats
 
 

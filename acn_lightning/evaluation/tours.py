@@ -20,7 +20,7 @@ def greedy_tour(codes: Float[Tensor, "n code"]) -> Int[Tensor, " n"]:
     Returns:
         The rows in the order of the tour.
     """
-    points = codes.detach().double().cpu().numpy()
+    points = codes.detach().cpu().double().numpy()
     squares = (points**2).sum(1)
     left = np.arange(1, len(points))
     tour = np.zeros(len(points), np.int64)

@@ -398,7 +398,7 @@ class NeighbourIndex:
     def _recall(self, sample: Int[Tensor, " n"], bound: Float[Tensor, "n 1"]) -> float:
         found = self.search(self.codes[sample], exclude=sample)
         near = distances_to(self.codes[sample], self.codes, found) <= bound
-        return float(near.double().mean())
+        return int(near.sum()) / near.numel()
 
     def _chunks(self, rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:
         """Splits the rows into chunks that fit into memory, and shows progress."""
