@@ -18,7 +18,7 @@ from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData
 from acn_lightning.data.subsets import spread
-from acn_lightning.evaluation.warnings import Figures, Finding, find, shared_cores
+from acn_lightning.evaluation.warnings import Figures, Finding, find, needed, shared_cores
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError, check_range
@@ -94,7 +94,7 @@ class WarnOfFaults(Callback):
         # Without a validation in this epoch, the cost is still that of an earlier one.
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         if trainer.is_last_batch and validated and all(map(math.isfinite, costs)):
-            self.history.append(costs)
+            self.history = needed([*self.history, costs])  # each checkpoint holds it
         for found in find(self._figures(trainer, module, data, logged)):
             self._give(trainer, found)
 
@@ -193,7 +193,7 @@ class WarnOfFaults(Callback):
             )
         ):
             raise UsageError("The checkpoint's state of WarnOfFaults is damaged.")
-        self.given, self.history = list(given), list(history)
+        self.given, self.history = list(given), needed(history)
 
 
 def is_like(found: Any, forms: dict[str, type]) -> bool:

@@ -328,6 +328,14 @@ def test_a_pipe_in_place_of_metrics_does_not_wait(acn, trained):
     assert "metrics.csv is no file. Remove it." in err
 
 
+def test_many_classes_and_the_costs_of_many_epochs_are_read(content):
+    """As an older version kept them."""
+    state = content["callbacks"]["WarnOfFaults"]
+    state["history"] = [[1.5, 2.5] for _ in range(10_000)]
+    content["hyper_parameters"]["classes"] = [f"class {one}" for one in range(75_000)]
+    assert len(read_checkpoint(saved(content))["hyper_parameters"]["classes"]) == 75_000
+
+
 def test_a_signal_is_not_taken_for_a_damaged_checkpoint(checkpoint, monkeypatch):
     def signalled(*_, **__):
         raise InterruptionError(None, 143)

@@ -14,9 +14,10 @@ from acn_lightning.utils.names import parted
 KEY = "acn_config"
 """Key of the config in a checkpoint's hyper-parameters."""
 
-LARGEST, DEEPEST = 100_000, 32
-"""Values that a checkpoint may hold beside its tensors, and levels of nesting. Lists that contain
-one list many times could otherwise keep a check busy for hours."""
+LARGEST, DEEPEST = 1_000_000, 32
+"""Values that a checkpoint may hold beside its tensors, such as names of classes, and levels of
+nesting; to visit them takes a second. Lists that contain one list many times could otherwise keep a
+check busy for hours."""
 
 SIDE = 4096
 """Largest side of an image, as for `data.image_size`."""

@@ -72,7 +72,8 @@ class Figures(NamedTuple):
 
     Attributes:
         logged: metrics by their names on a dashboard.
-        history: (`val/total`, `train/total`) after each epoch in which both were measured.
+        history: (`val/total`, `train/total`) after each epoch in which both were measured, or
+            those of them that `needed` keeps.
         epochs: number of epochs so far.
         images: number of training images.
         batch_size: number of images in a step.
@@ -231,6 +232,12 @@ def few_steps(figures: Figures) -> Finding | None:
         f"much ({STEPS} are a beginning).",
         f"Use {smaller}more trainer.max_epochs.",
     )
+
+
+def needed(history: Sequence[list[float]]) -> list[list[float]]:
+    """What `overfitting` reads of the costs of all epochs: the lowest held-out one and the last."""
+    before, last = history[: -PATIENCE - 1], history[-PATIENCE - 1 :]
+    return [*([min(before)] if before else []), *last]
 
 
 def overfitting(figures: Figures) -> Finding | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import warnings
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lightning import Callback
 
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs, WarnOfFaults
-from acn_lightning.evaluation.warnings import Figures, below_pixels, find, shared_cores
+from acn_lightning.evaluation.warnings import Figures, below_pixels, find, needed, shared_cores
 from acn_lightning.utils.errors import UsageError
 from tests.test_module import digits, trainer
 
@@ -91,6 +92,23 @@ def test_each_fault_is_found_with_its_key(name, change, facts, word):
 )
 def test_what_is_no_fault(change, facts):
     assert find(figures(change, **facts)) == []
+
+
+def test_a_few_costs_of_a_long_history_tell_as_much_as_all():
+    generator, said = random.Random(0), []
+    for _ in range(20):
+        whole, kept = [[100.0, 100.0]], []
+        for _ in range(40):  # mostly, one rises and the other falls
+            steps = generator.uniform(-0.5, 2), generator.uniform(-2, 0.5)
+            whole.append([cost + step for cost, step in zip(whole[-1], steps, strict=True)])
+        for epoch, costs in enumerate(whole):
+            kept = needed([*kept, costs])
+            found = find(figures(history=kept))
+            assert found == find(figures(history=whole[: epoch + 1]))
+            said.append(bool(found))
+        assert needed(whole) == kept  # of a checkpoint that holds them all
+        assert len(kept) == 5
+    assert 100 < sum(said) < 700
 
 
 def test_codes_that_do_worse_than_pixels():
@@ -235,6 +253,14 @@ def test_none_are_looked_for_on_request():
     warn = WarnOfFaults(every_n_epochs=0)
     trainer(RefreshNeighbours(), warn, max_epochs=1).fit(module, datamodule=data)
     assert warn.given == warn.history == []
+
+
+def test_its_state_does_not_grow_with_the_epochs(tmp_path):
+    """Checkpoints were refused after some 33,300: as holding too many values."""
+    _, warn, _ = fit(tmp_path, epochs=6)
+    assert len(warn.state_dict()["history"]) == 5
+    warn.load_state_dict({"given": [], "history": [[float(100 - one), 1.0] for one in range(9)]})
+    assert [pair[0] for pair in warn.history] == [96.0, 95.0, 94.0, 93.0, 92.0]
 
 
 @pytest.mark.parametrize(
