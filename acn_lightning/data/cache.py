@@ -25,7 +25,7 @@ CACHES = ("auto", "memory", "disk")
 SHARE = 0.25
 """The part of the memory above which "auto" keeps images on disk."""
 
-FORMAT = 2
+FORMAT = 3
 """Counts the changes in how images are decoded or kept."""
 
 ABOUT = "about.json"

@@ -2,11 +2,12 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -102,8 +103,7 @@ def read_files(
     """
     reader = Reader(unreadable)
     if not form.settled:
-        looks = in_parallel(partial(reader.attempt, glance, form=form), files, "looking at images")
-        form = settled(form, [look for look in looks if look])
+        form = settled(form, look_at_files(files, form, reader))
     read = partial(reader.attempt, read_picture, form=form)
     first, pixels = next(
         ((file, one.pixels) for file in files if (one := read(file))), (None, None)
@@ -139,11 +139,29 @@ def read_files(
     )
 
 
-def settled(form: Form, looks: Sequence[Glance]) -> Form:
-    """The form with channels, bits and size that suit all images."""
+def look_at_files(files: Sequence[Path], form: Form, reader: Reader) -> list[Glance]:
+    """What is seen of the files that can be looked at.
+
+    Raises:
+        UnreadableError: a file cannot be looked at, and that is to stop.
+    """
+    looks = in_parallel(partial(reader.attempt, glance, form=form), files, "looking at images")
+    return [look for look in looks if look]
+
+
+def settled(form: Form, first: Collection[Glance], *others: Collection[Glance]) -> Form:
+    """The form with channels and bits that suit all images, so that all are scaled alike, and with
+    a size that suits those of the first part.
+
+    Args:
+        form: with parts that are open.
+        first: what was seen of the images, or of the training images alone.
+        others: of the test images then.
+    """
+    looks = list(chain(first, *others))
     brightest = max((look.brightest for look in looks), default=0)
     return replace(
-        form.with_size_of(look.size for look in looks),
+        form.with_size_of(look.size for look in first),
         channels=form.channels or (1 if all(look.grey for look in looks) else 3),
         bits=form.bits or next(bits for bits in DEPTHS if brightest < 2**bits),
     )

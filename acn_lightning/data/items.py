@@ -17,6 +17,7 @@ from acn_lightning.data.convert import as_bytes
 from acn_lightning.data.files import settled
 from acn_lightning.data.opener import COMPLAINT, open_bytes, open_image
 from acn_lightning.data.pixels import (
+    DEEP,
     Form,
     Glance,
     Picture,
@@ -58,10 +59,22 @@ class Items(NamedTuple):
             return self.get(row)
 
 
-def read_items(
-    items: Items, form: Form, storage: Storage
-) -> tuple[UInt8[Tensor, "size channel height width"], list[Any]]:
-    """Reads images to one form; returns them with their labels.
+class ReadItems(NamedTuple):
+    """Images that have been read.
+
+    Attributes:
+        images: all of them.
+        labels: theirs, as they were given.
+        bits: bits used of 16-bit grey values; None if there are none.
+    """
+
+    images: UInt8[Tensor, "size channel height width"]
+    labels: list[Any]
+    bits: int | None
+
+
+def read_items(items: Items, form: Form, storage: Storage) -> ReadItems:
+    """Reads images to one form.
 
     Args:
         items: at least one.
@@ -72,16 +85,19 @@ def read_items(
         UsageError: an image cannot be read, or sizes differ and the form names none.
     """
     if not form.settled:
-        form = settled(form, each(items, lambda one, name: look(one, form, name), "looking at"))
+        form = settled(form, look_at_items(items, form))
     first = picture(items.at(0)[0], form, f"{items.name} 0").pixels
     shape = (items.size, form.channels or 3, *first.shape[:2])
     images = storage.empty(shape, f"{items.size:,} images of {words(first)} pixels")
     pixels = images.numpy()
     labels: list[Any] = [None] * items.size
+    deep: list[int] = []
 
     def fill(row: int) -> None:
         given, labels[row] = items.at(row)
-        own = picture(given, form, f"{items.name} {row}").pixels
+        own, _, changes = picture(given, form, f"{items.name} {row}")
+        if DEEP in changes:
+            deep.append(row)
         if own.shape != first.shape:
             raise UsageError(
                 f"data.image_size: images differ in size: {items.name} 0 is {words(first)}, "
@@ -91,18 +107,22 @@ def read_items(
         pixels[row] = own if own.ndim == 2 else own.transpose(2, 0, 1)
 
     run(fill, items, "reading")
-    return images, labels
+    return ReadItems(images, labels, form.bits if deep else None)
 
 
-def each(items: Items, do: Callable[[Any, str], Glance], doing: str) -> list[Glance]:
-    """What `do` returns for each image."""
+def look_at_items(items: Items, form: Form) -> set[Glance]:
+    """What is seen of the images.
+
+    Raises:
+        UsageError: one is no image.
+    """
     looks: set[Glance] = set()  # of few values
 
     def one(row: int) -> None:
-        looks.add(do(items.at(row)[0], f"{items.name} {row}"))
+        looks.add(look(items.at(row)[0], form, f"{items.name} {row}"))
 
-    run(one, items, doing)
-    return list(looks)
+    run(one, items, "looking at")
+    return looks
 
 
 def run(do: Callable[[int], None], items: Items, doing: str) -> None:

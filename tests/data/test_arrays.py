@@ -206,6 +206,50 @@ def test_an_automatic_size_is_that_of_small_training_images(kind, tmp_path):
     assert read(large, image_size="auto").train.images.shape[1:] == (1, 32, 32)
 
 
+def deep(brightest):
+    """20 images of 16 bits, the brightest pixel of which is this one."""
+    values = np.full((20, 6, 5), 500, np.uint16)
+    values[:, 0, 0] = brightest
+    return values
+
+
+DEEP = {name: KINDS[name] for name in ("list of pictures", "list of paths", "dataset")}
+
+
+@pytest.mark.parametrize("brightest", [(3999, 999), (999, 3999)], ids=["train", "test"])
+@pytest.mark.parametrize("kind", DEEP)
+def test_16_bits_are_scaled_alike_in_both_splits_and_it_is_kept(kind, brightest, tmp_path):
+    train, test = (
+        KINDS[kind](deep(one), tmp_path / name)
+        for name, one in zip(("train", "test"), brightest, strict=True)
+    )
+    source = ArraysSource(*as_given(train, None, test))
+    data = ImageData(source=source, binarisation="none", validation=0)
+    data.setup()
+    for part in (data.train_set, data.test_set):
+        assert set(part.images[:, :, 1:].flatten().tolist()) == {500 * 255 // 4095}
+    assert data.state_dict()["bits"] == 12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grey_test_images_beside_training_images_in_colour(kind, tmp_path):
+    grey, colour = (KINDS[kind](one, tmp_path / str(one.ndim)) for one in (GREY, COLOUR))
+    for train, test in ((colour, grey), (grey, colour)):
+        found = read(train, test=test)
+        assert found.train.images.shape == found.test.images.shape == (40, 3, 6, 5)
+        both = found.train.images, found.test.images
+        assert (both[test is grey] == torch.from_numpy(GREY)[:, None]).all()
+
+
+def test_a_model_scales_16_bits_as_its_training_images_were():
+    values = deep(3999)
+    acn = acn_lightning.fit(list(map(Image.fromarray, values)), **settings(run="mine"))
+    assert acn.form.bits == 12
+    Image.fromarray(values[0]).save("dark.png")
+    stored = acn.encode((values[:1].astype(int) * 255 // 4095).astype(np.uint8))
+    assert np.allclose(acn.encode("dark.png"), stored)
+
+
 def test_a_test_split_of_ones_own():
     found = read(GREY, LABELS, test=(GREY[:8], LABELS[:8] + 1))
     assert (len(found.train.images), len(found.test.images)) == (40, 8)

@@ -187,6 +187,25 @@ def test_with_an_automatic_size_the_test_images_get_that_of_the_training_images(
     assert len(data.test_set) == 20
 
 
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_16_bits_and_colours_are_those_of_all_splits(cache, tmp_path):
+    (tmp_path / "set").mkdir()
+    for name, brightest in [("train", 3999), ("test", 999)]:
+        values = np.full((20, 6, 5), 500, np.uint16)
+        values[:, 0, 0] = brightest
+        images = [Image.fromarray(one) for one in values]
+        if name == "test":
+            images[3] = Image.new("RGB", (5, 6), "red")
+        table = datasets.Dataset.from_dict({"image": images})
+        table.to_parquet(tmp_path / "set" / f"{name}.parquet")
+    for _ in range(2):  # the second time from the cache, if there is one
+        data = read(tmp_path / "set", cache=cache, cache_folder=str(tmp_path / "cache"))
+        assert data.image_shape == (3, 6, 5)
+        for part in (data.train_set, data.test_set):
+            assert part.images[0, 0, 5, 4] == 500 * 255 // 4095
+        assert data.state_dict()["bits"] == 12
+
+
 @pytest.mark.parametrize(
     ("path", "why"),
     [

@@ -1,7 +1,7 @@
 """Images that are given in Python."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +11,24 @@ import torch
 from torch import Tensor
 
 from acn_lightning.data.convert import as_bytes, resized
-from acn_lightning.data.files import decoded_size, identity, read_files
-from acn_lightning.data.items import Items, decoded_item_size, read_items, split_item
+from acn_lightning.data.files import (
+    Reader,
+    decoded_size,
+    identity,
+    look_at_files,
+    read_files,
+    settled,
+)
+from acn_lightning.data.items import (
+    Items,
+    decoded_item_size,
+    look_at_items,
+    read_items,
+    split_item,
+)
 from acn_lightning.data.labels import Label, number_labels, plain_label, plain_labels
 from acn_lightning.data.opener import MAX_PIXELS
-from acn_lightning.data.pixels import Form
+from acn_lightning.data.pixels import Form, Glance
 from acn_lightning.data.sources.base import Outline, Source, Split, Splits, split_off_test
 from acn_lightning.data.sources.huggingface import is_table, table_items
 from acn_lightning.data.storage import PIECE, Storage
@@ -39,12 +52,20 @@ class Given(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A split that has been read."""
+    """A split that has been read.
+
+    Attributes:
+        labels: as they were given.
+        names: of the files; empty if there are none.
+        own: whether the images' memory is not the user's.
+        bits: bits used of 16-bit grey values; None if there are none.
+    """
 
     images: Tensor
     labels: list[Label]
     names: tuple[str, ...] = ()
     own: bool = True
+    bits: int | None = None
 
 
 class ArraysSource(Source, kind="arrays"):
@@ -138,11 +159,12 @@ class ArraysSource(Source, kind="arrays"):
             UsageError: they have another form, or were not given.
         """
         if self.content is None:
-            parts: list[Known] = []
-            for part in self.parts:
-                # The test images get the size of the training images.
-                form = self.form.with_size_of([parts[0].images.shape[2:]]) if parts else self.form
-                parts.append(read_given(part, form, self.storage, self.unreadable))
+            given = [with_bytes(part) for part in self.parts]
+            form = self.form
+            if not form.settled:
+                form = settled(form, *(look_at(part, form, self.unreadable) for part in given))
+            parts = [read_given(part, form, self.storage, self.unreadable) for part in given]
+            self.prepared = {"bits": form.bits} if any(part.bits for part in parts) else {}
             labels, classes = number_labels([part.labels for part in parts], self.classes)
             splits = [
                 Split(part.images, own, part.names) for part, own in zip(parts, labels, strict=True)
@@ -206,23 +228,54 @@ def check_given(part: Given) -> None:
         raise UsageError(f"there are no {name}.")
 
 
+def with_bytes(part: Given) -> Given:
+    """The part; an array is in the form in which images are stored.
+
+    Raises:
+        UsageError: an array has another form.
+    """
+    array = isinstance(part.images, np.ndarray | Tensor)
+    return part._replace(images=as_bytes(part.images)) if array else part
+
+
+def look_at(part: Given, form: Form, unreadable: str) -> Collection[Glance]:
+    """What is seen of the images of a part, which `with_bytes` returned.
+
+    Raises:
+        UsageError: one cannot be looked at.
+    """
+    images = part.images
+    if isinstance(images, Tensor):
+        _, channels, height, width = images.shape
+        return [Glance(channels == 1, size=(height, width))]
+    if is_paths(images):
+        return look_at_files(list(map(Path, images)), form, Reader(unreadable))
+    return look_at_items(items_of(part), form)
+
+
 def read_given(part: Given, form: Form, storage: Storage, unreadable: str) -> Known:
-    """Reads what was given.
+    """Reads a part that `with_bytes` returned.
+
+    Args:
+        part: the images.
+        form: settled.
+        storage: where the images are to lie.
+        unreadable: see the source.
 
     Raises:
         UsageError: it has another form.
     """
     images = part.images
-    if isinstance(images, np.ndarray | Tensor):
+    if isinstance(images, Tensor):
         labels = plain_labels(part.labels, len(images))
-        stored = convert(as_bytes(images), form, storage)
-        return Known(stored, labels, own=False)
+        return Known(convert(images, form, storage), labels, own=False)
     if is_paths(images):
         return read_paths(part, form, storage, unreadable)
     items = items_of(part)
     given = None if part.labels is None else plain_labels(part.labels, items.size)
-    stored, labels = read_items(items, form, storage)
-    return Known(stored, given or [plain_label(one) for one in labels])
+    read = read_items(items, form, storage)
+    labels = given or [plain_label(one) for one in read.labels]
+    return Known(read.images, labels, bits=read.bits)
 
 
 def read_paths(part: Given, form: Form, storage: Storage, unreadable: str) -> Known:
@@ -235,7 +288,7 @@ def read_paths(part: Given, form: Form, storage: Storage, unreadable: str) -> Kn
     labels = plain_labels(part.labels, len(files))
     read = read_files(files, form, unreadable, storage)
     names = tuple(as_text(files[row]) for row in read.rows)
-    return Known(read.images, [labels[row] for row in read.rows], names)
+    return Known(read.images, [labels[row] for row in read.rows], names, bits=read.bits)
 
 
 def items_of(part: Given) -> Items:
@@ -257,7 +310,6 @@ def is_paths(images: Any) -> bool:
 def convert(images: Tensor, form: Form, storage: Storage) -> Tensor:
     """Arrays in the channels and the size of the form; the same object if they have them."""
     channels = form.channels or images.shape[1]
-    form = form.with_size_of([images.shape[2:]])
     shape = (channels, *(form.image_size or images.shape[2:]))
     if tuple(images.shape[1:]) == shape:
         return images

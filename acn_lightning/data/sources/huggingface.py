@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acn_lightning.data.files import identity
-from acn_lightning.data.items import Items, decoded_item_size, read_items
+from acn_lightning.data.files import identity, settled
+from acn_lightning.data.items import Items, decoded_item_size, look_at_items, read_items
 from acn_lightning.data.labels import Label, number_labels, plain_labels
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form
@@ -131,11 +131,13 @@ class HuggingFaceSource(Source, kind="huggingface"):
             # The splits number their classes each in its own way, so names are what they share.
             labels = [named(*one) for one in zip(labels, known, strict=True)]
         numbers, classes = number_labels(labels, names[0], "data.label")
-        splits: list[Split] = []
-        for table, own in zip(tables, numbers, strict=True):
-            # The test images get the size of the training images.
-            form = self.form.with_size_of([splits[0].images.shape[2:]]) if splits else self.form
-            splits.append(Split(read_items(self.items(table), form, self.storage)[0], own))
+        parts = [self.items(table) for table in tables]
+        form = self.form
+        if not form.settled:
+            form = settled(form, *(look_at_items(part, form) for part in parts))
+        read = [read_items(part, form, self.storage) for part in parts]
+        self.prepared = {"bits": form.bits} if any(part.bits for part in read) else {}
+        splits = [Split(part.images, own) for part, own in zip(read, numbers, strict=True)]
         count = sum(len(split.images) for split in splits)
         among = f" in {counted(len(classes), 'class', 'classes')}" if classes else ""
         self.report = f"{as_text(self.path)}: {counted(count, 'image')}{among}."
