@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from acn_lightning.data.opener import (
     turned,
 )
 from acn_lightning.utils.errors import UnreadableError, UsageError
+from acn_lightning.utils.memory import Room, total_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +37,10 @@ AUTO = "auto"
 
 USUAL = (32, 32)
 """A (height, width) that is quick to train on."""
+
+SHARE, BYTES = 0.25, 16
+"""The part of the memory that pixels may take while they are decoded, and what one takes then: as
+decoded, converted, and laid on a background."""
 
 TRANSPARENT, FRAMES, GREYED, DEEP, REDUCED, RESIZED = (
     "transparent", "frames", "greyed", "deep", "reduced", "resized",
@@ -124,6 +130,13 @@ class Form:
             ) from None
 
 
+@cache
+def room() -> Room:
+    """Room for the pixels that all threads decode at once. Many threads with a large photo each
+    would otherwise fill the memory."""
+    return Room(int(SHARE * total_memory()) // BYTES)
+
+
 class Glance(NamedTuple):
     """What must be known of all images before one can be converted.
 
@@ -171,13 +184,15 @@ def glance_at(image: "Image", form: Form, name: object) -> Glance:
     """
     size = size_as_shown(image) if form.at_most else None
     if form.bits is None and is_deep(image) and not has_scale(image):
-        return Glance(True, int(deep_values(image, name).max()), size)
+        with room().taken(image.width * image.height):
+            return Glance(True, int(deep_values(image, name).max()), size)
     return Glance(is_grey(image), size=size)
 
 
 def size_as_shown(image: "Image") -> tuple[int, int]:
     """(height, width) of an image that is turned as its `orientation` says."""
-    upright = orientation(image) < LYING
+    # Pillow itself turns TIFFs, and has turned their size before it has their pixels.
+    upright = image.format == "TIFF" or orientation(image) < LYING
     return (image.height, image.width) if upright else (image.width, image.height)
 
 
@@ -207,23 +222,24 @@ def to_picture(image: "Image", form: Form, name: object) -> Picture:
     Raises:
         UnreadableError: its pixels are no whole numbers of 8 or 16 bits.
     """
-    scaled = has_scale(image)
-    changes = {
-        FRAMES: is_animated(image),
-        REDUCED: is_reduced(image) or (scaled and is_deep(image)),
-        DEEP: is_deep(image) and not scaled,
-    }
-    bits = 16 if scaled else form.bits or 16
-    image.load()
-    whole = eight_bits(image, name, bits) if is_deep(image) else image
-    whole = turned(whole, orientation(image))
-    changes[GREYED] = form.channels == 1 and not is_grey(whole)
-    opaque = lay_on(whole, form.ground)
-    changes[TRANSPARENT] = opaque is not whole
-    pixels = fit_image(opaque, form.image_size, form.channels or 3)
-    changes[RESIZED] = pixels.shape[:2] != (whole.height, whole.width)
-    told = tuple(change for change, made in changes.items() if made)
-    return Picture(pixels, whole.size, told)
+    with room().taken(image.width * image.height):
+        scaled = has_scale(image)
+        changes = {
+            FRAMES: is_animated(image),
+            REDUCED: is_reduced(image) or (scaled and is_deep(image)),
+            DEEP: is_deep(image) and not scaled,
+        }
+        bits = 16 if scaled else form.bits or 16
+        image.load()
+        whole = eight_bits(image, name, bits) if is_deep(image) else image
+        whole = turned(whole, orientation(image))
+        changes[GREYED] = form.channels == 1 and not is_grey(whole)
+        opaque = lay_on(whole, form.ground)
+        changes[TRANSPARENT] = opaque is not whole
+        pixels = fit_image(opaque, form.image_size, form.channels or 3)
+        changes[RESIZED] = pixels.shape[:2] != (whole.height, whole.width)
+        told = tuple(change for change, made in changes.items() if made)
+        return Picture(pixels, whole.size, told)
 
 
 def is_grey(image: "Image") -> bool:
@@ -238,7 +254,7 @@ def has_scale(image: "Image") -> bool:
 
 
 def deep_values(image: "Image", name: object) -> np.ndarray:
-    """The grey values of an image of more than 8 bits, (H, W).
+    """The grey values of an image of more than 8 bits, uint16 (H, W).
 
     Raises:
         UnreadableError: they are not whole numbers of 16 bits.
@@ -249,7 +265,7 @@ def deep_values(image: "Image", name: object) -> np.ndarray:
             f"{name}{COMPLAINT}: its pixels are not whole numbers from "
             "0 to 65535, so their white is unknown. Convert it to 8 or 16 bits."
         )
-    return values.astype(np.int64)
+    return values.astype(np.uint16, copy=False)
 
 
 def eight_bits(image: "Image", name: object, bits: int) -> "Image":
@@ -266,10 +282,14 @@ def eight_bits(image: "Image", name: object, bits: int) -> "Image":
             f"{name}{COMPLAINT}: its brightest pixel is "
             f"{values.max():,}, and {bits} bits hold {white:,} at most (data.bits)."
         )
-    grey = Image.fromarray((values * 255 // white).astype(np.uint8))
+    scaled = values.astype(np.uint32)
+    scaled *= 255  # in place: such an image may be large
+    scaled //= white
+    grey = Image.fromarray(scaled.astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        opaque = (values != clear) * np.uint8(255)
+        grey.putalpha(Image.fromarray(opaque))
     return grey
 
 

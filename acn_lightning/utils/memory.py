@@ -1,7 +1,10 @@
-"""How much memory there is, asked before something large is read."""
+"""How much memory there is, asked before something large is read, and shared by threads."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 
 from acn_lightning.utils.errors import UsageError
 
@@ -38,3 +41,30 @@ def check_memory(complaint: str, size: int) -> None:
             f"{complaint} needs {size / 2**30:,.1f} GiB of memory; this machine has "
             f"{most / 2**30:,.1f}."
         )
+
+
+class Room:
+    """Memory that threads share: who finds too little left waits for the others.
+
+    Args:
+        size: how much all may take at once, in any unit.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = self.left = size
+        self.returned = Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Takes so much while the body of the `with` statement runs. What is larger than the whole
+        room waits until it is alone."""
+        size = min(size, self.size)
+        with self.returned:
+            self.returned.wait_for(lambda: self.left >= size)
+            self.left -= size
+        try:
+            yield
+        finally:
+            with self.returned:
+                self.left += size
+                self.returned.notify_all()

@@ -3,16 +3,19 @@
 import errno
 import os
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from acn_lightning.data import pixels
 from acn_lightning.data.files import read_files
 from acn_lightning.data.opener import FORMATS, SUFFIXES, open_image
-from acn_lightning.data.pixels import Form, read_picture
+from acn_lightning.data.pixels import Form, glance, read_picture
 from acn_lightning.utils.errors import InterruptionError, UnreadableError, UsageError
+from acn_lightning.utils.memory import Room
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\n(boom) =\nshowpage\n%%EOF\n"
 
@@ -206,6 +209,35 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypat
     assert opened(tmp_path / "c.png", max_pixels=48) == (8, 6)
 
 
+@pytest.mark.parametrize(("size", "most"), [(47, 1), (100, 2)])
+@pytest.mark.parametrize("form", [Form(bits=16, channels=1), Form()], ids=["read", "look"])
+def test_threads_decode_so_many_pixels_at_once(tmp_path, monkeypatch, form, size, most):
+    files = [tmp_path / f"{row}.png" for row in range(80)]
+    for path in files:
+        Image.fromarray(np.full((6, 8), 999, np.uint16)).save(path)
+    share, at_work, seen, values_of = Room(size), [], [], pixels.deep_values
+
+    def deep_values(*arguments):
+        at_work.append(1)
+        time.sleep(0.002)
+        seen.append(len(at_work))
+        at_work.pop()
+        return values_of(*arguments)
+
+    monkeypatch.setattr(pixels, "room", lambda: share)
+    monkeypatch.setattr(pixels, "deep_values", deep_values)
+    read_files(files, form)
+    assert max(seen) <= most
+    assert share.left == size
+
+
+def test_what_fails_leaves_its_room_to_others():
+    share = Room(10)
+    with pytest.raises(ZeroDivisionError), share.taken(99):
+        _ = 1 / share.left
+    assert share.left == 10
+
+
 # ---------------------------------------------------------------- rotation
 
 
@@ -223,6 +255,17 @@ def test_a_photo_is_turned_by_its_tag(tmp_path, suffix, tag):
     picture = read_picture(path, Form(channels=3))
     assert (picture.pixels == expected).all()
     assert picture.size == ((6, 8) if tag > 4 else (8, 6))
+    assert glance(path, Form.of("auto")).size == expected.shape[:2]  # by its header alone
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_an_automatic_size_crops_no_tiff_that_is_turned(tmp_path, depth, compression):
+    pixels = np.arange(48, dtype=depth).reshape(6, 8)
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels).save(path, tiffinfo={0x0112: 6}, compression=compression)
+    read = read_files([path], Form.of("auto", bits=8))
+    assert (read.images[0, 0].numpy() == np.rot90(pixels, -1)).all()
 
 
 @pytest.mark.parametrize("others", [[INVALID], [BEYOND], [INVALID, BEYOND]])
