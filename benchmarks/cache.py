@@ -137,7 +137,7 @@ def in_memory(data: ImageData, size: int) -> ImageData:
 def waiting(data: ImageData) -> tuple[float, int]:
     """(the part of training steps of the experiment `folder`, with its smallest networks, that
     waits for a batch; the most anonymous bytes meanwhile)."""
-    sizes = ("model.encoder.channels=8", "model.decoder.channels=8")
+    sizes = ("model.encoder.channels=16", "model.decoder.channels=8")
     module = build_for(data, compose("folder", ["data.root=none", *sizes]))
     optimizer = module.optimizer.make(module.parameters())
     loader: Iterator[Any] = iter(batches(data))

@@ -81,12 +81,12 @@ class BareLoop:
 
 
 class EarlierFolder(BareLoop):
-    """The step of `folder` before it was made faster: PyTorch's own convolutions and upsampling,
-    the mixture of logistics by its formula with autograd's gradient, Adam without its fused kernel,
-    eager, in float32 and contiguous.
+    """The step of `folder` when it had a convolutional decoder, before it was made faster:
+    PyTorch's own convolutions and upsampling, the mixture of logistics by its formula with
+    autograd's gradient, Adam without its fused kernel, eager, in float32 and contiguous.
 
     Args:
-        module: `folder`'s, whose weights it copies.
+        module: `folder`'s with a convolutional decoder, whose weights it copies.
         mixtures: logistics per pixel; `folder` had ten. If the module has another number, the last
             layer's weights are random.
     """
