@@ -41,7 +41,8 @@ def fit(
             map-style torch `Dataset` of images, or of (image, label); a `Dataset` of Hugging
             Face's; or the path of a folder, which is read as by `acn fit folder`.
         labels: the class of each image, a number or a name; None or -1 for none.
-        experiment: as for `acn fit`. The size of arrays is their own, unless `data` names one;
+        experiment: as for `acn fit`; `folder` trains for about six minutes, or as long as `budget`
+            says. The size of arrays is their own, unless `data` names one;
             other images get the experiment's.
         test: (images, labels) to test on, or images alone; None holds out a fixed tenth.
         classes: names of the classes, to which numbers refer; None takes the labels.

@@ -1,4 +1,4 @@
-"""Faults of a run that its figures show, each with the key to turn: plain functions of figures."""
+"""Faults of a run that its figures show, each with the setting to change: plain functions of figures."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class Finding(NamedTuple):
     Attributes:
         name: kind of the fault; a run reports each once.
         message: what was seen.
-        remedy: the key to turn.
+        remedy: the setting to change.
     """
 
     name: str

@@ -264,7 +264,8 @@ class TrainedACN:
         Args:
             count: number of images.
             noise: whether to draw each pixel even if pixels are independent given the code;
-                otherwise their means are returned.
+                otherwise their means are returned. An autoregressive decoder, such as that of
+                `folder`, always draws its pixels.
             batch_size: number of images decoded at once.
 
         Returns:
