@@ -19,7 +19,13 @@ from torch import Tensor
 from acn_lightning.data.opener import open_image
 from acn_lightning.data.pixels import DEEP, DEPTHS, Form, Glance, Picture, glance, read_picture
 from acn_lightning.data.storage import IN_MEMORY, Storage, copy_rows
-from acn_lightning.utils.errors import UnreadableError, UsageError, check_choice, keyed
+from acn_lightning.utils.errors import (
+    MACHINE,
+    UnreadableError,
+    UsageError,
+    check_choice,
+    keyed,
+)
 from acn_lightning.utils.progress import progress_bar
 
 S = TypeVar("S")
@@ -232,18 +238,24 @@ def decoded_size(files: Sequence[Path], form: Form) -> int:
 
 def identity(files: Iterable[Path], *options: Any) -> str:
     """A digest by which the same files, decoded in the same way, are known again: from paths, sizes
-    and times of change.
+    and times of change. A file that cannot be looked at, such as a link that leads nowhere, is
+    known by its path alone: reading reports it.
 
     Raises:
-        OSError: a file cannot be looked at.
+        OSError: the machine failed.
     """
     import PIL
 
     digest = blake2b(repr((PIL.__version__, *options)).encode(), digest_size=16)
     for file in files:
-        status = file.stat()
-        words = f"{os.fsencode(file)!r} {status.st_size} {status.st_mtime_ns} {status.st_ino}\n"
-        digest.update(words.encode())
+        words = f"{os.fsencode(file)!r}"
+        try:
+            status = file.stat()
+            words += f" {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+        except OSError as error:
+            if error.errno in MACHINE:
+                raise
+        digest.update(f"{words}\n".encode())
     return digest.hexdigest()
 
 

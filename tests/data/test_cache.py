@@ -47,6 +47,21 @@ def entries(where="cache"):
     return sorted(path for path in Path(where).iterdir() if path.is_dir())
 
 
+@pytest.mark.parametrize("how", ["auto", "disk"])
+def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(how, photos):
+    (photos / "class 0/link.png").symlink_to(photos.parent / "nowhere.png")
+    with pytest.raises(UsageError, match=r"^data\.root: .*link\.png .*data\.unreadable=skip"):
+        read(photos, how)
+    data = read(photos, how, unreadable="skip")
+    assert len(data.train_set) + len(data.validation_set) + len(data.test_set) == 60
+    assert "1 that cannot be read: " in data.reader.report
+    known = entries() if how == "disk" else []
+    (photos.parent / "nowhere.png").write_bytes((photos / "class 0/00.png").read_bytes())
+    data = read(photos, how, unreadable="skip")
+    assert len(data.train_set) + len(data.validation_set) + len(data.test_set) == 61
+    assert how == "auto" or len(entries()) == len(known) + 1 == 2
+
+
 def is_mapped(images):
     """Whether images lie in a file that this process maps, of whatever name."""
     start = images.data_ptr()
