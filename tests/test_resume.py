@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 from lightning import Trainer
 
 from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, rotate
@@ -97,6 +98,17 @@ def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
     found = [path.name.rpartition("-run-")[2].partition("-")[2]
              for path in Path("runs/digits/mine/wandb").glob("offline-run-*")]  # fmt: skip
     assert set(found) == {"digits-mine"}
+
+
+@pytest.mark.parametrize("logger", ["csv", "wandb"])
+@pytest.mark.parametrize("mine", [True, False])
+def test_only_the_wandb_run_that_a_training_started_is_ended_with_it(logger, mine):
+    before = wandb.init(mode="disabled") if mine else None
+    with run.writing(Path("runs/x/a"), {"experiment": "x", "logger": logger}):
+        inside = wandb.init(mode="disabled") if logger == "wandb" and not mine else before
+        assert wandb.run is inside
+    assert wandb.run is before
+    wandb.finish()
 
 
 def test_auto_takes_its_name_from_the_scheduler(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -160,6 +161,7 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     last = folder / "checkpoints" / LAST
     # A moment, in which `acn runs` may be looking at it.
     lock = FileLock(folder / ".lock", timeout=0.5)
+    ours = config.get("logger") == "wandb" and active_run() is None
     try:
         write_config(config, folder, lock)
         try:
@@ -186,9 +188,15 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
         raise InterruptionError(last if last.is_file() else None, status) from stop
     finally:
         lock.release()
-        # Only its logger imports it, as that takes nearly a second.
-        if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
-            wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+        if ours and (started := active_run()) is not None:
+            started.finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+def active_run() -> Any:
+    """The run of W&B's in this process; None if there is none. Only its logger imports it, as that
+    takes nearly a second."""
+    wandb = sys.modules.get("wandb")
+    return wandb.run if wandb else None
 
 
 @rank_zero_only
