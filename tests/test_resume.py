@@ -16,6 +16,7 @@ from lightning import Trainer
 
 from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, rotate
 from acn_lightning.experiment import folder as run
+from acn_lightning.experiment import train
 from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.conftest import CHEAP, QUICK
@@ -98,6 +99,42 @@ def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
     found = [path.name.rpartition("-run-")[2].partition("-")[2]
              for path in Path("runs/digits/mine/wandb").glob("offline-run-*")]  # fmt: skip
     assert set(found) == {"digits-mine"}
+
+
+@pytest.mark.parametrize("option", ["fast_dev_run=true", "enable_checkpointing=false"])
+def test_an_attempt_that_keeps_nothing_tests_no_earlier_checkpoint(acn, option):
+    assert acn(*FIT, *AUTO, "trainer.max_epochs=1")[0] == 0
+    folder = Path("runs/digits/mine")
+    before = json.loads((folder / "results.json").read_text())
+    status, _, err = acn(*FIT, *AUTO, "trainer.max_epochs=3", f"trainer.{option}")
+    assert status == 0, err
+    after = json.loads((folder / "results.json").read_text())
+    assert after["checkpoint"] is None
+    if "fast" not in option:  # which has an epoch less than there were
+        assert after["nats_per_image"] != before["nats_per_image"]
+
+
+def test_what_another_process_saves_before_it_ends_is_not_overwritten(acn, monkeypatch):
+    """As one that a scheduler stops, while the next one has begun."""
+    assert acn(*FIT, *AUTO, "trainer.max_epochs=1")[0] == 0
+    folder = Path("runs/digits/mine")
+    last, metrics = folder / "checkpoints/last.ckpt", (folder / "metrics.csv").read_text()
+    check = train.check_limits
+
+    def ends_meanwhile(*arguments):
+        check(*arguments)
+        shutil.copyfile(last, "copy.ckpt")
+        os.replace("copy.ckpt", last)
+
+    monkeypatch.setattr(train, "check_limits", ends_meanwhile)
+    status, _, err = acn(*FIT, *AUTO, "trainer.max_epochs=2")
+    assert status == 2
+    assert err.strip().splitlines()[-1] == (
+        f"acn: run: another process has saved {last} since this one began. Repeat the command."
+    )
+    assert (folder / "metrics.csv").read_text() == metrics
+    monkeypatch.undo()
+    assert acn(*FIT, *AUTO, "trainer.max_epochs=2")[0] == 0
 
 
 @pytest.mark.parametrize("logger", ["csv", "wandb"])

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from acn_lightning.checkpoint import newest_checkpoint, read_checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from acn_lightning.checkpoint import LAST, newest_checkpoint, read_checkpoint
 from acn_lightning.config.compose import Plain, complete, compose, flatten
 from acn_lightning.config.values import read_word
 from acn_lightning.experiment.budget import about_kept, with_sizes_of
@@ -98,6 +100,30 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
     kept = own_config(resumed, config)
     refuse_changes(kept, with_sizes_of(config, kept), is_fixed)
     return resumed._replace(told=about_kept(config, kept))
+
+
+def state_of(folder: Path) -> tuple[int, ...] | None:
+    """By which the newest checkpoint in a run's folder is known again; None if there is none."""
+    try:
+        status = (folder / "checkpoints" / LAST).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+@rank_zero_only
+def check_state(folder: Path, found: tuple[int, ...] | None) -> None:
+    """Checks, once nobody else writes to a run's folder, that its newest checkpoint is the one that
+    was there when it was read: the process that wrote there before may have saved another since.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if state_of(folder) != found:
+        raise UsageError(
+            f"run: another process has saved {folder / 'checkpoints' / LAST} since this one began. "
+            "Repeat the command."
+        )
 
 
 def own_config(resumed: Resumed, config: Plain) -> Plain:

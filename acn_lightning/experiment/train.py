@@ -29,7 +29,13 @@ from acn_lightning.experiment.results import (
     write_about,
     write_results,
 )
-from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
+from acn_lightning.experiment.resume import (
+    Resumed,
+    best_beside,
+    check_state,
+    own_checkpoint,
+    state_of,
+)
 from acn_lightning.experiment.trainer import (
     check_limits,
     ending_together,
@@ -74,6 +80,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     """
     start = time.perf_counter()
     folder = run_folder(config)
+    found = state_of(folder)
     if config["resume"] == AUTO:
         resumed = own_checkpoint(config, folder)
     cb.Finetune(**config["finetune"])  # checks the options before reading data, which may take long
@@ -95,6 +102,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         check_processes(resumed.content, trainer.world_size)
         check_progress(resumed.content, trainer, module)
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
+        check_state(folder, found)
         told = (*(resumed.told if resumed else ()), *(chosen.lines() if chosen else ()))
         tell([data.reader.report, *told])
         write_about(folder, module, data, chosen)
@@ -135,7 +143,7 @@ def tested(
         TrainingError: a cost is NaN or infinite.
     """
     training = training_results(trainer, parts.timer)
-    if best := best_checkpoint(trainer, folder):
+    if best := best_checkpoint(trainer, parts.best, folder):
         load_state(module, read_archive(Path(best)), bank=True)  # its own, so not a stranger's
     results = evaluate(trainer, module, data, parts.measure, start)
     results |= {"checkpoint": best, "training": training}
@@ -252,9 +260,12 @@ def training_results(trainer: Trainer, timer: Timer) -> dict[str, Any]:
     }
 
 
-def best_checkpoint(trainer: Trainer, folder: Path) -> str | None:
+def best_checkpoint(trainer: Trainer, keeper: cb.BestCheckpoint, folder: Path) -> str | None:
     """The checkpoint to test with: the best, else the last; None if none was kept. Rank 0 decides,
     as the other ranks write nothing."""
+    # Those in the folder are then of an earlier attempt, and of other weights.
+    if keeper not in trainer.callbacks or trainer.fast_dev_run:
+        return None
     written = [folder / "checkpoints" / name for name in ("best.ckpt", LAST)]
     found = next((str(path) for path in written if path.is_file()), None)
     kept: str | None = trainer.strategy.broadcast(found)
