@@ -35,10 +35,13 @@ def chosen(monkeypatch, seconds, *words, **options):
     """What is chosen where an epoch of networks of a size takes so many seconds."""
     config = compose("digits", [*OPEN, *words])
 
-    def epoch_seconds(data, module, trainer):
+    def epoch_seconds(data, module, *_):
         sizes = (module.encoder.body[0].out_channels // 2, module.decoder.output.in_channels)
         assert len(set(sizes)) == 1 or "model.decoder.channels=16" in words
-        return seconds[sizes[0]]
+        taken = seconds[sizes[0]]
+        if isinstance(taken, Exception):
+            raise taken
+        return taken
 
     monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
     budgeted = Budget(**{"channels": [16, 32, 64]} | options)
@@ -61,6 +64,24 @@ def test_a_larger_network_must_see_enough_images(monkeypatch):
     seconds = {16: 1.0, 32: 2.0, 64: 3.0}
     assert chosen(monkeypatch, seconds, minutes=2.1 * epochs / 60).channels == 32
     assert chosen(monkeypatch, seconds, minutes=1.9 * epochs / 60).channels == 16
+
+
+def test_a_network_that_does_not_fit_the_gpu_leaves_a_smaller_one(monkeypatch):
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    seconds = {16: 0.01, 32: 0.01, 64: full}
+    assert chosen(monkeypatch, seconds, minutes=5.0) == Choice(32, 30_000, 0.01)
+    with pytest.raises(torch.OutOfMemoryError):  # the smallest does not fit
+        chosen(monkeypatch, dict.fromkeys(seconds, full), minutes=5.0)
+
+
+def test_batches_that_are_left_out_leave_time_for_more_epochs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(budget, "fewest_epochs", lambda images: asked.append(images) or 1)
+    for word in ("=2", "=0.5", "=0", "=1.0"):
+        chosen(monkeypatch, dict.fromkeys((16, 32, 64), 1.0), f"trainer.limit_train_batches{word}")
+    data = read_data(compose("digits", list(OPEN)))
+    half = len(data.train_dataloader()) // 2
+    assert asked == [2 * data.batch_size, half * data.batch_size, 1, len(data.train_set)]
 
 
 def test_what_the_command_says_is_not_chosen(monkeypatch):
@@ -136,8 +157,10 @@ def test_an_epoch_takes_steps_held_out_costs_and_encodings(monkeypatch):
         math.ceil(len(part) / data.batch_size)
         for part in (data.train_set, data.validation_set, data.fixed_set)
     )
-    expected = budget.BESIDES * (steps + 0.1 * (held_out + encodings))
+    expected = budget.EACH + budget.BESIDES * (steps + 0.1 * (held_out + encodings))
     assert budget.epoch_seconds(data, module, [way]) == pytest.approx(expected)
+    fewer = budget.EACH + budget.BESIDES * (2 + 0.1 * (held_out // 2 + encodings))
+    assert budget.epoch_seconds(data, module, [way], (2, 0.5)) == pytest.approx(fewer)
     assert module.training
 
 

@@ -16,7 +16,15 @@ from acn_lightning.config.sections import Budget
 from acn_lightning.data import ImageData, Source
 from acn_lightning.experiment.build import build_for, read_data
 from acn_lightning.experiment.carried import config_of
-from acn_lightning.experiment.quickest import Way, make_step, quickest, seconds_of, timings, ways
+from acn_lightning.experiment.quickest import (
+    Way,
+    batches_of,
+    make_step,
+    quickest,
+    seconds_of,
+    timings,
+    ways,
+)
 from acn_lightning.experiment.trainer import quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
@@ -30,6 +38,11 @@ REPEATS = 5
 BESIDES = 1.2
 """An epoch's time, over that of its steps, held-out costs and encodings: probes and pictures, which
 are due in some epochs, and checkpoints take the rest (1.1 to 1.3, measured with 5,000 images)."""
+
+EACH = 0.2
+"""Seconds that an epoch takes besides, however few its images and fast its device: to search, draw
+figures and write checkpoints (0.10 to 0.15 s, and 0.3 to 0.45 s more in each fifth, measured with
+digits)."""
 
 FEWEST_EPOCHS, FEWEST_IMAGES = 5, 300_000
 """Epochs, and images in all of them, that a larger network must leave time for. With 4,050 images,
@@ -90,13 +103,21 @@ def fitting(
     data = read_data(config, source)
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
     planned = config["trainer"]["max_epochs"]
+    limits = trainer.limit_train_batches, trainer.limit_val_batches
+    images = data.batch_size * batches_of(len(data.train_set), data.batch_size, limits[0])
+    images = max(1, min(images, len(data.train_set)))
     # 0 epochs and those without end say nothing of the time that networks need.
-    fewest = planned if planned and planned > 0 else fewest_epochs(len(data.train_set))
+    fewest = planned if planned and planned > 0 else fewest_epochs(images)
     best: Choice | None = None
     for size in sizes:
-        module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
-        module.to(trainer.strategy.root_device)
-        seconds = epoch_seconds(data, module, ways(config, trainer))
+        try:
+            module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
+            module.to(trainer.strategy.root_device)
+            seconds = epoch_seconds(data, module, ways(config, trainer), limits)
+        except torch.OutOfMemoryError:  # of a GPU, which smaller networks may fit
+            if best is None:
+                raise
+            break
         fits = math.floor(60 * budget.minutes / seconds)
         if best and fits < fewest:
             break
@@ -195,9 +216,21 @@ def about_kept(config: Plain, kept: Plain) -> tuple[str, ...]:
     )
 
 
-def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
+def epoch_seconds(
+    data: ImageData,
+    module: ACN,
+    tried: Sequence[Way],
+    limits: tuple[int | float, int | float] = (1.0, 1.0),
+) -> float:
     """The approximate time of an epoch in the fastest of some ways: its steps, the held-out costs,
-    encoding all images at its end, and `BESIDES`."""
+    encoding all images at its end, and `BESIDES` and `EACH`.
+
+    Args:
+        data: its images.
+        module: the ACN, on its device.
+        tried: the ways.
+        limits: of batches for training and for validation, as the Trainer has them.
+    """
     way = quickest(timings(data, module, tried), tried)
     stored = data.train_set.__getitems__(range(min(data.batch_size, len(data.train_set))))
     image = stored.image.to(module.device).float() / 255
@@ -211,15 +244,15 @@ def epoch_seconds(data: ImageData, module: ACN, tried: Sequence[Way]) -> float:
 
         return run
 
-    def seconds(images: Sized, work: Callable[[], None]) -> float:
+    def seconds(images: Sized, work: Callable[[], None], limit: int | float = 1.0) -> float:
         work()  # fills caches
         # Not the shortest time, which tells ways apart but is too short for an epoch.
         each = statistics.median(seconds_of(work, module, way) for _ in range(REPEATS))
-        return each * math.ceil(len(images) / data.batch_size)
+        return each * batches_of(len(images), data.batch_size, limit)
 
-    return BESIDES * (
-        seconds(data.train_set, make_step(data, module, way))
-        + seconds(data.validation_set, evaluating(module.costs, image, code))
+    return EACH + BESIDES * (
+        seconds(data.train_set, make_step(data, module, way), limits[0])
+        + seconds(data.validation_set, evaluating(module.costs, image, code), limits[1])
         + seconds(data.fixed_set, evaluating(module, image))
     )
 

@@ -245,15 +245,30 @@ def planned_seconds(config: Plain, data: ImageData, trainer: Trainer, step: floa
         trainer: knows the number of processes.
         step: seconds of a step.
     """
-    batches = math.ceil(len(data.train_set) / (data.batch_size * trainer.world_size))
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(limit * batches)
+    share = data.batch_size * trainer.world_size
+    batches = batches_of(len(data.train_set), share, trainer.limit_train_batches)
     epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
     ends = [epochs * batches] if epochs >= 0 else []
     if trainer.max_steps >= 0:
         ends.append(trainer.max_steps * trainer.accumulate_grad_batches)
     left = make_timer(config).time_remaining()
     return min([*(step * one for one in ends), *([] if left is None else [left])], default=math.inf)
+
+
+def batches_of(images: int, batch_size: int, limit: int | float) -> int:
+    """How many batches an epoch takes of so many images.
+
+    Args:
+        images: how many there are.
+        batch_size: of all processes together.
+        limit: the Trainer's: a number of batches, or a fraction of them.
+
+    Example:
+        >>> batches_of(130, 64, 1.0), batches_of(130, 64, 2), batches_of(130, 64, 0.5)
+        (3, 2, 1)
+    """
+    batches = math.ceil(images / batch_size)
+    return min(batches, limit) if isinstance(limit, int) else int(limit * batches)
 
 
 # ---------------------------------------------------------------- timing
