@@ -1,4 +1,4 @@
-"""Faults of a run that its figures show, each with the setting to change: plain functions of figures."""
+"""Faults of a run that its figures show, each with the setting to change: functions of figures."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
