@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
+from acn_lightning.callbacks.progress import callbacks_of
 from acn_lightning.checkpoint import LAST, read_archive
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
@@ -264,7 +265,7 @@ def best_checkpoint(trainer: Trainer, keeper: cb.BestCheckpoint, folder: Path) -
     """The checkpoint to test with: the best, else the last; None if none was kept. Rank 0 decides,
     as the other ranks write nothing."""
     # Those in the folder are then of an earlier attempt, and of other weights.
-    if keeper not in trainer.callbacks or trainer.fast_dev_run:
+    if keeper not in callbacks_of(trainer) or getattr(trainer, "fast_dev_run", False):
         return None
     written = [folder / "checkpoints" / name for name in ("best.ckpt", LAST)]
     found = next((str(path) for path in written if path.is_file()), None)
