@@ -58,6 +58,9 @@ def make_trainer(
             "the search needs. Use 32-true, bf16-mixed or 16-mixed."
         )
     skip_empty_hooks(trainer)
+    # With max_steps, Lightning takes a run that resumes at an epoch's boundary for one within an
+    # epoch: it ends one that has no steps.
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     return trainer
 
 
