@@ -273,9 +273,19 @@ class ACN(LightningModule):
         check_batch(batch)
         # Computed from the step and the group's factor: torch's schedulers do not support a factor
         # that changes while they decay the rate.
-        fraction = self.schedule(self.trainer.global_step, self.steps)
+        fraction = self.schedule(self._step(batch_idx), self.steps)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.optimizer.learning_rate * fraction * group.get("factor", 1.0)
+
+    def _step(self, batch_idx: int) -> int:
+        """The number of the step, from 0. Where epochs end the run, each counts as many as it has
+        now: a run that resumed may have had other steps, as with another number of processes."""
+        trainer = self.trainer
+        if math.isinf(self.steps) or self.steps == trainer.max_steps:
+            return trainer.global_step
+        together = trainer.accumulate_grad_batches
+        per_epoch = math.ceil(trainer.num_training_batches / together)
+        return trainer.current_epoch * per_epoch + batch_idx // together
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["code_bank"] = self.bank.state_dict()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shlex
 import shutil
@@ -432,6 +433,19 @@ def test_a_run_with_max_steps_goes_on_from_wherever_it_stopped(acn, ends, stop):
     assert acn("fit", last, *ends, "trainer.default_root_dir=onward")[0] == 0
     assert acn(*FIT, *ends, "trainer.default_root_dir=whole")[0] == 0
     assert_same_end("onward", "whole")
+
+
+def test_the_rate_decays_by_epochs_however_many_steps_they_have(acn):
+    """As after a resume with another number of processes: ten steps are half of the run."""
+    rate = ["schedule.kind=cosine", "optimizer.learning_rate=0.001"]
+    assert acn(*FIT, *rate, "trainer.max_epochs=2")[0] == 0
+    last = f"resume={only_run()}/checkpoints/last.ckpt"
+    on = ["trainer.max_epochs=4", "trainer.accumulate_grad_batches=5"]
+    assert acn("fit", last, *on, "trainer.default_root_dir=onward")[0] == 0
+    logged = rows(only_run(Path("onward")))
+    rates = [float(logged[epoch]["train/learning_rate"]) for epoch in (2, 3)]
+    expected = [0.0005 * (1 + math.cos(math.pi * step / 4)) for step in (2, 3)]
+    assert rates == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_validation_a_cut_epoch_is_not_taken_for_the_best(acn):

@@ -248,6 +248,8 @@ def test_resumed_equals_undisturbed_on_both_sides_of_a_thaw(acn, parent, epoch, 
     assert_same_end("whole", "parts")
     results = json.loads((only_run(Path("parts")) / "results.json").read_text())
     assert results["parent"]["run"] == "digits-old"
+    last = only_run(Path("parts")) / "checkpoints/last.ckpt"  # from which it may resume once more
+    assert torch.load(last, weights_only=True)["hyper_parameters"]["parent"] == "digits-old"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def load_pretrained(module: ACN, source: str, resumed: Resumed | None) -> Plain:
         UsageError: the checkpoint cannot be read, or none of its weights fits.
     """
     if resumed:
-        return {"checkpoint": source, "run": resumed.content["hyper_parameters"].get("parent")}
+        parent = resumed.content["hyper_parameters"].get("parent")
+        module.hparams["parent"] = parent  # for the checkpoints that this attempt writes
+        return {"checkpoint": source, "run": parent}
     checkpoint = read_checkpoint(source)
     taken = load_matching(module, checkpoint["state_dict"])
     parameters = {name for name, _ in module.named_parameters()}
