@@ -90,7 +90,7 @@ BESIDE = tuple(word for word in QUICK if not word.startswith(("model.", "schedul
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A folder with `photos/`, 150 PNG files of digits 0, 1 and 2, and a run on them,
-    `runs/folder/mine`; 12 x 12 pixels in grey."""
+    `runs/folder/mine`; 12 x 12 pixels in grey. Its decoder has mean images."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -108,6 +108,7 @@ def trained(tmp_path_factory):
         "fit", "folder", *QUICK, f"data.root={folder / 'photos'}", "trainer.max_epochs=4",
         "data.image_size=12", "run=mine", f"trainer.default_root_dir={folder / 'runs'}",
         "pictures.every_n_epochs=0", "evaluation.linear=none", "trainer.accelerator=cpu",
+        "model.decoder.kind=conv",
     ]  # fmt: skip
     assert main(words) == 0
     return folder
