@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,3 +199,13 @@ def test_ranks_with_other_images_are_refused(tmp_path):
     assert status == 2, said
     assert "acn: data.root: ranks [1] have different training images from rank 0" in said
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_rank_that_does_not_see_the_checkpoint_ends_the_run(whole, tmp_path):
+    """Each process has a folder of runs of its own, and only the first one's has the run."""
+    shutil.copytree(whole[0], tmp_path / "0" / "digits" / "lost")
+    own = ["trainer.default_root_dir=${oc.env:LOCAL_RANK,0}", "run=lost", "resume=auto"]
+    run = Run(*FIT, *TWO, *own, "trainer.max_epochs=5", folder=tmp_path, size=2)
+    status, said = run.ended(seconds=60)
+    assert status == 2, said
+    assert "acn: resume: ranks have checkpoints of different steps: [20, none]" in said
