@@ -19,7 +19,7 @@ from acn_lightning.evaluation.classifiers import (
 from acn_lightning.evaluation.costs import Encoded, bits_per_dim, bounds, order_nats
 from acn_lightning.evaluation.tours import greedy_tour, import_solver, shortened_tour
 from acn_lightning.module import ACN
-from acn_lightning.utils.distributed import gather
+from acn_lightning.utils.distributed import gather, waiting_for_first
 from acn_lightning.utils.errors import InterruptionError, TrainingError, check_choice, check_range
 from acn_lightning.utils.progress import doing, progress_bar
 
@@ -99,12 +99,14 @@ class MeasureTest(Callback):
         module, data = acn_of(pl_module), data_of(trainer)
         self.bar.close()
         coded = gather_encoded(self.coded)
+        results: dict[str, Any] = {}
         failure: BaseException | None = None
-        try:
-            results = self._measure(coded, module, data) if trainer.is_global_zero else {}
-        except (Exception, InterruptionError) as error:
-            # Raised after the broadcast that other ranks wait for.
-            results, failure = {}, error
+        with waiting_for_first():
+            try:
+                if trainer.is_global_zero:
+                    results = self._measure(coded, module, data)
+            except (Exception, InterruptionError) as error:
+                failure = error  # raised after the broadcast that other ranks wait for
         self.results = trainer.strategy.broadcast(results)
         if failure or not self.results:
             raise failure or TrainingError("Rank 0 could not evaluate the test images.")

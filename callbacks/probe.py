@@ -9,6 +9,7 @@ from acn_lightning.data.subsets import stratified
 from acn_lightning.evaluation.diagnostics import probe
 from acn_lightning.inference.embedding import encode
 from acn_lightning.module import ACN
+from acn_lightning.utils.distributed import waiting_for_first
 from acn_lightning.utils.errors import check_range
 
 
@@ -49,13 +50,10 @@ class ProbeCodes(Callback):
         if not len(known) or not len(held_out):
             return
         stats: dict[str, float] = {}
-        if trainer.is_global_zero:
-            stats = probe(
-                self._coded(module, known),
-                self._coded(module, held_out),
-                module.classes,
-                self.linear,
-            )
+        with waiting_for_first():
+            if trainer.is_global_zero:
+                coded = self._coded(module, known), self._coded(module, held_out)
+                stats = probe(*coded, module.classes, self.linear)
         stats = trainer.strategy.broadcast(stats)
         module.log_dict(stats, on_step=False, on_epoch=True, batch_size=1)
 

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from acn_lightning.callbacks import CheckAgreement, Finetune
+from acn_lightning.callbacks import CheckAgreement, Finetune, MeasureTest, ProbeCodes, probe
 from acn_lightning.cli import main
 from acn_lightning.config.compose import compose
 from acn_lightning.data import ImageData
@@ -167,6 +170,37 @@ def compare_weights() -> None:
             print("epoch", trainer.current_epoch, *same, fresh, float(weights.sum()))
 
     Finetune.on_train_epoch_end = on_train_epoch_end  # type: ignore[method-assign,assignment]
+
+
+def take_long_as_first() -> None:
+    """Has rank 0 take eight seconds to probe and to measure, where five are waited otherwise."""
+    hooks = (ProbeCodes, "on_train_epoch_end"), (MeasureTest, "on_test_epoch_end")
+    for callback, name in hooks:
+        setattr(callback, name, with_timeout(getattr(callback, name)))
+    probe.probe = slowed(probe.probe)
+    MeasureTest._measure = slowed(MeasureTest._measure)  # type: ignore[method-assign]
+
+
+def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, eight seconds later."""
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(8)
+        return function(*arguments)
+
+    return slow
+
+
+def with_timeout(hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook, with collectives that wait for five seconds at most."""
+
+    def within(*arguments: Any) -> None:
+        torch.distributed.barrier()  # the ranks are together from here
+        _set_pg_timeout(timedelta(seconds=5))
+        hook(*arguments)
+        _set_pg_timeout(timedelta(minutes=30))
+
+    return within
 
 
 def synchronise(rank: int, size: int, folder: str) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from tests.conftest import QUICK
 from tests.nursery import ROOT, python
-from tests.processes import Run, compare_weights, fail_as_first
+from tests.processes import Run, compare_weights, fail_as_first, take_long_as_first
 from tests.test_experiment import rows, same, wait_for
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
@@ -209,3 +209,14 @@ def test_a_rank_that_does_not_see_the_checkpoint_ends_the_run(whole, tmp_path):
     status, said = run.ended(seconds=60)
     assert status == 2, said
     assert "acn: resume: ranks have checkpoints of different steps: [20, none]" in said
+
+
+def test_processes_wait_for_what_only_the_first_one_measures(tmp_path):
+    """Longer than for anything else: the group's timeout is shorter than probe and measurement."""
+    short = ["trainer.max_epochs=1", "probe.every_n_epochs=1", "probe.linear=false"]
+    run = Run(*FIT, *TWO, *short, folder=tmp_path, size=2, before=take_long_as_first)
+    status, said = run.ended(seconds=180)
+    assert status == 0, said
+    (folder,) = tmp_path.glob("runs/*/*")
+    assert rows(folder)[0]["codes/knn_accuracy"]
+    assert (folder / "results.json").is_file()

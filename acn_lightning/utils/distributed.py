@@ -1,6 +1,8 @@
 """Communication between the ranks of a distributed run; a single process has world size 1."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -37,6 +39,23 @@ def gather(tensor: Tensor) -> list[Tensor]:
         return [tensor]
     everyones: list[Tensor] = gather_all_tensors(tensor)
     return everyones
+
+
+@contextmanager
+def waiting_for_first() -> Iterator[None]:
+    """For work that only rank 0 does: the others wait at the end, for days if need be.
+
+    Other communication ends a run if a rank is waited for longer than the process group's timeout,
+    30 minutes with Lightning. All ranks must come here at about the same time.
+    """
+    if single_process():
+        yield
+        return
+    # Only gloo waits reliably for so long. Lightning prepares data in such a group too.
+    group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=10_000))
+    yield
+    torch.distributed.monitored_barrier(group)
+    torch.distributed.destroy_process_group(group)
 
 
 def share_of(rows: Tensor, unit: int) -> Tensor:
