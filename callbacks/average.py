@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from acn_lightning.callbacks.refresh import encode_all
 from acn_lightning.callbacks.typed import acn_of
 from acn_lightning.module import ACN
+from acn_lightning.utils.distributed import share_buffers
 from acn_lightning.utils.errors import UsageError
 
 PART = "average"
@@ -82,6 +83,7 @@ class AverageWeights(Callback):
             self._update(module)
         if trainer.is_last_batch:  # after `RefreshNeighbours` has made the table
             self._swap(module)
+            share_buffers(module)  # each rank has averaged its own
             encode_all(trainer, module)
             module.bank.written.clamp_(max=module.bank.boundary - 1)  # all ranks have them
             module.bank.rebuild(module.index, trainer.is_global_zero, divide=True)

@@ -12,6 +12,7 @@ from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.retrieval.code_bank import RefreshReport
+from acn_lightning.utils.distributed import share_buffers
 from acn_lightning.utils.progress import progress_bar
 
 SAMPLE = 4096
@@ -90,6 +91,7 @@ class RefreshNeighbours(Callback):
         warn_of_recall(module.bank.rebuild(module.index, show, divide=True), module)
 
     def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
+        share_buffers(module)  # what follows is then of one network on all ranks
         if self.encode:
             encode_all(trainer, module)
         sample = some_rows(module.bank.rows, SAMPLE)

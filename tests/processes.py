@@ -20,7 +20,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from acn_lightning.callbacks import CheckAgreement, Finetune, MeasureTest, ProbeCodes, probe
+from acn_lightning.callbacks import (
+    AverageWeights,
+    CheckAgreement,
+    DrawPictures,
+    Finetune,
+    MeasureTest,
+    ProbeCodes,
+    probe,
+)
+from acn_lightning.callbacks.progress import callbacks_of
 from acn_lightning.cli import main
 from acn_lightning.config.compose import compose
 from acn_lightning.data import ImageData
@@ -201,6 +210,22 @@ def with_timeout(hook: Callable[..., None]) -> Callable[..., None]:
         _set_pg_timeout(timedelta(minutes=30))
 
     return within
+
+
+def compare_statistics() -> None:
+    """Has a run say at each epoch's end whether all processes hold the same running statistics: of
+    the average, which the module then holds, and of the weights of the last step."""
+
+    def on_train_epoch_end(_: DrawPictures, trainer: Trainer, module: ACN) -> None:
+        (kept,) = (one.weights for one in callbacks_of(trainer) if isinstance(one, AverageWeights))
+        buffers = dict(module.named_buffers())
+        for tensors in (buffers, kept):
+            mine = torch.cat([tensors[name] for name in buffers if "running" in name])
+            one, other = trainer.strategy.all_gather(mine)
+            if trainer.is_global_zero:
+                print("statistics of the same images:", torch.equal(one, other))
+
+    DrawPictures.on_train_epoch_end = on_train_epoch_end  # type: ignore[method-assign,assignment]
 
 
 def synchronise(rank: int, size: int, folder: str) -> None:

@@ -16,7 +16,13 @@ from filelock import FileLock
 
 from tests.conftest import QUICK
 from tests.nursery import ROOT, python
-from tests.processes import Run, compare_weights, fail_as_first, take_long_as_first
+from tests.processes import (
+    Run,
+    compare_statistics,
+    compare_weights,
+    fail_as_first,
+    take_long_as_first,
+)
 from tests.test_experiment import rows, same, wait_for
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
@@ -220,3 +226,24 @@ def test_processes_wait_for_what_only_the_first_one_measures(tmp_path):
     (folder,) = tmp_path.glob("runs/*/*")
     assert rows(folder)[0]["codes/knn_accuracy"]
     assert (folder / "results.json").is_file()
+
+
+NORMED = """
+from torch import nn
+
+def body():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+"""
+
+
+def test_processes_encode_with_the_same_running_statistics(tmp_path):
+    """DDP shares them before a step only, and an epoch ends after one."""
+    (tmp_path / "normed.py").write_text(NORMED)
+    fit = [word for word in FIT if not word.startswith("model.encoder")]
+    own = ["model.encoder.kind=import", "model.encoder.path=normed:body", "refresh.encode=true",
+           "average.decay=0.9", "trainer.max_epochs=2"]  # fmt: skip
+    run = Run(*fit, *TWO, *own, folder=tmp_path, size=2, before=compare_statistics)
+    status, said = run.ended()
+    assert status == 0, said
+    told = [line for line in said.splitlines() if line.startswith("statistics of the same images")]
+    assert told == 4 * ["statistics of the same images: True"]

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from acn_lightning.utils.errors import UsageError
@@ -74,6 +74,21 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
     summed: Tensor = all_reduce(tensor)
     return summed
+
+
+@torch.no_grad()
+def share_buffers(module: nn.Module) -> None:
+    """Gives all ranks rank 0's buffers, such as the running statistics of batch normalisation.
+
+    DDP does so before each step only. After a step, each rank's are of its own images.
+    """
+    if single_process():
+        return
+    for buffer in module.buffers():
+        if buffer.is_floating_point():  # others are counts, the same on all ranks
+            values = buffer.contiguous()
+            torch.distributed.broadcast(values, 0)
+            buffer.copy_(values)
 
 
 def of_this_rank(everyones: Sequence[T]) -> T:
