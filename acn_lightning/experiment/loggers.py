@@ -16,13 +16,17 @@ from acn_lightning.utils.files import is_plain
 from acn_lightning.utils.optional import require_packages
 
 
-def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> list[Logger]:
+def make_loggers(
+    config: Plain, folder: Path, parent: Plain | None = None, steps: int | None = None
+) -> list[Logger]:
     """Always `metrics.csv` in the run's folder, plus W&B or TensorBoard if `logger` names it.
 
     Args:
         config: a complete config.
         folder: the run's folder.
         parent: the run and checkpoint that the weights come from; W&B stores it with the config.
+        steps: of the checkpoint that the run resumes from, if any. TensorBoard hides what was
+            logged after them, as that is trained again.
 
     Raises:
         UsageError: `logger` or `wandb.mode` is unknown, or TensorBoard is not installed.
@@ -32,7 +36,11 @@ def make_loggers(config: Plain, folder: Path, parent: Plain | None = None) -> li
     loggers: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     if config["logger"] == "tensorboard":
         require_packages("logger=tensorboard", "tensorboard", "tensorboard")
-        loggers.append(TensorBoardLogger(folder, name="", version="", sub_dir="tensorboard"))
+        # An epoch's pictures are logged at its number of steps, and its figures one step before.
+        purge = None if steps is None else steps + 1
+        loggers.append(
+            TensorBoardLogger(folder, name="", version="", sub_dir="tensorboard", purge_step=purge)
+        )
     if config["logger"] == "wandb":
         told = config["wandb"]
         swept = "WANDB_SWEEP_ID" in os.environ  # the sweep's agent has already created our run

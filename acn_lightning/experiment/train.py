@@ -97,7 +97,9 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     parts, callbacks = make_parts(config, data, folder, resumed)
     # The last sees whether early stopping ends a run that goes on.
     callbacks += [cb.ShareWay(chosen.way if chosen else None), dropping_results(folder)]
-    trainer = make_trainer(config, callbacks, make_loggers(config, folder, parent), folder)
+    steps = resumed.content.get("global_step", 0) if resumed else None
+    loggers = make_loggers(config, folder, parent, steps)
+    trainer = make_trainer(config, callbacks, loggers, folder)
     check_limits(trainer, data)
     if resumed:
         check_processes(resumed.content, trainer.world_size)
@@ -108,8 +110,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         tell([data.reader.report, *told])
         write_about(folder, module, data, chosen)
         if resumed:
-            steps = resumed.content.get("global_step", 0)
-            continue_metrics(trainer.loggers, folder, epochs_of(resumed.content), steps)
+            continue_metrics(trainer.loggers, folder, epochs_of(resumed.content), steps or 0)
         fit(trainer, module, data, resumed.path if resumed else None, folder)
         if not (trainer.global_step or module.pretrained):
             return Outcome({}, files_of(folder), hints=(UNTRAINED,))

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_tensorboard_has_figures_histograms_and_pictures(acn):
         f"images/{name}"
         for name in ("augmented", "reconstructions", "neighbours", "samples", "projection")
     }
+
+
+def test_tensorboard_shows_steps_that_are_trained_again_once(acn):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [*FIT, "logger=tensorboard", "run=again", "resume=auto", "dashboard.checkpoints=false"]
+    assert acn(*words, "trainer.max_epochs=1")[0] == 0
+    checkpoints = only_run() / "checkpoints"
+    shutil.copytree(checkpoints, "kept")
+    for _ in range(2):
+        shutil.rmtree(checkpoints)
+        shutil.copytree("kept", checkpoints)
+        status, _, err = acn(*words)
+        assert status == 0, err
+    events = EventAccumulator(str(only_run() / "tensorboard"), {"images": 0})
+    events.Reload()
+    assert [one.step for one in events.Scalars("val/total")] == [4, 9]
+    drawn = [one.step for one in events.Images("images/reconstructions")]
+    assert sorted(set(drawn)) == [5, 10]
 
 
 def check_hparams(events, folder):
