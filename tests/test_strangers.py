@@ -304,7 +304,8 @@ def again(trained):
     """The command of the run `mine`, for one epoch more."""
     return ("fit", "folder", *QUICK, f"data.root={trained / 'photos'}", "trainer.max_epochs=5",
             "data.image_size=12", "run=mine", "resume=auto", "pictures.every_n_epochs=0",
-            "evaluation.linear=none", "trainer.accelerator=cpu")  # fmt: skip
+            "evaluation.linear=none", "trainer.accelerator=cpu",
+            "model.decoder.kind=conv")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", ".metrics.csv.partial"])
