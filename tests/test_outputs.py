@@ -54,8 +54,14 @@ def test_outputs_lie_under_the_run_that_they_are_of(acn, run, trained):
         assert re.search(f"^{name}", out, re.M), out
     assert only_run() == run  # nothing else looks like a run
     more = [f"data.root={trained / 'photos'}", "data.image_size=12", "trainer.max_epochs=5"]
-    words = [*QUICK, *more, "run=mine", "resume=auto", "pictures.every_n_epochs=0"]
-    status, _, err = acn("fit", "folder", *words, "trainer.accelerator=cpu")
+    words = [*QUICK, *more, "run=mine", "resume=auto", "pictures.every_n_epochs=0",
+             "trainer.accelerator=cpu"]  # fmt: skip
+    status, _, err = acn("fit", "folder", *words)  # as if the experiment had changed meanwhile
+    assert status == 2
+    own = f"acn fit {run}/config.yaml run=mine resume=auto"
+    assert "trained with conv, but the command says pixelcnn. Leave it out, resume by what" in err
+    assert f"what the run has kept ({own}), or train a new model." in err
+    status, _, err = acn("fit", "folder", *words, "model.decoder.kind=conv")
     assert status == 0, err
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 4
 

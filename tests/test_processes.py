@@ -212,7 +212,7 @@ def test_a_rank_that_does_not_see_the_checkpoint_ends_the_run(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "0" / "digits" / "lost")
     own = ["trainer.default_root_dir=${oc.env:LOCAL_RANK,0}", "run=lost", "resume=auto"]
     run = Run(*FIT, *TWO, *own, "trainer.max_epochs=5", folder=tmp_path, size=2)
-    status, said = run.ended(seconds=60)
+    status, said = run.ended()
     assert status == 2, said
     assert "acn: resume: ranks have checkpoints of different steps: [20, none]" in said
 

@@ -367,8 +367,16 @@ def without_source(config: Plain) -> Plain:
     }
 
 
-def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> None:
+def refuse_changes(
+    kept: Plain, config: Plain, fixed: Callable[[str], bool], way_out: str = "Leave it out"
+) -> None:
     """Checks that a config agrees with the checkpoint's in all `fixed` keys.
+
+    Args:
+        kept: the checkpoint's.
+        config: the one to check.
+        fixed: whether a key must agree.
+        way_out: for the error.
 
     Raises:
         UsageError: it differs in one of them.
@@ -379,6 +387,6 @@ def refuse_changes(kept: Plain, config: Plain, fixed: Callable[[str], bool]) -> 
         old, new = changes[key]
         if fixed(key):
             raise UsageError(
-                f"{key}: the checkpoint was trained with {old}, but the command says {new}. Leave "
-                "it out, or train a new model."
+                f"{key}: the checkpoint was trained with {old}, but the command says {new}. "
+                f"{way_out}, or train a new model."
             )

@@ -1,5 +1,6 @@
 """What a run resumes from, and what it may change when it resumes."""
 
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,8 @@ def fit_config(
         kept = own_config(resumed, config)
         resumed = resumed._replace(told=about_kept(config, kept))
         config = with_sizes_of(config, kept)
-        refuse_changes(kept, config, is_fixed)
+        way_out = "Leave it out, leave the experiment out to take the checkpoint's"
+        refuse_changes(kept, config, is_fixed, way_out)
     else:
         _, config = chosen_config(resumed.content, overrides, "training", is_fixed)
         lines = not_taken(resumed.content, config, overrides)
@@ -98,7 +100,10 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
         return None
     resumed = Resumed(*newest_checkpoint(folder))
     kept = own_config(resumed, config)
-    refuse_changes(kept, with_sizes_of(config, kept), is_fixed)
+    words = shlex.join(["fit", str(folder / "config.yaml"), f"run={folder.name}", "resume=auto"])
+    # A newer version of an experiment may say what the user does not.
+    way_out = f"Leave it out, resume by what the run has kept (acn {words})"
+    refuse_changes(kept, with_sizes_of(config, kept), is_fixed, way_out)
     return resumed._replace(told=about_kept(config, kept))
 
 
