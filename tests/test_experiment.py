@@ -424,11 +424,10 @@ def test_a_run_cut_short_by_max_steps_goes_on(acn, steps):
 
 
 @pytest.mark.parametrize("ends", [["trainer.max_epochs=3"], ["trainer.max_epochs=-1"]])
-@pytest.mark.parametrize("stop", [5, 7])
-def test_a_run_with_max_steps_goes_on_from_wherever_it_stopped(acn, ends, stop):
-    """Also at an epoch's boundary, where Lightning takes such a run for one within an epoch."""
+def test_a_run_with_max_steps_goes_on_from_an_epochs_boundary(acn, ends):
+    """Where Lightning takes such a run for one within an epoch."""
     ends = [*ends, "trainer.max_steps=15"]
-    assert acn(*FIT, ends[0], f"trainer.max_steps={stop}")[0] == 0
+    assert acn(*FIT, ends[0], "trainer.max_steps=5")[0] == 0
     last = f"resume={only_run()}/checkpoints/last.ckpt"
     assert acn("fit", last, *ends, "trainer.default_root_dir=onward")[0] == 0
     assert acn(*FIT, *ends, "trainer.default_root_dir=whole")[0] == 0
