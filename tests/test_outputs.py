@@ -59,7 +59,7 @@ def test_outputs_lie_under_the_run_that_they_are_of(acn, run, trained):
     status, _, err = acn("fit", "folder", *words)  # as if the experiment had changed meanwhile
     assert status == 2
     own = f"acn fit {run}/config.yaml run=mine resume=auto"
-    assert "trained with conv, but the command says pixelcnn. Leave it out, resume by what" in err
+    assert "trained with conv, but the config says pixelcnn. Leave it out, resume by what" in err
     assert f"what the run has kept ({own}), or train a new model." in err
     status, _, err = acn("fit", "folder", *words, "model.decoder.kind=conv")
     assert status == 0, err

@@ -387,6 +387,6 @@ def refuse_changes(
         old, new = changes[key]
         if fixed(key):
             raise UsageError(
-                f"{key}: the checkpoint was trained with {old}, but the command says {new}. "
+                f"{key}: the checkpoint was trained with {old}, but the config says {new}. "
                 f"{way_out}, or train a new model."
             )
