@@ -164,6 +164,23 @@ def test_a_long_one_compiles_where_that_pays(monkeypatch, seconds, compiled):
     assert found.as_json()["not_compiled"] is None
 
 
+def test_a_compiled_step_is_compared_with_all_others_timed_beside_it(monkeypatch, native):
+    """By then other programs may slow the machine down: earlier times say nothing."""
+    compiled = PLAIN._replace(compile=True)
+    quiet, busy, ways = {PLAIN: 1.0, BITS: 1.0}, {PLAIN: 3.0, BITS: 1.5, compiled: 2.0}, set()
+
+    def seconds_of(work, module, way):
+        ways.add(way)
+        return (busy if compiled in ways else quiet).get(way, 0.0)
+
+    monkeypatch.setattr(quickest, "check_compiler", lambda: None)
+    monkeypatch.setattr(torch, "compile", lambda work, **_: work)
+    monkeypatch.setattr(quickest, "seconds_of", seconds_of)
+    config, found = chosen("trainer.precision=auto", "compile=auto", "trainer.max_epochs=500")
+    assert (config["trainer"]["precision"], config["compile"]) == ("bf16-mixed", False)
+    assert found.timings.seconds == busy
+
+
 def test_without_a_compiler_there_is_nothing_to_try(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
