@@ -182,7 +182,7 @@ def compare_weights() -> None:
 
 
 def take_long_as_first() -> None:
-    """Has rank 0 take eight seconds to probe and to measure, where five are waited otherwise."""
+    """Has rank 0 take five seconds to probe and to measure, where three are waited otherwise."""
     hooks = (ProbeCodes, "on_train_epoch_end"), (MeasureTest, "on_test_epoch_end")
     for callback, name in hooks:
         setattr(callback, name, with_timeout(getattr(callback, name)))
@@ -191,21 +191,21 @@ def take_long_as_first() -> None:
 
 
 def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, eight seconds later."""
+    """The function, five seconds later."""
 
     def slow(*arguments: Any) -> Any:
-        time.sleep(8)
+        time.sleep(5)
         return function(*arguments)
 
     return slow
 
 
 def with_timeout(hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook, with collectives that wait for five seconds at most."""
+    """The hook, with collectives that wait for three seconds at most."""
 
     def within(*arguments: Any) -> None:
         torch.distributed.barrier()  # the ranks are together from here
-        _set_pg_timeout(timedelta(seconds=5))
+        _set_pg_timeout(timedelta(seconds=3))
         hook(*arguments)
         _set_pg_timeout(timedelta(minutes=30))
 
@@ -226,6 +226,13 @@ def compare_statistics() -> None:
                 print("statistics of the same images:", torch.equal(one, other))
 
     DrawPictures.on_train_epoch_end = on_train_epoch_end  # type: ignore[method-assign,assignment]
+
+
+def shard(rank: int, options: list[Any], folder: str) -> None:
+    """A rank of the simulation of sharded codes."""
+    from benchmarks import shards
+
+    shards.run(rank, shards.Options(*options), folder)
 
 
 def synchronise(rank: int, size: int, folder: str) -> None:

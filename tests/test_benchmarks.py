@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,6 +40,7 @@ from benchmarks import command as commands
 from benchmarks import folder as folder_benchmark
 from tests.conftest import QUICK
 from tests.nursery import python
+from tests.processes import call, shard
 
 SMALL = (*QUICK, "model.decoder.layers=2", "model.decoder.map_channels=8")
 
@@ -308,8 +308,12 @@ def test_a_boundary_with_lists_says_what_its_parts_take():
 
 
 @pytest.mark.parametrize("route", ["lists", "all"])
-def test_shards_find_what_one_index_finds_and_send_what_is_planned(route):
-    import_module("tests.processes")  # has a server that forks processes with torch imported
+def test_shards_find_what_one_index_finds_and_send_what_is_planned(route, monkeypatch):
+    def start(_, arguments, nprocs, start_method):
+        options, folder = arguments
+        call(shard, *((rank, options, folder) for rank in range(nprocs)))
+
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start)
     options = shards.Options(4 * shards.AT_ONCE, 2, 8, route=route, steps=3, lists=32)
     found = shards.simulate(options)
     assert found["as_one_index"] == 1

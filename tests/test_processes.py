@@ -32,11 +32,11 @@ FIT = (
 )  # fmt: skip
 
 
-def start(*words, cwd, program=None, **variables):
+def start(*words, cwd, **variables):
     """Python, with a group of its own for all the processes that it starts."""
     known = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [program or python(), *map(str, words)],
+        [python(), *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
         env=os.environ | known | variables, start_new_session=True,
     )  # fmt: skip
@@ -51,14 +51,14 @@ def ended(process, timeout=120):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The folder of a run of two processes that Lightning started, and what it said. One run, also
-    where pytest itself has several processes. Only this one imports all anew, as users' runs do."""
+    where pytest itself has several processes."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "whole"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
             words = ["-m", "acn_lightning", *FIT, *TWO]
-            status, said = ended(start(*words, cwd=folder, program=sys.executable))
+            status, said = ended(start(*words, cwd=folder))
             assert status == 0, said
             (folder / "said").write_text(said)
     (run,) = folder.glob("runs/*/*")

@@ -218,6 +218,7 @@ def run(words, acn):
         words = [*words, *quick, "trainer.max_epochs=1"]
     elif words[0] == "images":
         shutil.rmtree("photos")
+        words += ["data.subset=200"]
     elif words[0] in ALIKE:  # the same of two pages runs once
         done = (*words[:1], *(word for word in words if "=" in word and "out=" not in word))
         if done in DONE:
