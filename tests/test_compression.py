@@ -1,6 +1,7 @@
 """Every image comes back, at the cost that the model states; nothing else is accepted."""
 
 import functools
+import io
 import math
 import operator
 import zlib
@@ -9,6 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from acn_lightning.compression.ans import TOTAL, Stack, Stacks, from_words, to_words
@@ -19,6 +21,7 @@ from acn_lightning.compression.files import Options, compress_images, decompress
 from acn_lightning.compression.latents import COARSE, FINE, ExactPrior, Mixture, Posterior
 from acn_lightning.compression.model import fingerprint
 from acn_lightning.compression.orders import Multiset, Schedule, lanes_of, schedule_for
+from acn_lightning.compression.others import pictures
 from acn_lightning.compression.pixels import channels_of
 from acn_lightning.compression.symbols import (
     Binary,
@@ -30,6 +33,7 @@ from acn_lightning.compression.symbols import (
 from acn_lightning.config.compose import compose, experiments
 from acn_lightning.evaluation.costs import order_nats
 from acn_lightning.experiment.build import DataSpec, build_module
+from acn_lightning.inference.figures import as_picture
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.networks.exact import exactly, settle
 from acn_lightning.networks.likelihoods import (
@@ -201,6 +205,16 @@ def test_the_posterior_is_a_normal_around_the_code():
         posterior.push(stacks, codes, z + 200)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_other_compressors_of_pictures_lose_nothing(channels):
+    """Nor of black and white in each channel, which is not black and white."""
+    pixels = np.random.default_rng(0).integers(0, 2, (9, 9, channels)).astype(np.uint8) * 255
+    picture = as_picture(pixels)
+    for name, code in pictures(binary=True).items():
+        back = Image.open(io.BytesIO(code(picture))).convert(picture.mode)
+        assert np.array_equal(np.asarray(back), np.asarray(picture)), name
+
+
 @pytest.mark.parametrize("total", [1, 2, 100, 4096, 4097, 100_000])
 def test_numbers_cost_their_logarithm(total):
     numbers = torch.randint(total, (300,))
@@ -208,7 +222,8 @@ def test_numbers_cost_their_logarithm(total):
     stacks = Stacks([Stack(), Stack()])
     push_numbers(stacks, numbers, total)
     bits = sum(bits_on(stack) for stack in stacks.each)
-    assert bits <= 300 * math.log2(-(-total // 4096) * min(total, 4096)) + 48
+    pages = -(-total // 4096)
+    assert bits <= 300 * math.log2(total + pages - 1) + 48
     assert torch.equal(pop_numbers(stacks, 300, total), numbers)
     assert not any(stacks.each)
 

@@ -16,7 +16,7 @@ from acn_lightning.utils.errors import UsageError
 MAGIC = b"\x89ACN\r\n\x1a\n"
 """Eight bytes that a transfer as text would change."""
 
-VERSION = 1
+VERSION = 2
 
 FIXED = struct.Struct("<8sHBBQIHHHIIBHI32s8sI")
 ENTRY = struct.Struct("<I8s")

@@ -74,7 +74,8 @@ def pictures(binary: bool) -> dict[str, Callable[[Image.Image], bytes]]:
     """Compressors of pictures."""
 
     def png(image: Image.Image) -> bytes:
-        return saved(image.convert("1") if binary else image, "PNG", optimize=True)
+        bits = binary and image.mode == "L"  # black and white colours have no mode of their own
+        return saved(image.convert("1") if bits else image, "PNG", optimize=True)
 
     found: dict[str, Callable[[Image.Image], bytes]] = {"PNG": png}
     if features.check("webp"):

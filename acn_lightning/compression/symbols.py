@@ -185,25 +185,37 @@ def uniform_number(quantile: int, total: int) -> int:
 
 
 PAGE = 1 << 12
+"""Most places on a page."""
+
+
+def book(total: int) -> tuple[int, int]:
+    """(pages, places on each) for `total` numbers, with less than a place on each page too many.
+
+    Example:
+        >>> book(9), book(4_097), book(58_000)
+        ((1, 9), (2, 2049), (15, 3867))
+    """
+    pages = -(-total // PAGE)
+    return pages, -(-total // pages)
 
 
 def push_numbers(stacks: Stacks, numbers: Int[Tensor, " n"], total: int) -> None:
     """Pushes numbers from 0 to `total` - 1, all about equally likely: a page and a place on it."""
-    pages, places = -(-total // PAGE), min(total, PAGE)
+    pages, places = book(total)
     for stack, some in zip(stacks.each, numbers.view(len(stacks.each), -1).tolist(), strict=True):
         for number in reversed(some):
-            for digit, size in ((number % PAGE, places), (number // PAGE, pages)):
+            for digit, size in ((number % places, places), (number // places, pages)):
                 low = uniform_edge(digit, size)
                 stack.push(low, uniform_edge(digit + 1, size) - low)
 
 
 def pop_numbers(stacks: Stacks, count: int, total: int) -> Int[Tensor, " count"]:
     """Pops numbers that `push_numbers` pushed, `count` from all stacks together."""
-    pages, places = -(-total // PAGE), min(total, PAGE)
+    pages, places = book(total)
     share = count // len(stacks.each)
     return torch.tensor(
         [
-            pop_number(stack, pages) * PAGE + pop_number(stack, places)
+            pop_number(stack, pages) * places + pop_number(stack, places)
             for stack in stacks.each
             for _ in range(share)
         ]
