@@ -114,6 +114,21 @@ def test_the_linear_classifier_is_scikit_learns(digits, count):
     assert agreed.mean() > 0.99
 
 
+@pytest.mark.parametrize("count", [50, 500])
+def test_with_two_classes_too(digits, count):
+    """scikit-learn has one vector for them, the difference of ours."""
+    train, test = (part.features for part in digits)
+    labels = digits[0].labels[:count] % 2
+    classifiers = LinearClassifiers(train, test)
+    features = classifiers.train[:count]
+    weights, offsets = classifiers._fit(features, np.eye(2)[labels])
+    exact = LogisticRegression(tol=1e-8, max_iter=10_000).fit(features.astype(float), labels)
+    apart = np.linalg.norm(weights[1] - weights[0] - exact.coef_[0])
+    assert apart < 0.05 * np.linalg.norm(exact.coef_)
+    agreed = (classifiers.test @ weights.T + offsets).argmax(1) == exact.predict(classifiers.test)
+    assert agreed.mean() > 0.99
+
+
 @pytest.mark.parametrize(("many", "threads"), [(10**9, 1), (1, 2)])
 def test_threads_multiply_only_many_numbers(many, threads, digits, monkeypatch):
     """Two threads on a few numbers take up to ten times as long as one."""
@@ -158,6 +173,18 @@ def test_principal_directions_of_many_features():
     np.testing.assert_allclose(variances, lengths[:10] ** 2 / 600, rtol=1e-3)
     np.testing.assert_allclose(directions @ directions.T, np.eye(10), atol=1e-5)
     assert np.linalg.svd(directions @ expected[:10].T)[1].min() > 0.999
+
+
+@pytest.mark.parametrize(("images", "rank"), [(40, 40), (100, 100), (600, 30)])
+def test_principal_directions_of_features_of_low_rank(images, rank):
+    """Fewer images, or directions, than the method's basis has."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(images, rank)) @ random.normal(size=(rank, 700))
+    features = (features - features.mean(0)).astype(np.float32)
+    lengths = np.linalg.svd(features, compute_uv=False)
+    directions, variances = principal_directions(features, 30)
+    np.testing.assert_allclose(variances, lengths[:30] ** 2 / images, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(30), atol=1e-4)
 
 
 def test_one_class_to_learn_from_is_what_is_guessed():

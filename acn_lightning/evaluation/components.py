@@ -43,13 +43,12 @@ def krylov(features: np.ndarray, block: int, steps: int) -> tuple[np.ndarray, np
     """An orthonormal basis Q, (F, block * steps), of random vectors and their products with X^T X,
     and Q^T X^T X Q."""
     start = np.random.default_rng(0).normal(size=(features.shape[1], block)).astype(np.float32)
-    blocks, products = [np.linalg.qr(start)[0]], []
-    for step in range(steps):
-        products.append(features.T @ (features @ blocks[-1]))
-        if step + 1 < steps:
-            basis, new = np.hstack(blocks), products[-1]
-            for _ in range(2):  # once leaves rounding errors along the basis
-                new = new - basis @ (basis.T @ new)
-            blocks.append(np.linalg.qr(new)[0])
-    basis = np.hstack(blocks)
-    return basis, basis.T @ np.hstack(products)
+    blocks = [np.linalg.qr(start)[0]]
+    for _ in range(steps - 1):
+        basis, new = np.hstack(blocks), features.T @ (features @ blocks[-1])
+        for _ in range(2):  # once leaves rounding errors along the basis
+            new = new - basis @ (basis.T @ new)
+        blocks.append(np.linalg.qr(new)[0])
+    # Features of low rank run out of new directions: what then comes repeats earlier ones.
+    basis = np.linalg.qr(np.hstack(blocks))[0]
+    return basis, basis.T @ (features.T @ (features @ basis))

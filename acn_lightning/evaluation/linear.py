@@ -73,7 +73,8 @@ class LinearClassifiers:
 def minimum(
     features: np.ndarray, targets: np.ndarray, directions: np.ndarray, variances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the loss, cross-entropy plus |W|^2 / 2, is least.
+    """Where the loss, cross-entropy plus |W|^2 / 2, is least; with two classes plus |W|^2, as
+    scikit-learn has one vector for them, the difference of these two.
 
     Args:
         features: (N, F).
@@ -89,7 +90,8 @@ def minimum(
     from threadpoolctl import threadpool_limits
 
     shape = (targets.shape[1], features.shape[1])
-    steep = 1 + CURVATURE * len(features) * variances  # the penalty's curvature is 1
+    penalty = 2 if shape[0] == 2 else 1
+    steep = penalty + CURVATURE * len(features) * variances
     factors = np.sqrt(steep[-1] / steep) - 1
     units = np.sqrt(steep[-1]), np.sqrt(CURVATURE * len(features))
 
@@ -104,8 +106,8 @@ def minimum(
         weights, offsets = unpacked(point)
         logs = log_softmax(features @ weights.T + offsets, axis=1)
         errors = (np.exp(logs) - targets).astype(np.float32)
-        gradient = rescaled(errors.T @ features + weights)
-        value = np.square(weights, dtype=float).sum() / 2 - np.sum(logs * targets)
+        gradient = rescaled(errors.T @ features + penalty * weights)
+        value = penalty * np.square(weights, dtype=float).sum() / 2 - np.sum(logs * targets)
         return float(value), np.append(gradient, errors.sum(0) / units[1])
 
     start = np.zeros(shape[0] * (shape[1] + 1))
