@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from acn_lightning.networks.decoders import ConvDecoder, Decoder, PixelCNNDecoder
 from acn_lightning.networks.encoders import ConvEncoder, Encoder
+from acn_lightning.networks.imported_encoder import ImportedEncoder
 from acn_lightning.networks.likelihoods import BernoulliLikelihood, Likelihood
 from acn_lightning.networks.priors import MixturePrior, Prior, StandardNormalPrior
 from acn_lightning.utils.errors import UsageError
@@ -63,13 +64,26 @@ def test_autocast_leaves_what_is_summed_in_float32(network):
     assert not torch.equal(numbers, numbers.bfloat16().float())
 
 
-def test_16_bits_leave_an_encoders_small_differences():
-    encoder = ConvEncoder((1, 8, 8), 5, channels=8)
+BODY = """
+from torch import nn
+
+def body():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+"""
+
+
+@pytest.mark.parametrize("kind", ["conv", "import", "import, in 16 bits"])
+def test_16_bits_leave_an_encoders_small_differences(kind, tmp_path):
+    (tmp_path / "body_of_ones_own.py").write_text(BODY)
+    encoder: Encoder = ConvEncoder((1, 8, 8), 5, channels=8)
+    if kind != "conv":
+        path = "body_of_ones_own:body"
+        encoder = ImportedEncoder((1, 8, 8), 5, path=path, float32=kind == "import")
     images = torch.rand(1, 1, 8, 8) + 1e-4 * torch.randn(6, 1, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         codes = encoder(images).mean
     # In 16 bits what differs would be rounding errors, which a shape enlarges to codes.
-    assert torch.equal(codes, encoder(images).mean)
+    assert torch.equal(codes, encoder(images).mean) is (kind != "import, in 16 bits")
 
 
 def test_each_dimension_of_the_mixture_integrates_to_one():

@@ -82,6 +82,12 @@ def test_a_single_image_is_coded_by_the_running_statistics():
     assert torch.equal(shape.mean, torch.zeros(3))
 
 
+def test_a_single_image_pays_no_penalty():
+    """Any two of its dimensions are proportional, which says nothing of the codes."""
+    image = torch.randn(1, 3, requires_grad=True)
+    assert WhiteShape(3).penalty(WhiteShape(3).of_batch(image)) == 0
+
+
 def test_the_gap_is_a_kl_between_posteriors():
     shape, means = WhiteShape(5), torch.randn(100, 5) * 3 - 1
     running = shape(means)

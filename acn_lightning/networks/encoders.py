@@ -23,9 +23,19 @@ class Encoder(Component, key="model.encoder.kind"):
 
 
 class FeatureEncoder:
-    """Base of encoders with a feature network, `body`, and a linear layer to the mean."""
+    """Base of encoders with a feature network, `body`, and a linear layer to the mean.
+
+    Computes in float32, even under autocast. In a run's first steps features differ little between
+    images. 16 bits round these differences away, and a shape then enlarges the rounding errors to
+    codes, from which training does not recover.
+
+    Attributes:
+        body: the feature network.
+        float32: whether it does so; otherwise it computes as autocast tells it.
+    """
 
     body: nn.Module
+    float32 = True
 
     def make_mean(self, features: int, code_size: int) -> None:
         self.mean = nn.Linear(features, code_size)
@@ -38,7 +48,8 @@ class FeatureEncoder:
 
     def features(self, image: Float[Tensor, "batch channel height width"]) -> Tensor:
         """The feature network's output, (B, ...)."""
-        features: Tensor = self.body(2 * image - 1)  # from [0, 1] to [-1, 1]
+        inputs = 2 * image - 1  # from [0, 1] to [-1, 1]
+        features: Tensor = in_float32(self.body, inputs) if self.float32 else self.body(inputs)
         return features
 
 
@@ -49,10 +60,6 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
 
     Uses group normalisation instead of batch normalisation, so a code depends only on its own
     image: a code stored during training equals the one that the same weights give afterwards.
-
-    Computes in float32, even under autocast. In a run's first steps features differ little between
-    images. 16 bits round these differences away, and a shape then enlarges the rounding errors to
-    codes, from which training does not recover.
 
     Args:
         image_shape: (C, H, W).
@@ -84,9 +91,6 @@ class ConvEncoder(FeatureEncoder, Encoder, kind="conv"):
             height, wide, channels = -(-height // 2), -(-wide // 2), channels * 2
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.make_mean(width * height * wide, code_size)
-
-    def features(self, image: Float[Tensor, "batch channel height width"]) -> Tensor:
-        return in_float32(self.body, 2 * image - 1)
 
 
 class NoEncoder(Encoder, kind="none"):

@@ -18,9 +18,9 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
     """A feature network from your own code or another package, then one linear layer to the mean,
     which is always trained here.
 
-    A code stored during training should equal the one that the same weights give afterwards. If the
-    network has batch normalisation or dropout, freeze it (`finetune.freeze`), or re-encode the bank
-    at each boundary (`refresh.encode`), which runs in evaluation mode.
+    A code in the bank should equal the one that the same weights give afterwards. If the network
+    has batch normalisation or dropout, freeze it (`finetune.freeze`), or leave `refresh.encode` on,
+    which encodes the bank in evaluation mode at each boundary.
 
     Args:
         image_shape: (C, H, W).
@@ -31,6 +31,9 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
         arguments: keyword arguments to construct it with.
         weights: a file of weights for it, see `read_weights`. Tensors that do not fit keep their
             initial values, with a warning.
+        float32: compute features in 32 bits, whatever the precision. With 16 bits, which are faster
+            on a GPU, a network that starts from random weights may never learn; one with trained
+            weights does not need 32.
 
     Raises:
         UsageError: there is no such network, it cannot be constructed, it does not accept the
@@ -45,8 +48,10 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
         path: str = "",
         arguments: dict[str, Any] | None = None,
         weights: str | None = None,
+        float32: bool = True,
     ) -> None:
         super().__init__()
+        self.float32 = float32
         self.body = make(path, arguments or {})
         if weights is not None:
             taken = load_matching(self.body, read_weights(weights))

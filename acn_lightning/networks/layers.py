@@ -24,10 +24,12 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def in_float32(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Runs a network's last layer in float32, even under autocast. Its outputs are stored, searched
-    or summed over thousands of pixels, which needs more than eight bits of precision."""
+    """Runs a layer in float32, even under autocast: a network's last one, whose outputs are stored,
+    searched or summed over thousands of pixels, which needs more than eight bits of precision. On
+    an NVIDIA GPU convolutions still round what they multiply to TF32's ten bits and a sign, unless
+    `torch.backends.cudnn.allow_tf32` is off."""
     with torch.autocast(inputs.device.type, enabled=False):
-        outputs: Tensor = layer(inputs.to(next(layer.parameters()).dtype))
+        outputs: Tensor = layer(inputs.to(next(layer.parameters(), inputs).dtype))
     return outputs
 
 

@@ -117,8 +117,7 @@ class WhiteShape(Shape, kind="white"):
 
     def of_batch(self, mean: Float[Tensor, "batch code"]) -> Float[Tensor, "batch code"]:
         # Training batches have the same size in all processes: the sampler pads.
-        too_few = len(mean) * world_size() < self.min_batch  # possible in an epoch's last batch
-        if too_few or not self.training:  # not training: the shape is frozen
+        if self._too_few(mean) or not self.training:  # not training: the shape is frozen
             return self.forward(mean)
         centre = average(mean)
         variance = average((mean - centre).square())
@@ -133,7 +132,13 @@ class WhiteShape(Shape, kind="white"):
         # A larger epsilon would reward shrinking the encoder's output towards it.
         return (mean - centre) * (self.scale * torch.rsqrt(variance + 1e-12))
 
+    def _too_few(self, batch: Tensor) -> bool:
+        """Whether a batch, of all processes, has no variance: possible for an epoch's last one."""
+        return len(batch) * world_size() < self.min_batch
+
     def penalty(self, code: Float[Tensor, "batch code"]) -> Float[Tensor, ""]:
+        if self._too_few(code):  # all dimensions of one image look correlated
+            return code.new_zeros(())
         unit = code / self.scale
         with torch.autocast(code.device.type, enabled=False):
             correlation = sum_over_ranks(unit.T @ unit) / (len(unit) * world_size())
