@@ -23,6 +23,10 @@ class RefreshNeighbours(Callback):
     """Rebuilds the FAISS index from the stored posterior means at each epoch boundary and writes
     the table that the next epoch draws neighbours from.
 
+    A step stores the codes of its images as it has seen them: of transformed copies
+    (`data.augment`), standardised by its batch. At the boundary all images are encoded as they are,
+    each by itself.
+
     The paper searches at every step. Searching once per epoch has the same fixed point at a small
     part of the cost: codes that no longer move always have the same neighbours.
 
@@ -34,7 +38,8 @@ class RefreshNeighbours(Callback):
     Args:
         encode: whether to encode all training images again at each boundary with the current
             weights, in place of the codes stored during the epoch. This takes a forward pass of
-            the encoder over the data; all codes in the table are then of the same age.
+            the encoder over the data. Without it codes in the table, and in checkpoints, are up to
+            an epoch old, and of transformed copies.
 
     Logs `bank/refreshed` (codes written since the last boundary), `bank/unseen` (training images
     never encoded), `bank/rebuild_seconds`, `bank/recall` (the fraction of the true K nearest that
@@ -57,7 +62,7 @@ class RefreshNeighbours(Callback):
 
     refreshes_neighbours = True  # an ACN checks for this before it trains
 
-    def __init__(self, *, encode: bool = False) -> None:
+    def __init__(self, *, encode: bool = True) -> None:
         self.encode = encode
         self.rebuilds = 0
         self.seconds = 0.0

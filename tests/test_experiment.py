@@ -280,10 +280,17 @@ def test_acn_test_reports_what_fit_reported(acn):
         ["trainer.limit_val_batches=0"],
         ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"],
         ["data.validation=0", "trainer.max_steps=3"],
-        ["trainer.precision=bf16-mixed", "neighbours.factory=IVF4,Flat", "neighbours.k=3",
-         "trainer.log_every_n_steps=0"],
-        ["trainer.accumulate_grad_batches=4", "data.binarisation=static",
-         "trainer.limit_test_batches=2"],
+        [
+            "trainer.precision=bf16-mixed",
+            "neighbours.factory=IVF4,Flat",
+            "neighbours.k=3",
+            "trainer.log_every_n_steps=0",
+        ],
+        [
+            "trainer.accumulate_grad_batches=4",
+            "data.binarisation=static",
+            "trainer.limit_test_batches=2",
+        ],
     ],
 )
 def test_trainer_options_work(acn, options):

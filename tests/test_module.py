@@ -10,6 +10,7 @@ from torch.distributions import Bernoulli
 from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch, ImageData
+from acn_lightning.data.dataset import IndexedImages
 from acn_lightning.evaluation.classifiers import knn_vote
 from acn_lightning.experiment.build import build
 from acn_lightning.module import COSTS
@@ -121,52 +122,55 @@ def test_held_out_costs_are_means_over_all_k_neighbours_with_z_sampled(fitted):
         samples = torch.tensor(samples)
         assert abs(metrics[name] - samples.mean()) < 5 * samples.std(), name
     assert metrics["test/total"] == pytest.approx(metrics["test/rate"] + metrics["test/distortion"])
-    votes = torch.tensor(
-        [naive_vote(labels) for labels in data.labels[data.rows][nearest].tolist()]
-    )
-    accuracy = (votes == data.test_set.labels).float().mean()
-    assert abs(metrics["test/knn_accuracy"] - accuracy) < 0.01  # ties of distances in rounding
+
+
+def held_out_accuracy(fitted, labels):
+    """`val/knn_accuracy` of the test images with these labels as validation images, and the labels
+    of their neighbours in the bank."""
+    data, module, run = fitted
+    data.validation_set = IndexedImages(data.test_set.images, labels, torch.arange(len(labels)))
+    (metrics,) = run.validate(module, datamodule=data, verbose=False)
+    rows = module.index.search(module(data.test_set.images / 255).mean)
+    return metrics.get("val/knn_accuracy"), module.bank.labels[rows]
+
+
+def test_held_out_images_have_the_class_of_most_neighbours(fitted):
+    labels = fitted[0].test_set.labels
+    found, near = held_out_accuracy(fitted, labels)
+    votes = torch.tensor([naive_vote(each) for each in near.tolist()])
+    assert found == pytest.approx((votes == labels).float().mean().item())
 
 
 def test_images_without_a_label_are_neither_right_nor_wrong(fitted):
-    data, module, run = fitted
-    (before,) = run.test(module, datamodule=data, verbose=False)
-    labels = data.test_set.labels.clone()
+    labels = fitted[0].test_set.labels.clone()
+    before, _ = held_out_accuracy(fitted, labels)
     labels[::3] = -1
-    data.test_set.labels = labels
-    (metrics,) = run.test(module, datamodule=data, verbose=False)
-    codes = module(data.test_set.images / 255).mean
-    voted = knn_vote(module.bank.labels[module.index.search(codes)], module.classes)
-    known = labels >= 0
-    right = (voted == labels)[known].float().mean()
-    assert metrics["test/knn_accuracy"] == pytest.approx(right.item())
-    assert metrics["test/knn_accuracy"] > 0.8 * before["test/knn_accuracy"]
-    module.bank.labels = torch.where(torch.arange(len(module.bank.labels)) % 2 == 0, -1,
-                                     module.bank.labels)  # fmt: skip
-    (metrics,) = run.test(module, datamodule=data, verbose=False)
-    voted = knn_vote(module.bank.labels[module.index.search(codes)], module.classes)
-    right = (voted == labels)[known].float().mean()
-    assert metrics["test/knn_accuracy"] == pytest.approx(right.item())
+    found, near = held_out_accuracy(fitted, labels)
+    right = (knn_vote(near, 10) == labels)[labels >= 0].float().mean()
+    assert found == pytest.approx(right.item())
+    assert found > 0.8 * before
+
+
+def test_nor_are_those_of_which_no_neighbour_has_a_label(fitted):
+    bank, labels = fitted[1].bank, fitted[0].test_set.labels
+    before, _ = held_out_accuracy(fitted, labels)
+    bank.labels = bank.labels.where(torch.arange(len(bank.labels)) % 4 == 0, -1)
+    found, near = held_out_accuracy(fitted, labels)
+    known = (near >= 0).any(1)
+    assert 0.3 < known.float().mean() < 0.9
+    right = (knn_vote(near, 10) == labels)[known].float().mean()
+    assert found == pytest.approx(right.item())
+    assert found > 0.6 * before
 
 
 def test_held_out_images_of_which_none_has_a_label_have_no_accuracy(fitted):
-    data, module, run = fitted
-    (before,) = run.test(module, datamodule=data, verbose=False)
-    labels = data.test_set.labels
-    data.test_set.labels = torch.full_like(labels, -1)
-    (metrics,) = run.test(module, datamodule=data, verbose=False)
-    assert set(metrics) == {"test/rate", "test/distortion", "test/total"}
-    data.test_set.labels = torch.where(torch.arange(len(labels)) < 30, labels, -1)
-    (metrics,) = run.test(module, datamodule=data, verbose=False)
-    rows = module.index.search(module(data.test_set.images[:30] / 255).mean)
-    right = knn_vote(module.bank.labels[rows], module.classes) == labels[:30]
-    assert metrics["test/knn_accuracy"] == pytest.approx(right.float().mean().item())
-    data.test_set.labels = labels
-    (metrics,) = run.test(module, datamodule=data, verbose=False)
-    assert metrics["test/knn_accuracy"] == before["test/knn_accuracy"]
-    data.validation_set.labels = torch.full_like(data.labels, -1)
-    (metrics,) = run.validate(module, datamodule=data, verbose=False)
-    assert set(metrics) == {"val/rate", "val/distortion", "val/total"}
+    labels = fitted[0].test_set.labels
+    before, _ = held_out_accuracy(fitted, labels)
+    assert held_out_accuracy(fitted, torch.full_like(labels, -1))[0] is None
+    found, near = held_out_accuracy(fitted, torch.where(torch.arange(len(labels)) < 30, labels, -1))
+    right = knn_vote(near[:30], 10) == labels[:30]
+    assert found == pytest.approx(right.float().mean().item())
+    assert held_out_accuracy(fitted, labels)[0] == before
 
 
 def test_fitting_without_the_callback_is_refused_before_the_first_step():
@@ -286,12 +290,12 @@ def test_below_the_free_nats_the_rate_has_no_gradient(step, monkeypatch):
 
 def test_encoding_at_the_boundary_makes_all_codes_of_one_age():
     data, module = digits("data.binarisation=static")
-    run = trainer(SeedEpochs(0), RefreshNeighbours(encode=True), max_epochs=1)
+    run = trainer(SeedEpochs(0), RefreshNeighbours(), max_epochs=1)
     run.fit(module, datamodule=data)
     codes = module(data.fixed_set.images / 255).mean.detach()
     torch.testing.assert_close(module.bank.codes, codes, rtol=1e-4, atol=1e-5)
     data, module = digits("data.binarisation=static")
-    run = trainer(SeedEpochs(0), RefreshNeighbours(), max_epochs=1)
+    run = trainer(SeedEpochs(0), RefreshNeighbours(encode=False), max_epochs=1)
     run.fit(module, datamodule=data)
     codes = module(data.fixed_set.images / 255).mean.detach()
     assert not torch.allclose(module.bank.codes[data.rows], codes[data.rows], atol=1e-3)

@@ -22,7 +22,7 @@ SECTIONS = {
         'cache_folder': Option(str | None, None, "the folder of these files; null for the user's cache folder."),
         'subset': Option(int | None, None, 'how many of the training images to use at all, including those held out. The seed decides which. null for all.'),
         'batch_size': Option(int, 64, 'examples per step and process.'),
-        'augment': Option(str, 'none', 'how to transform, at random, the copy of each image that the encoder sees while training: "affine" (rotation, scale, shift, shear: for digits and the like), "colour" (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always describes the original image, and stored codes and results are of original images.'),
+        'augment': Option(str, 'none', 'how to transform, at random, the copy of each image that the encoder sees while training: "affine" (rotation, scale, shift, shear: for digits and the like), "colour" (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always describes the original image, and results are of original images.'),
         'augment_strength': Option(float, 1.0, "factor on the sizes of the recipe's transforms."),
         'augment_transforms': Option(dict[str, Any] | None, None, 'sizes of single transforms, `{rotation: 30, flip: 0.5}`; see `RECIPES`.'),
     }),
@@ -41,7 +41,7 @@ SECTIONS = {
         'device': Option(str, 'auto', '"auto" searches on the codes\' GPU if FAISS supports it, else on the CPU; "cpu" and "gpu" force one.'),
     }),
     'refresh': Described('Rebuilds the FAISS index from the stored posterior means at each epoch boundary and writes the table that the next epoch draws neighbours from.', {
-        'encode': Option(bool, False, 'whether to encode all training images again at each boundary with the current weights, in place of the codes stored during the epoch. This takes a forward pass of the encoder over the data; all codes in the table are then of the same age.'),
+        'encode': Option(bool, True, 'whether to encode all training images again at each boundary with the current weights, in place of the codes stored during the epoch. This takes a forward pass of the encoder over the data. Without it codes in the table, and in checkpoints, are up to an epoch old, and of transformed copies.'),
     }),
     'finetune': Described('Fine-tunes an ACN, some or all of whose weights come from elsewhere (`ACN.pretrained`).', {
         'checkpoint': Option(str | None, None, 'checkpoint to take the initial weights from; null starts from random ones.'),
@@ -159,6 +159,7 @@ KINDS: dict[str, dict[str, Described]] = {
             'path': Option(str, '', 'package.module:Name of an `nn.Module`, or of a function that returns one. The network maps images (B, C, H, W) in [-1, 1] to features (B, ...). Modules in the current folder are found too.'),
             'arguments': Option(dict[str, Any] | None, None, 'keyword arguments to construct it with.'),
             'weights': Option(str | None, None, 'a file of weights for it, see `read_weights`. Tensors that do not fit keep their initial values, with a warning.'),
+            'float32': Option(bool, True, 'compute features in 32 bits, whatever the precision. With 16 bits, which are faster on a GPU, a network that starts from random weights may never learn; one with trained weights does not need 32.'),
         }),
         'none': Described('An uninformative code: q(z|x) = N(0, I) for every image. With a standard normal prior it costs nothing, which leaves the decoder alone: a model without codes.', {}),
     },

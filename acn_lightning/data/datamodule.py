@@ -56,7 +56,7 @@ class ImageData(LightningDataModule):
         augment: how to transform, at random, the copy of each image that the encoder sees while
             training: "affine" (rotation, scale, shift, shear: for digits and the like), "colour"
             (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always
-            describes the original image, and stored codes and results are of original images.
+            describes the original image, and results are of original images.
         augment_strength: factor on the sizes of the recipe's transforms.
         augment_transforms: sizes of single transforms, `{rotation: 30, flip: 0.5}`; see `RECIPES`.
         options: options of the source, such as `root`.

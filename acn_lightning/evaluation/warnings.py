@@ -155,7 +155,7 @@ def stale(figures: Figures) -> Finding | None:
         "stale_codes",
         f"Stored codes are out of date: the current weights move a code {drift:.1f} times as far "
         "as its neighbours are away, so neighbours are those of an earlier encoder.",
-        "Set refresh.encode=true, or lower optimizer.learning_rate.",
+        "Leave out refresh.encode=false, or lower optimizer.learning_rate.",
     )
 
 

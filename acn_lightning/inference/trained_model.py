@@ -109,9 +109,9 @@ class TrainedACN:
 
     @property
     def bank(self) -> CodeBank:
-        """The codes of the training images, from the epoch before the checkpoint was saved. Codes
-        of the same images with the final weights differ a little, unless the images were encoded
-        again at the end of that epoch (`refresh.encode`)."""
+        """The codes of the training images by the checkpoint's weights. With
+        `refresh.encode=false` they are those stored in the epoch before it was saved, of
+        transformed copies (`data.augment`)."""
         return self.module.bank
 
     @property
@@ -177,7 +177,8 @@ class TrainedACN:
 
         Returns:
             Rows, distances, labels, classes and files, each (N, K). An image that was trained on is
-            its own nearest neighbour.
+            its own nearest neighbour, unless its pixels are binarised at random or the run had
+            `refresh.encode=false`.
 
         Raises:
             UsageError: as for `encode`; or there are fewer than K codes.

@@ -45,7 +45,7 @@ def test_a_good_run_is_left_alone():
         ("collapse", {"codes/active_dimensions": 2.0}, {}, "model.shape.kind=white"),
         ("collapse", {"codes/eigenvalue_max": 0.2}, {}, "model.shape.kind=white"),
         ("thread", {"codes/effective_dimensions": 1.3}, {}, "model.shape.decorrelation"),
-        ("stale_codes", {"codes/drift": 1.6}, {}, "refresh.encode=true"),
+        ("stale_codes", {"codes/drift": 1.6}, {}, "refresh.encode=false"),
         ("statistics_gap", {"codes/statistics_gap": 8.1}, {"done": 315}, "optimizer.learning_rate"),
         (
             "statistics_gap",
