@@ -6,9 +6,12 @@ import os
 # times slower than one thread each. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import ctypes
 import gzip
 import struct
+import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,39 @@ def acn(capsys):
         return status, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def locked():
+    """Takes away all rights to a path, from root too: `locked(path)`. The test's end gives them
+    back."""
+    before = {}
+    with without_overrides():
+
+        def lock(path):
+            before[path] = path.stat().st_mode
+            path.chmod(0)
+
+        yield lock
+        for path, mode in before.items():
+            path.chmod(mode)
+
+
+@contextmanager
+def without_overrides():
+    """This thread obeys the rights of files as other users do, even if root runs it."""
+    if os.geteuid():
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root may read all files")
+    libc, head = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, twice
+    assert libc.capget(head, held) == 0
+    fewer = (ctypes.c_uint32 * 6)(held[0] & ~0b110, *held[1:])  # to override, and to search
+    assert libc.capset(head, fewer) == 0
+    yield
+    assert libc.capset(head, held) == 0
 
 
 QUICK = (

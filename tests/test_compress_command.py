@@ -187,6 +187,16 @@ def test_a_folder_with_something_else_in_it_is_refused(trained, compress):
         list_files(["mixed/a.png", "mixed/a.png"])
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out(locked):
+    for name in ("a", "b"):
+        Path("mine", name).mkdir(parents=True)
+        Path("mine", name, "1.png").touch()
+    assert list(list_files(["mine"])) == ["a/1.png", "b/1.png"]
+    locked(Path("mine/b"))
+    with pytest.raises(PermissionError, match="mine/b"):
+        list_files(["mine"])
+
+
 def test_a_jpeg_is_compressed_as_pixels_and_says_so(compress, acn, checkpoint):
     Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save("a.jpg")
     status, out, err = compress("a.jpg", "compare=false")

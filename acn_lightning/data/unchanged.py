@@ -1,6 +1,7 @@
 """Reads images to compress: as they are, or not at all."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,11 +70,12 @@ def list_files(paths: Sequence[str]) -> dict[str, Path]:
 
     Raises:
         UsageError: a file does not exist, a folder holds other files, or two have the same name.
+        OSError: a folder cannot be read.
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if is_visible(one, path))
+            inside = visible(path)
             odd = [one for one in inside if one.is_dir() or one.suffix.lower() not in SUFFIXES]
             if odd or not inside:
                 what = f"{odd[0]}, which is not one" if odd else "none"
@@ -92,11 +94,25 @@ def list_files(paths: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def is_visible(path: Path, root: Path) -> bool:
-    """Whether a path within a folder is not hidden, and a file or a link to a folder, whose files
-    would not be found."""
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return not hidden and (path.is_symlink() or not path.is_dir())
+def visible(folder: Path) -> list[Path]:
+    """The files within a folder, at any depth, and the links to folders, whose files would not be
+    found; sorted. What is hidden is left out.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = [Path(place, name) for name in folders]
+        found += [one for one in inside if one.is_symlink()]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def fail(error: OSError) -> None:
+    """Raises what `os.walk` meets, which would otherwise pass over the folder."""
+    raise error
 
 
 def read_pixels(
