@@ -79,7 +79,7 @@ def locked():
             path.chmod(0)
 
         yield lock
-        for path, mode in before.items():
+        for path, mode in reversed(before.items()):
             path.chmod(mode)
 
 

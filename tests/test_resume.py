@@ -14,9 +14,10 @@ import torch
 import wandb
 from lightning import Trainer
 
-from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, rotate
+from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, rotate
 from acn_lightning.experiment import folder as run
 from acn_lightning.experiment import train
+from acn_lightning.experiment.resume import own_checkpoint
 from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import TrainingError, UsageError
 from tests.conftest import CHEAP, QUICK
@@ -273,6 +274,20 @@ def test_where_all_are_damaged_the_first_is_named(stopped, tmp_path):
         path.write_bytes(b"no")
     with pytest.raises(UsageError, match=r"run/checkpoints/last\.ckpt is not an acn checkpoint"):
         newest_checkpoint(folder)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, locked):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("last.ckpt", "last-1.ckpt"):
+        (folder / name).write_bytes(b"no")
+    locked(folder / "last.ckpt")
+    for read in (newest_checkpoint, lambda run: read_checkpoint(run / "checkpoints/last.ckpt")):
+        with pytest.raises(PermissionError, match=r"last\.ckpt"):
+            read(folder.parent)
+    locked(folder)
+    with pytest.raises(PermissionError, match="checkpoints"):  # a new run would write over it
+        own_checkpoint({}, folder.parent)
 
 
 @pytest.mark.parametrize("links", [True, False])

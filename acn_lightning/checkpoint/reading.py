@@ -13,6 +13,7 @@ from acn_lightning.checkpoint.packs import is_pack, read_pack
 from acn_lightning.checkpoint.structure import check_structure
 from acn_lightning.checkpoint.writing import LAST, NEW
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.files import matching
 
 
 def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
@@ -25,6 +26,7 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
     Raises:
         UsageError: none can be read, the error being that of the first one tried; or the path is
             a pack's.
+        OSError: one that may be newer may not be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -35,7 +37,7 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
         path = path / "checkpoints" / LAST
     paths = [path]
     if path.name == LAST:
-        older = sorted(path.parent.glob("last-*.ckpt"), key=lambda one: (len(one.name), one.name))
+        older = sorted(matching(path.parent, "last-*.ckpt"), key=lambda one: len(one.name))
         paths += [one for one in (path.with_name(NEW), *older) if one.is_file()]
     first: UsageError | None = None
     for one in paths:
@@ -90,6 +92,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
     Raises:
         UsageError: it is missing, truncated, not from `acn`, or holds a pickled object.
+        OSError: the file may not be read.
     """
     path = find_model(path)
     if path.is_dir():
@@ -110,7 +113,9 @@ def read_archive(path: Path) -> Any:
 
     Raises:
         UsageError: it is truncated, no checkpoint, or holds a pickled object.
+        OSError: it may not be read.
     """
+    path.open("rb").close()  # zipfile would take what may not be read for damaged
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is not an acn checkpoint, or is damaged.")
     check_archive(path)

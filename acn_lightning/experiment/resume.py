@@ -24,7 +24,7 @@ from acn_lightning.experiment.carried import (
 )
 from acn_lightning.experiment.folder import AUTO
 from acn_lightning.utils.errors import UsageError
-from acn_lightning.utils.files import local_path
+from acn_lightning.utils.files import local_path, matching
 from acn_lightning.utils.registry import is_path
 
 
@@ -95,8 +95,9 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
 
     Raises:
         UsageError: there are checkpoints, but none can be read; or the config contradicts theirs.
+        OSError: one of them, or their folder, may not be read.
     """
-    if not any((folder / "checkpoints").glob("*.ckpt")):
+    if not matching(folder / "checkpoints", "*.ckpt"):
         return None
     resumed = Resumed(*newest_checkpoint(folder))
     kept = own_config(resumed, config)

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all."""
 
 import errno
+import fnmatch
 import os
 import re
 import secrets
@@ -70,6 +71,20 @@ def check_encoding(path: Path, key: str) -> None:
         ) from error
     if b"\0" in encoded:
         raise UsageError(f"{key}: {str(path)!r} has the character '\\x00'. Leave it out.")
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder under names of a pattern, sorted; nothing if there is no such folder.
+    Unlike `Path.glob`, it does not take a folder that may not be read for an empty one.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(fnmatch.filter(names, pattern))]
 
 
 # ---------------------------------------------------------------- files
