@@ -556,6 +556,25 @@ def test_a_file_that_is_none_or_a_link_is_not_read():
     assert read_run(run).faults == {"results.json": "it is no file", "metrics.csv": "it is no file"}
 
 
+def test_a_run_that_may_not_be_read_is_one_of_the_list(acn, light, locked):
+    for name in ("a", "b"):
+        locked(make_run(Path("runs/x", name), results=RESULTS if name == "b" else None)
+               / "checkpoints")  # fmt: skip
+    make_run(Path("runs/x/c"))
+    status, out, err = acn("runs")
+    assert status == 0, err
+    assert "3 runs: 2 finished, 1 damaged" in out
+    assert "runs/x/a: checkpoints cannot be read ([Errno 13] Permission denied" in out
+    assert acn("report", "runs/x/a")[0] == acn("compare", "runs/x/a", "runs/x/c")[0] == 0
+
+
+def test_a_folder_of_runs_that_may_not_be_read_is_not_called_empty(acn, locked):
+    make_run(Path("runs/x/a"))
+    locked(Path("runs"))
+    status, out, err = acn("runs")
+    assert (status, out, err) == (2, "", "acn: [Errno 13] Permission denied: 'runs'\n")
+
+
 def test_a_report_says_what_there_is():
     run = make_run(Path("runs/x/a"), model={"encoder": {"kind": "conv", "channels": 8}})
     about = {"data": "photos: 9 images", "parameters": {"encoder": 1234, "total": 5678}}

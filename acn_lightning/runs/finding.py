@@ -17,14 +17,23 @@ DEEPEST = 4
 
 
 def find_runs(root: Path) -> Iterator[Path]:
-    """The folders of runs in a folder, without what lies in a run, such as its outputs."""
+    """The folders of runs in a folder, without what lies in a run, such as its outputs. Folders in
+    it that may not be read are passed over.
+
+    Raises:
+        OSError: the folder itself may not be read.
+    """
     seen: set[tuple[int, int]] = set()  # a link may lead back up
 
     def search(folder: Path, levels: int) -> Iterator[Path]:
         try:
             known = os.stat(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:  # gone, or somebody else's
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError:  # somebody else's
+            if levels == DEEPEST:
+                raise
             return
         if (known.st_dev, known.st_ino) in seen:
             return
@@ -35,7 +44,7 @@ def find_runs(root: Path) -> Iterator[Path]:
                 yield folder
             return
         for entry in entries if levels else []:
-            with suppress(OSError):
+            with suppress(OSError):  # of a link
                 if entry.is_dir() and not entry.name.startswith("."):
                     yield from search(folder / entry.name, levels - 1)
 

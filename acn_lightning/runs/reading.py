@@ -28,7 +28,9 @@ MOST = 1 << 20
 DEEPEST = 50
 """Deepest nesting of a config. What libyaml composes recursively could overflow the stack."""
 
-BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+CHECKPOINTS = "checkpoints"
+
+BEST, LAST = f"{CHECKPOINTS}/best.ckpt", f"{CHECKPOINTS}/last.ckpt"
 
 History = dict[str, list[tuple[float, float]]]
 """(epochs trained, value) of each metric."""
@@ -54,7 +56,8 @@ class Run:
         results: the content of `results.json`; empty if there is none yet.
         about: the content of `about.json`: data and size of the networks; empty without one.
         cautions: what it warned about.
-        faults: names of files that cannot be read, and why.
+        checkpoints: those of `BEST` and `LAST` that it has.
+        faults: names of files and folders that cannot be read, and why.
         running: whether a process is training it.
         written: when it last wrote, in seconds since 1970.
     """
@@ -65,6 +68,7 @@ class Run:
     results: dict[str, Any]
     about: dict[str, Any]
     cautions: tuple[Caution, ...]
+    checkpoints: tuple[str, ...]
     faults: dict[str, str]
     running: bool
     written: float
@@ -106,7 +110,9 @@ class Run:
             return "damaged"
         if self.results and self.epochs <= (number(self.results, "training", "epochs") or 0):
             return "finished"
-        if (self.folder / LAST).is_file():
+        if CHECKPOINTS in self.faults:
+            return "damaged"
+        if LAST in self.checkpoints:
             return "stopped"
         return "failed" if self.history else "empty"
 
@@ -133,7 +139,7 @@ STATES = {
     "stopped": "It was interrupted, and can go on.",
     "failed": "It ended without a checkpoint, and cannot go on.",
     "empty": "It ended before its first epoch did.",
-    "damaged": "Its config.yaml or results.json cannot be read.",
+    "damaged": "Its config.yaml, results.json or checkpoints cannot be read.",
 }
 """States of a run, and what they mean."""
 
@@ -164,16 +170,25 @@ def is_run(folder: Path, names: Iterable[str] | None = None) -> bool:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run's folder. A file that cannot be read is among the faults."""
+    """Reads a run's folder. What cannot be read is among the faults."""
     faults: dict[str, str] = {}
 
-    def read(name: str, parse: Callable[[bytes], Any], empty: Any) -> Any:
+    def attempt(name: str, look: Callable[[], Any], empty: Any) -> Any:
         try:
-            content = read_bytes(folder / name)
-            return empty if content is None else parse(content)
+            return look()
         except Exception as error:  # whatever parsers make of a stranger's bytes
             faults[name] = " ".join(str(error).split())[:200] or type(error).__name__
             return empty
+
+    def read(name: str, parse: Callable[[bytes], Any], empty: Any) -> Any:
+        def look() -> Any:
+            content = read_bytes(folder / name)
+            return empty if content is None else parse(content)
+
+        return attempt(name, look, empty)
+
+    def present() -> tuple[str, ...]:
+        return tuple(name for name in (BEST, LAST) if (folder / name).is_file())
 
     return Run(
         folder=folder,
@@ -182,6 +197,7 @@ def read_run(folder: Path) -> Run:
         results=read("results.json", parse_mapping, {}),
         about=read("about.json", parse_mapping, {}),
         cautions=read("warnings.json", parse_cautions, ()),
+        checkpoints=attempt(CHECKPOINTS, present, ()),
         faults=faults,
         running=is_held(folder / ".lock"),
         written=last_written(folder),

@@ -17,7 +17,7 @@ from acn_lightning.runs.figures import (
     percent,
     trained_epochs,
 )
-from acn_lightning.runs.reading import BEST, LAST, Run, find, number
+from acn_lightning.runs.reading import LAST, Run, find, number
 from acn_lightning.utils.text import as_text, counted, printable
 
 PARTS = ("encoder", "shape", "prior", "decoder", "likelihood")
@@ -180,14 +180,13 @@ def commands(run: Run) -> list[tuple[str, str]]:
     if run.config:
         again = [f"run={run.name}-again", *(["resume=null"] if run.config.get("resume") else [])]
         found.append((f"Repeat it, as a new run{where}:", training(run, str(config), *again)))
-    if (run.folder / LAST).is_file() and run.state != "running":
+    if LAST in run.checkpoints and run.state != "running":
         what, words = "Go on with it", []
         if run.state == "finished" and run.max_epochs:
             what = "Train it longer"
             words = [f"trainer.max_epochs={2 * run.max_epochs}"]
         found.append((f"{what}{where}:", training(run, *same_run(run), *words)))
-    tested = any((run.folder / one).is_file() for one in (BEST, LAST))
-    if tested and find(run.config, "model", "encoder", "kind") != "none":
+    if run.checkpoints and find(run.config, "model", "encoder", "kind") != "none":
         found += uses_of_codes(run)
     return found
 
