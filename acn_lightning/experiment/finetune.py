@@ -9,6 +9,7 @@ from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain, compose
 from acn_lightning.data.pixels import AUTO
+from acn_lightning.experiment import folder
 from acn_lightning.experiment.carried import carried_config
 from acn_lightning.experiment.resume import Resumed
 from acn_lightning.module import ACN
@@ -24,7 +25,8 @@ def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
     """The experiment's config with the checkpoint's networks, and overrides applied last.
 
     Raises:
-        UsageError: the checkpoint cannot be read, or the config is invalid.
+        UsageError: the checkpoint cannot be read, or the config is invalid or names another
+            checkpoint to resume from.
     """
     overrides = in_section("finetune", cb.Finetune, overrides)
     given = [word for word in overrides if word.startswith("finetune.checkpoint=")]
@@ -36,6 +38,11 @@ def finetune_config(path: str, experiment: str, overrides: list[str]) -> Plain:
     networks = {name: kept["model"][name] for name in NETWORKS}
     begin = {"checkpoint": str(found.resolve())}
     config = compose(experiment, overrides, {"model": networks, "finetune": begin})
+    if config["resume"] not in (None, folder.AUTO):
+        raise UsageError(
+            f"resume={config['resume']}: acn finetune starts from its first argument. To go on "
+            "with a run: acn fit resume=..., or resume=auto."
+        )
     if config["data"].get("image_size") == AUTO:  # networks work best with the size they know
         config["data"]["image_size"] = list(content["hyper_parameters"]["image_shape"][1:])
     return config
