@@ -732,6 +732,8 @@ def test_the_same_seed_draws_the_same_samples(acn, checkpoint):
     ("words", "message"),
     [
         (["sample"], "acn sample CHECKPOINT"),
+        (["sample", "{}", "seed=-1"], "seed: -1 is not from 0 to 4,294,967,295."),
+        (["sample", "{}", "seed=4294967296"], "seed: 4294967296 is not from 0 to"),
         (["sample", "{}", "kind=daydraem"], "Did you mean 'daydream'"),
         (["sample", "{}", "rows=0"], "rows: 0 is not from 1 to 256"),
         (["sample", "{}", "kind=interpolation", "columns=2"], "columns: 2 is not from 3 to 256"),

@@ -7,10 +7,16 @@ import torch
 
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
-from acn_lightning.experiment.build import DataSpec, build, build_module, make_networks
+from acn_lightning.experiment.build import (
+    LARGEST_SEED,
+    DataSpec,
+    build,
+    build_module,
+    make_networks,
+)
 from acn_lightning.experiment.carried import chosen_config, imports_of
 from acn_lightning.module import ACN
-from acn_lightning.utils.errors import UsageError, one_line
+from acn_lightning.utils.errors import UsageError, check_range, one_line
 
 
 def from_checkpoint(
@@ -24,9 +30,10 @@ def from_checkpoint(
 
     Raises:
         UsageError: the overrides contradict the checkpoint's networks, or these cannot take the
-            data.
+            data; or a seed is out of range.
     """
     kept, config = chosen_config(checkpoint, overrides, "data")
+    check_range("seed", config["seed"], 0, LARGEST_SEED)  # nothing is built with an overridden one
     check_networks(config, checkpoint)
     built = config | {"seed": kept["seed"]} if bank else config
     data, module = build(built, tuple(checkpoint["hyper_parameters"]["image_shape"]))
