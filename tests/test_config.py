@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -118,6 +119,24 @@ def test_a_saved_config_leaves_wandbs_mode_to_the_environment(monkeypatch, tmp_p
     monkeypatch.setenv("WANDB_MODE", "disabled")
     (_, logger) = make_loggers(compose(str(tmp_path / "saved.yaml")), tmp_path)
     assert logger._wandb_init["mode"] == "disabled"
+
+
+def test_what_is_no_experiment_is_told_the_command_for_it():
+    Path("my photos").mkdir()
+    Path("runs/digits/mine/checkpoints").mkdir(parents=True)
+    Path("runs/digits/mine/config.yaml").touch()
+    Path("best.ckpt").touch()
+    for name, way_out in {
+        "my photos": "For a folder of images: acn fit folder 'data.root=my photos'",
+        "runs/digits/mine": "To go on with it: acn fit runs/digits/mine/config.yaml run=mine "
+        "resume=auto",
+        "best.ckpt": "To resume it: acn fit resume=best.ckpt",
+    }.items():
+        for words in (name, f"{name}+small"):
+            with pytest.raises(UsageError) as error:
+                compose(words)
+            assert str(error.value).startswith(f"{name}: this is a ")
+            assert str(error.value).endswith(way_out)
 
 
 def test_differences_are_dotted():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,8 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
         UsageError: there is no such file.
     """
     path = known.get(name, Path(name))
+    if name and what == "experiment" and (hint := meant(path)):
+        raise UsageError(f"{name}: {hint}")
     if not path.is_file():
         why = "there is no such file" if path.suffix in (".yaml", ".yml") else f"unknown {what}"
         why = "this is a folder or a pipe, not a file" if name and path.exists() else why
@@ -95,6 +98,22 @@ def find(what: str, name: str, known: Mapping[str, Path]) -> Path:
             f"{name or repr(name)}: {why}. Known {what}s: {', '.join(known)}.{nearest(name, known)}"
         )
     return path
+
+
+def meant(path: Path) -> str:
+    """What to type in place of a run, a checkpoint or a folder of images, where an experiment
+    belongs; empty if the path is none of these."""
+    if path.suffix == ".ckpt":
+        words = shlex.join([f"resume={path}"])
+        return f"this is a checkpoint, not an experiment. To resume it: acn fit {words}"
+    if not path.is_dir():
+        return ""
+    config = path / "config.yaml"
+    if config.is_file() and (path / "checkpoints").is_dir():
+        words = shlex.join([str(config), f"run={path.resolve().name}", "resume=auto"])
+        return f"this is a run, not an experiment. To go on with it: acn fit {words}"
+    words = shlex.join([f"data.root={path}"])
+    return f"this is a folder, not an experiment. For a folder of images: acn fit folder {words}"
 
 
 def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
