@@ -93,7 +93,8 @@ def unknown_command(word: str) -> str:
     """The error about a word that is no command."""
     commands = all_commands()
     guess = nearest_command(word, commands)
-    return f"{word}: there is no such command. Commands are {', '.join(commands)}.{guess}"
+    named = word or repr(word)
+    return f"{named}: there is no such command. Commands are {', '.join(commands)}.{guess}"
 
 
 def leave(number: int, frame: FrameType | None) -> None:
@@ -168,7 +169,7 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
     """Splits words into (the command's positional arguments, `key=value` overrides).
 
     Raises:
-        UsageError: an argument is missing.
+        UsageError: an argument is missing or empty.
     """
     names = [word for word in words if "=" not in word or os.path.exists(word)]
     overrides = [word for word in words if word not in names]
@@ -181,6 +182,10 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
         if not taken and parameter.annotation != (str | None):
             raise UsageError(
                 f"say which {parameter.name}: acn {command.__name__} {usage(command)}."
+            )
+        if "" in taken:  # such as "$UNSET" in a script
+            raise UsageError(
+                f"{parameter.name}: this word is empty. See acn {command.__name__} --help."
             )
         several = parameter.annotation == list[str]
         given.append(taken if several else next(iter(taken), None))

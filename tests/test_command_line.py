@@ -275,6 +275,7 @@ def test_callbacks_of_ones_own_have_no_comments_and_stay(acn):
         (["exlpore"], "Did you mean 'explore'?"),
         (["evaluate"], "Did you mean 'test'?"),
         (["xyzzy"], "show, test.\n"),
+        ([""], "acn: '': there is no such command."),
         (["explore", "x.ckpt", "point=100"], "acn explore has no such option. Did you mean 'poin"),
         (["sample", "x.ckpt", "colums=3"], "acn sample has no such option. Did you mean 'columns'"),
         (["finetune", "x.ckpt", "digits", "freze=[]"], "Did you mean 'freeze'?"),
@@ -292,6 +293,13 @@ def test_what_was_meant(acn, words, message):
     status, out, err = acn(*words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_an_empty_word_is_refused(acn, name):
+    status, out, err = acn(name, "", "")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f": this word is empty. See acn {name} --help." in err
 
 
 def test_no_command_is_one_line(acn, capsys):

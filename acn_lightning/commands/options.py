@@ -19,4 +19,4 @@ def options(key: str | None, overrides: list[str]) -> str:
 
     if key is None and not overrides:
         return overview()
-    return about(key or overrides[0].partition("=")[0], overrides)
+    return about(overrides[0].partition("=")[0] if key is None else key, overrides)
