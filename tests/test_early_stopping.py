@@ -156,8 +156,11 @@ def test_a_learning_rate_is_suggested_and_nothing_written(acn):
     ("word", "error"),
     [
         ("steps=3", "steps: 3 is not from 20"),
-        ("lowest=2", "lowest: 2.0 is not above 0 and below highest=1.0"),
-        ("lowest=0", "lowest: 0.0 is not above 0"),
+        ("lowest=2", "lowest: 2.0 is not below highest=1.0."),
+        ("lowest=0", "lowest: 0.0 is not from 1e-30 to 1e+30."),
+        ("lowest=1e-320", "lowest: 1e-320 is not from 1e-30 to"),
+        ("highest=1e300", "highest: 1e+300 is not from 1e-30 to"),
+        ("highest=1e400", "highest: inf is not from"),
         ("trainer.devices=2", "trainer.devices: learning rates are tried by one process"),
     ],
 )

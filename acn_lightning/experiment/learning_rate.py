@@ -26,6 +26,9 @@ DIVERGED = 4.0
 BELOW = 10.0
 """How far the suggestion lies below the rate at which the loss was lowest."""
 
+RATES = (1e-30, 1e30)
+"""The lowest and the highest rate: a step must fit in a float32."""
+
 
 class GrowRate(Callback):
     """Lets the learning rate of an ACN grow by the same factor at each step, and keeps the loss.
@@ -84,10 +87,10 @@ def try_rates(
             processes.
     """
     check_range("steps", steps, 20, 100_000)
-    if not 0 < lowest < highest < math.inf:
-        raise UsageError(
-            f"lowest: {lowest} is not above 0 and below highest={highest}, below 1e30."
-        )
+    check_range("lowest", lowest, *RATES)
+    check_range("highest", highest, *RATES)
+    if not lowest < highest:
+        raise UsageError(f"lowest: {lowest} is not below highest={highest}.")
     short = {
         "max_epochs": -1, "max_steps": steps, "limit_val_batches": 0, "num_sanity_val_steps": 0,
         "enable_checkpointing": False, "accumulate_grad_batches": 1, "enable_model_summary": False,
