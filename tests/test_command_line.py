@@ -212,6 +212,7 @@ def test_options_of_a_class_of_ones_own(acn, monkeypatch):
     ("words", "message"),
     [
         (["model.decodr"], "Did you mean 'model.decoder'?"),
+        (["epochs"], "Did you mean 'trainer.max_epochs'?"),
         (["batch_size"], "Did you mean 'data.batch_size'?"),
         (["data.btch_size"], "Did you mean 'data.batch_size'?"),
         (["zzzz"], "acn options lists all sections."),

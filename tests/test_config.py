@@ -9,6 +9,7 @@ import yaml
 from lightning import Trainer
 
 from acn_lightning.callbacks import DrawPictures
+from acn_lightning.config import explain
 from acn_lightning.config.compose import (
     complete,
     compose,
@@ -18,6 +19,7 @@ from acn_lightning.config.compose import (
     own_options,
     to_yaml,
 )
+from acn_lightning.config.keys import ANYWHERE, USUAL, usual_key
 from acn_lightning.config.schema import TRAINER_OURS, trainer_options
 from acn_lightning.data import ImageData
 from acn_lightning.networks.base import Component
@@ -139,6 +141,16 @@ def test_what_is_no_experiment_is_told_the_command_for_it():
             assert str(error.value).endswith(way_out)
 
 
+def test_names_of_other_programs_stand_for_keys_that_there_are():
+    names = [name for several in USUAL.values() for name in several]
+    assert len(set(names)) == len(names)
+    known = explain.keys()
+    assert USUAL.keys() <= known.keys()
+    there = {key.rpartition(".")[2] for key in known if key.rpartition(".")[0] in ANYWHERE}
+    assert there.isdisjoint(names)
+    assert usual_key("callbacks.mine.lr") is None
+
+
 def test_differences_are_dotted():
     one, other = compose("digits"), compose("digits", ["model.prior.width=64", "seed=1"])
     assert differences(one, other) == {
@@ -152,6 +164,13 @@ def test_differences_are_dotted():
     [
         ("data.batchsize=3", r"data\.batchsize: there is no such key. Did you mean 'data\.batch_s"),
         ("batch_size=3", r"Did you mean 'data\.batch_size'"),
+        ("trainer.epochs=3", r"there is no such key. Did you mean 'trainer\.max_epochs'\?"),
+        ("epochs=3", r"Did you mean 'trainer\.max_epochs'"),
+        ("optimizer.lr=3", r"Did you mean 'optimizer\.learning_rate'"),
+        ("lr=3", r"Did you mean 'optimizer\.learning_rate'"),
+        ("model.z_dim=3", r"Did you mean 'model\.code_size'"),
+        ("wandbb=3", r"Did you mean 'wandb\.\w+'"),
+        ("wandbb.name=3", "Did you mean 'wandb'"),
         ("trainer.devces=1", r"Did you mean 'trainer\.devices'"),
         ("model.prior.widht=3", r"Did you mean 'model\.prior\.width'"),
         ("zzzz=1", "acn show"),

@@ -20,6 +20,7 @@ from acn_lightning.config.keys import (
     WANDB,
     Described,
     kind_key,
+    usual_key,
 )
 from acn_lightning.config.schema import kind_of, kind_options, trainer_schema
 from acn_lightning.utils.docstrings import arguments, lines_about, takes
@@ -169,6 +170,8 @@ def like(name: str) -> str:
     """A question about a name that no section or key has, or where to look."""
     if name in keys():
         return f" It is of another kind: acn options {name} says of which."
+    if (usual := usual_key(name)) in keys():
+        return f" Did you mean '{usual}'?"
     known = [*keys(), *filter(None, sections())]
     last = {one.rpartition(".")[2]: one for one in reversed(known)}
     guess = last.get(name.rpartition(".")[2])

@@ -88,6 +88,51 @@ TRAINER_OURS = ("callbacks", "logger", "plugins")
 PACKAGES = ("lightning", "torch")
 """Whose own arguments are keys: of the Trainer and of optimisers."""
 
+USUAL = {
+    "optimizer.learning_rate": ("lr", "base_lr"),
+    "optimizer.weight_decay": ("wd", "l2"),
+    "optimizer.kind": ("optim", "optimizer_name"),
+    "schedule.kind": ("scheduler", "lr_scheduler", "lr_schedule"),
+    "schedule.warmup_steps": ("warmup", "warmup_iters"),
+    "trainer.max_epochs": ("epoch", "epochs", "n_epochs", "num_epochs", "train_epochs"),
+    "trainer.max_steps": ("steps", "n_steps", "num_steps", "iters", "iterations", "max_iters"),
+    "trainer.devices": ("gpu", "gpus", "n_gpus", "num_gpus", "num_devices"),
+    "trainer.accelerator": ("device", "cuda"),
+    "trainer.precision": ("amp", "fp16", "bf16", "dtype"),
+    "trainer.gradient_clip_val": ("clip", "grad_clip", "clip_grad", "max_grad_norm"),
+    "trainer.accumulate_grad_batches": ("grad_accum", "gradient_accumulation_steps"),
+    "trainer.default_root_dir": ("log_dir", "logdir", "out_dir", "output_dir", "save_dir"),
+    "data.batch_size": ("bs", "batch", "batchsize", "train_batch_size"),
+    "data.root": ("data_dir", "data_path", "dataset_path", "folder"),
+    "data.source": ("dataset", "data_set", "dataset_name"),
+    "data.validation": ("val_split", "val_size", "validation_split", "val_fraction"),
+    "data.image_size": ("img_size", "imgsz", "resolution"),
+    "model.code_size": ("latent", "latent_dim", "latent_size", "latents", "z_dim", "zdim",
+                        "n_latents", "code_dim", "embedding_dim", "embed_dim"),
+    "model.rate_weight": ("beta", "kl_weight"),
+    "average.decay": ("ema", "ema_decay"),
+    "neighbours.k": ("neighbors", "n_neighbors", "knn"),
+    "resume": ("checkpoint", "ckpt", "ckpt_path", "resume_from", "resume_from_checkpoint"),
+    "seed": ("random_seed", "manual_seed", "random_state"),
+}  # fmt: skip
+"""What other programs call a key."""
+
+ANYWHERE = ("", "trainer", "optimizer", "schedule", "data", "model")
+"""Sections, "" for none, in which such a name is looked for."""
+
+
+def usual_key(name: str) -> str | None:
+    """The key that a name of other programs stands for, in whatever section; None if none does.
+
+    Example:
+        >>> usual_key("trainer.epochs"), usual_key("lr"), usual_key("callbacks.mine.lr")
+        ('trainer.max_epochs', 'optimizer.learning_rate', None)
+    """
+    section, _, last = name.rpartition(".")
+    if section not in ANYWHERE:
+        return None
+    return next((key for key, names in USUAL.items() if last in names), None)
+
 
 def kind_key(section: str) -> str:
     """The key that chooses the class of a section."""

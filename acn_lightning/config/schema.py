@@ -29,6 +29,7 @@ from acn_lightning.config.keys import (
     TRAINER_OURS,
     WANDB,
     kind_key,
+    usual_key,
 )
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import Option
@@ -253,7 +254,8 @@ def no_key(section: str) -> UsageError:
 
 
 def unknown(full: str, known: Mapping[str, Any], config: DictConfig) -> str:
-    """The error for an unknown key: which kinds have it, or which key is nearest."""
+    """The error for an unknown key: which kinds have it, what other programs mean by it, or which
+    key is nearest; a section is none unless it has keys."""
     section, _, key = full.rpartition(".")
     if section == "trainer" and key in TRAINER_OURS:
         loggers = "use logger=csv, logger=wandb or logger=tensorboard"
@@ -264,8 +266,13 @@ def unknown(full: str, known: Mapping[str, Any], config: DictConfig) -> str:
         chosen = OmegaConf.select(config, choice)
         of = f"; {choice}={chosen} does not have it" if chosen else ""
         return f": there is no such key{of}. It is for {choice}={', '.join(kinds)}."
-    names = {one.rpartition(".")[2]: one for one in known}
-    guess = nearest(full, known) or (f" Did you mean '{names[key]}'?" if key in names else "")
+    given = OmegaConf.select(config, full, throw_on_resolution_failure=False)
+    keys = [one for one, of in known.items() if isinstance(given, DictConfig) or not is_section(of)]
+    names = {one.rpartition(".")[2]: one for one in keys}
+    usual = usual_key(full)
+    guess = "" if usual in keys else nearest(full, keys)
+    meant = usual if usual in keys else names.get(key)
+    guess = guess or (f" Did you mean '{meant}'?" if meant else "")
     return f": there is no such key.{guess or ' acn show lists all.'}"
 
 
