@@ -22,6 +22,7 @@ from acn_lightning.config.schema import (
     explain,
     first_line,
     make_schema,
+    misfit,
     schema_keys,
     section,
     trainer_options,
@@ -182,10 +183,30 @@ def complete(base: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plain:
         known = dict(schema_keys(schema))
         asked = without_idle(overlay(given, parse_overrides(words, True, known)))
         refuse_numbers(flatten(cast(Plain, OmegaConf.to_container(asked))), known)
-        config = OmegaConf.merge(OmegaConf.structured(schema), asked)
+        config = fitted(schema, asked, words)
         plain = cast(Plain, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     refuse_characters(flatten(plain))
     return without_foreign_defaults(plain, asked)
+
+
+def fitted(schema: type, asked: DictConfig, words: Sequence[str]) -> DictConfig:
+    """A config with the schema's defaults.
+
+    Args:
+        schema: a dataclass.
+        asked: what is set.
+        words: `key=value` of the command line, which are in it.
+
+    Raises:
+        UsageError: a value has the wrong type.
+    """
+    try:
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), asked))
+    except (OmegaConfBaseException, TypeError) as error:
+        typed = {key: text for key, _, text in (word.partition("=") for word in words)}
+        if said := misfit(error, asked, dict(schema_keys(schema)), typed):
+            raise UsageError(said) from error
+        raise
 
 
 def without_idle(config: DictConfig) -> DictConfig:
@@ -354,7 +375,7 @@ def own_options(command: Callable[..., Any], words: Sequence[str]) -> tuple[Plai
     with on_one_line():
         schema = section(command.__name__, known)
         changes = parse_overrides(ours, known=dict(schema_keys(schema)))
-        given = OmegaConf.merge(OmegaConf.structured(schema), changes)
+        given = fitted(schema, changes, ours)
         values = cast(Plain, OmegaConf.to_container(given, resolve=True))
     refuse_characters(flatten(values))
     return values, [word for word in words if word not in ours]

@@ -8,7 +8,6 @@ with the same names, types and defaults. They are read from the catalogue, a lis
 import dataclasses
 import inspect
 import keyword
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from acn_lightning.config import catalogue
@@ -31,6 +30,7 @@ from acn_lightning.config.keys import (
     kind_key,
     usual_key,
 )
+from acn_lightning.config.values import members
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import Option
 
@@ -113,8 +113,12 @@ def kind_section(name: str, chosen: DictConfig) -> type:
 
 
 def optimizer_schema(chosen: DictConfig) -> dict[str, Option]:
-    """The optimiser's keys. Its own arguments are null unless set, and are then left to PyTorch."""
-    own = dict.fromkeys(chosen_options("optimizer", chosen), Option(Any, None))
+    """The optimiser's keys. Its own arguments are null unless set, and are then left to PyTorch,
+    which compares texts with numbers."""
+    own = {
+        name: Option(Any if (kind := plain_type(of)) is Any else kind | None, None)
+        for name, (of, *_) in chosen_options("optimizer", chosen).items()
+    }
     kind = Option(str, kind_of(chosen, "optimizer"))
     return {"kind": kind, "learning_rate": LEARNING_RATE, **own}
 
@@ -201,13 +205,10 @@ def checked(annotation: Any) -> Any:
 def plain_type(annotation: Any) -> Any:
     """The type if OmegaConf can check it: numbers, strings, None and unions of them. Otherwise Any,
     which leaves the check to the Trainer."""
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    members = typing.get_args(annotation) if is_union else (annotation,)
-    members = tuple(dict.fromkeys(str if member is Path else member for member in members))
-    known = (int, float, bool, str, type(None))
-    if not all(member in known for member in members):
+    taken = tuple(dict.fromkeys(str if one is Path else one for one in members(annotation)))
+    if not all(one in (int, float, bool, str, type(None)) for one in taken):
         return Any
-    return typing.Union[members]  # noqa: UP007
+    return typing.Union[taken]  # noqa: UP007
 
 
 # ---------------------------------------------------------------- error messages
@@ -291,21 +292,92 @@ def is_section(annotation: Any) -> bool:
 
 
 def explain(error: OmegaConfBaseException) -> str:
-    """OmegaConf's error on one line, after the key that it is about. A key that takes values of
-    several types names them in the words of a config."""
+    """OmegaConf's error on one line, after the key that it is about."""
     key, text = getattr(error, "full_key", None), first_line(error)
-    union = re.fullmatch(
-        r"Value (.*) of type .* is incompatible with type hint 'Union\[(.*)\]'", text
-    )
-    if union:
-        known = re.findall(r"Literal\[([^\]]*)\]|(\w+)", union[2])
-        words = [literal or IN_WORDS.get(name, name) for literal, name in known]
-        text = f"{union[1]} is none of {', '.join(words)}."
     return f"{key}: {text}" if key else text
 
 
-IN_WORDS = {"bool": "true, false", "int": "a whole number", "float": "a number", "str": "a text",
-            "NoneType": "null"}  # fmt: skip
+def misfit(
+    error: Exception, config: DictConfig, known: Mapping[str, Any], typed: Mapping[str, str]
+) -> str:
+    """The error about a value of a type that its key does not take, in the words of a config; empty
+    if the error is about something else.
+
+    Args:
+        error: what OmegaConf raised when it put the config into the schema.
+        config: the config.
+        known: the type of each key.
+        typed: the values on the command line, as text.
+    """
+    if isinstance(error, TypeError):  # a list meets a mapping; OmegaConf does not say where
+        return next(filter(None, (swapped(key, config, known[key]) for key in known)), "")
+    key = getattr(error, "full_key", None) or ""
+    of, item, _ = key.partition("[")
+    if of not in known or is_section(known[of]):
+        return ""
+    annotation = item_type(known[of]) if item else known[of]
+    value = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}: {unfit(key, value, typed.get(key, shown)[:60], annotation)}"
+
+
+def swapped(key: str, config: DictConfig, annotation: Any) -> str:
+    """The error about a mapping in place of a list or the reverse; empty if there is none."""
+    value = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+    kinds = {typing.get_origin(one) or one for one in members(annotation)}
+    if isinstance(value, DictConfig) and kinds & {list, tuple} and dict not in kinds:
+        return f"{key}: {value} is not a list. Write {key}=[VALUE]."
+    if isinstance(value, ListConfig) and dict in kinds and not kinds & {list, tuple}:
+        return f"{key}: {value} is not a mapping. Set its keys, {key}.KEY=VALUE."
+    return ""
+
+
+def unfit(key: str, value: Any, text: str, annotation: Any) -> str:
+    """What is wrong with a value that a key does not take.
+
+    Args:
+        key: dotted.
+        value: the value.
+        text: the value as the user typed it.
+        annotation: the key's type.
+    """
+    if value is None:
+        return "it needs a value."
+    shown = f"'{text}'" if isinstance(value, str) else text
+    words = list(dict.fromkeys(word for one in members(annotation) for word in in_words(one)))
+    if "a number" in words and "a whole number" in words:
+        words.remove("a whole number")
+    if len(alone := [word for word in words if word != "null"]) > 1:
+        return f"{shown} is none of {', '.join(words)}."
+    way = ""
+    if alone == ["a list"]:
+        way = f" Write {key}=[{text}]."
+    elif alone == ["a mapping"]:
+        way = f" Set its keys, {key}.KEY=VALUE."
+    elif alone == ["a whole number"] and isinstance(value, float) and value.is_integer():
+        way = f" Write {int(value)}."
+    return f"{shown} is not {alone[0]}.{way}"
+
+
+def in_words(one: Any) -> list[str]:
+    """What a member of a union takes, in the words of a config."""
+    kind = typing.get_origin(one) or one
+    if kind is typing.Literal:
+        return [str(word) for word in typing.get_args(one)]
+    return IN_WORDS.get(kind, ["of that kind"])
+
+
+def item_type(annotation: Any) -> Any:
+    """The type of the items of a list."""
+    found = [one for one in members(annotation) if typing.get_origin(one) in (list, tuple)]
+    return typing.get_args(found[0])[0] if found else Any
+
+
+IN_WORDS: dict[Any, list[str]] = {
+    bool: ["true", "false"], int: ["a whole number"], float: ["a number"], str: ["a text"],
+    Path: ["a text"], list: ["a list"], tuple: ["a list"], dict: ["a mapping"],
+    type(None): ["null"],
+}  # fmt: skip
 """The types of values in a config."""
 
 
