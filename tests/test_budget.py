@@ -120,7 +120,7 @@ def test_a_choice_fills_what_is_open_and_nothing_else():
         ({"minutes": 0.0}, "budget.minutes: 0.0 is not above 0 and below 1e6."),
         ({"channels": [32, 16]}, "budget.channels"),
         ({"channels": []}, "budget.channels"),
-        ({"channels": [12]}, "12 is not a multiple of 8"),
+        ({"channels": [12]}, "budget.channels: model.decoder.channels: 12 is not a multiple of 8"),
     ],
 )
 def test_wrong_budgets_are_refused_in_a_line(options, message):

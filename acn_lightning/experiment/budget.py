@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -93,7 +94,8 @@ def fitting(
         source: as for `read_data`.
 
     Raises:
-        UsageError: there are several processes, which would each choose for themselves.
+        UsageError: there are several processes, which would each choose for themselves; or a part
+            cannot have one of the sizes.
     """
     if trainer.world_size > 1:
         raise UsageError(
@@ -111,7 +113,8 @@ def fitting(
     best: Choice | None = None
     for size in sizes:
         try:
-            module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
+            with naming_budget(config):
+                module = build_for(data, with_choice(config, Choice(size, 1, 0.0)))
             module.to(trainer.strategy.root_device)
             seconds = epoch_seconds(data, module, ways(config, trainer), limits)
         except torch.OutOfMemoryError:  # of a GPU, which smaller networks may fit
@@ -124,6 +127,22 @@ def fitting(
         best = Choice(size, max(1, fits) if planned is None else planned, seconds)
     assert best is not None
     return best
+
+
+@contextmanager
+def naming_budget(config: Plain) -> Iterator[None]:
+    """Puts the key that the user can set in front of errors about sizes that were chosen here.
+
+    Raises:
+        UsageError: a part cannot have that size.
+    """
+    keys = tuple(f"model.{part}.channels:" for part in open_parts(config))
+    try:
+        yield
+    except UsageError as error:
+        if str(error).startswith(keys):
+            raise UsageError(f"budget.channels: {error}") from error
+        raise
 
 
 def fewest_epochs(images: int) -> int:
