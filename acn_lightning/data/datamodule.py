@@ -91,7 +91,8 @@ class ImageData(LightningDataModule):
         check_range("data.batch_size", batch_size, 1, 10_000_000)
         if not validation >= 0 or (validation >= 1 and isinstance(validation, float)):
             raise UsageError(
-                f"data.validation: {validation} is neither a fraction below 1 nor a whole number."
+                f"data.validation: {validation} is neither a fraction (at least 0, below 1) nor a "
+                "number of images."
             )
         check_choice("data.cache", cache, CACHES)
         self.download, self.cache, self.cache_folder = download, cache, cache_folder

@@ -197,8 +197,9 @@ def list_part(folder: Path) -> Part:
 
 def no_images(folder: Path, walk: Walk) -> UsageError:
     """The error that a folder has no images; it tells what the walk has found instead."""
-    found = "; ".join(walk.left_out()) or "nothing"
-    return UsageError(f"{folder} has no images ({', '.join(SUFFIXES)}). It has {found}.")
+    found = "; ".join(walk.left_out())
+    what = f". It has {found}." if found else ": there is no file in it."
+    return UsageError(f"{folder} has no images ({', '.join(SUFFIXES)}){what}")
 
 
 def inner(walk: Walk) -> tuple[Path, list[Path], list[Path]]:

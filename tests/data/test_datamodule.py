@@ -126,7 +126,7 @@ def test_no_validation():
         ({"source": "folder", "root": ".", "image_size": [1, 2, 3]}, "neither a number nor"),
         ({"source": "folder", "root": ".", "image_size": -4}, "neither a number nor"),
         ({"batch_size": 0}, "is not from 1 to"),
-        ({"validation": -1}, "neither a fraction"),
+        ({"validation": -1}, "-1 is neither a fraction .* nor a number of images"),
         ({"validation": 1.5}, "neither a fraction"),
     ],
 )
