@@ -52,8 +52,8 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         due = self.every_n_steps and step % self.every_n_steps == 0
         # Below `min_epochs` or `min_steps` it goes on, however often it is told to stop.
-        ends = trainer.should_stop and trainer.fit_loop._can_stop_early
-        if due or ends or step == trainer.max_steps:
+        early = trainer.current_epoch < (trainer.min_epochs or 0) or step < (trainer.min_steps or 0)
+        if due or (trainer.should_stop and not early) or step == trainer.max_steps:
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

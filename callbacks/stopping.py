@@ -47,8 +47,9 @@ class StopEarly(EarlyStopping):
                 "early_stopping.patience: nothing is validated. Leave trainer.limit_val_batches "
                 "out, or early_stopping.patience."
             )
-        timed = getattr(trainer, "_val_check_time_interval", None) is not None
-        if self.monitor.startswith("val/") and (trainer.check_val_every_n_epoch is None or timed):
+        # No epochs: Lightning counts steps through all of them; no batch: it goes by the clock.
+        when = trainer.check_val_every_n_epoch, trainer.val_check_batch
+        if self.monitor.startswith("val/") and None in when:
             raise UsageError(
                 "early_stopping.patience counts epochs, so they must be validated at their ends. "
                 "Set trainer.check_val_every_n_epoch=1 and leave trainer.val_check_interval out, "

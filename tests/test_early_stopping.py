@@ -72,6 +72,7 @@ class Over(Callback):
 @pytest.mark.parametrize(("options", "steps", "saves"), [
     ({"accumulate_grad_batches": 4}, 1, [0, 1]),  # after batch 1, with gradients of half a step
     ({"min_epochs": 2, "limit_train_batches": 5}, 10, [0, 5, 10]),
+    ({"min_steps": 7, "limit_train_batches": 5}, 7, [0, 5, 7]),
     ({}, 2, [0, 2]),
 ])  # fmt: skip
 def test_a_run_whose_time_is_over_ends_after_a_whole_step_that_is_saved(
@@ -109,6 +110,10 @@ def test_a_run_whose_time_is_over_ends_after_a_whole_step_that_is_saved(
                 "trainer.check_val_every_n_epoch=null",
                 "trainer.val_check_interval=2",
             ],
+            "early_stopping.patience counts epochs",
+        ),
+        (
+            ["early_stopping.patience=1", "trainer.val_check_interval=00:00:10:00"],
             "early_stopping.patience counts epochs",
         ),
         (["average.decay=1.5"], "average.decay: 1.5 is not at least 0 and below 1"),

@@ -128,6 +128,7 @@ def test_what_is_used_of_lightning_beside_its_public_names_is_there(tmp_path):
     trainer = Trainer(logger=False, enable_checkpointing=False, barebones=True)
     assert callable(trainer._signal_connector.register_signal_handlers)
     assert callable(trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor)
+    assert callable(trainer.fit_loop._iteration_based_training)
     assert trainer.fit_loop.restarted_mid_epoch is False
     assert trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0
     assert ExperimentWriter.NAME_METRICS_FILE == "metrics.csv"
