@@ -64,6 +64,7 @@ class ACN(LightningModule):
     Attributes:
         pretrained: names of the parameters whose initial values came from elsewhere. A run's
             checkpoints store them too.
+        step_costs: `costs` as training steps compute them, compiled once `compile` was called.
 
     Class attributes:
         load: `acn_lightning.load`, set once `acn_lightning.ACN` has been imported.
@@ -105,7 +106,7 @@ class ACN(LightningModule):
         self.free_nats = free_nats
         self.classes = classes
         self.pretrained = [f"encoder.{name}" for name in encoder.pretrained]
-        self._costs: Callable[..., tuple[Tensor, Tensor, Tensor]] = self.costs
+        self.step_costs: Callable[..., tuple[Tensor, Tensor, Tensor]] = self.costs
         # Metrics, not Lightning's own means: a checkpoint within an epoch holds them, and
         # Lightning's have rounding errors if ranks have different numbers of images. They do not
         # check for NaN, because the host would wait for the device.
@@ -178,10 +179,12 @@ class ACN(LightningModule):
         """
         # Uses the same random numbers as without compilation, so a loss differs by rounding only.
         kwargs.setdefault("options", {"fallback_random": True})
-        self._costs = torch.compile(self.costs, *args, **kwargs)
+        self.step_costs = torch.compile(self.costs, *args, **kwargs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        rates, distortions, mean = self._costs(batch.image, self.bank.draw(batch.index), batch.view)
+        rates, distortions, mean = self.step_costs(
+            batch.image, self.bank.draw(batch.index), batch.view
+        )
         rate, distortion = rates.mean(), distortions.mean()
         self.bank.write(batch.index, mean)
         self._add_costs("train", rates.detach(), distortions.detach())

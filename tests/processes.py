@@ -306,7 +306,7 @@ def costs_of(
         torch.manual_seed(1)
         code = torch.randn(32, 4)
         with torch.autocast("cpu", torch.bfloat16, enabled=bits == 16):
-            rate, distortion, _ = module._costs(images, code)
+            rate, distortion, _ = module.step_costs(images, code)
         (rate.mean() + distortion.mean()).backward()
         squares = [(p.grad.double() ** 2).sum() for p in module.parameters() if p.grad is not None]
         length = float(torch.stack(squares).sum()) ** 0.5

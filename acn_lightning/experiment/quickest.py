@@ -323,7 +323,7 @@ def make_step(data: ImageData, module: ACN, way: Way) -> Callable[[], None]:
     costs = module.costs
     if way.compile:
         module.compile()
-        costs = module._costs
+        costs = module.step_costs
 
     def step() -> None:
         image = stored.image.to(device).float() / 255
