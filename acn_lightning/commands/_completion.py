@@ -6,7 +6,6 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from acn_lightning.commands import all_commands
 from acn_lightning.commands._help import CONF, bare_options, positional, section_of, takes_config
 from acn_lightning.utils.docstrings import arguments, choices
 
@@ -18,21 +17,17 @@ def complete(parser: argparse.ArgumentParser) -> None:
     """Answers the shell by argcomplete's protocol, and exits."""
     import argcomplete
 
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, one in action.choices.items():
-                one._actions[-1].completer = completer(all_commands()[name])
-    argcomplete.autocomplete(parser, always_complete_options=False)
+    argcomplete.autocomplete(
+        parser,
+        always_complete_options=False,
+        default_completer=words,  # type: ignore[arg-type]  # any callable will do
+    )
 
 
-def completer(command: Callable[..., Any]) -> Callable[..., list[str]]:
-    """The function that argcomplete asks for the words that may follow for a command."""
-
-    def words(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-        before = [word for word in parsed_args.words or () if "=" not in word]
-        return candidates(command, before, prefix)
-
-    return words
+def words(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """The words that may come next; argcomplete asks for them."""
+    before = [word for word in parsed_args.words or () if "=" not in word]
+    return candidates(parsed_args.command, before, prefix)
 
 
 def candidates(command: Callable[..., Any], before: list[str], prefix: str) -> list[str]:
