@@ -10,6 +10,7 @@ import yaml
 
 from acn_lightning.config.compose import compose
 from acn_lightning.config.sections import Budget
+from acn_lightning.data.sources.folder import FolderSource
 from acn_lightning.experiment import budget
 from acn_lightning.experiment.budget import (
     Choice,
@@ -17,6 +18,7 @@ from acn_lightning.experiment.budget import (
     fitting,
     is_open,
     with_choice,
+    with_sizes,
     with_sizes_of,
 )
 from acn_lightning.experiment.build import build_for, read_data
@@ -45,7 +47,7 @@ def chosen(monkeypatch, seconds, *words, **options):
 
     monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
     budgeted = Budget(**{"channels": [16, 32, 64]} | options)
-    return fitting(config, quiet_trainer(config), budgeted)
+    return fitting(config, read_data(config), quiet_trainer(config), budgeted)
 
 
 def test_the_largest_networks_that_leave_time_for_enough_epochs(monkeypatch):
@@ -126,16 +128,24 @@ def test_a_choice_fills_what_is_open_and_nothing_else():
 def test_wrong_budgets_are_refused_in_a_line(options, message):
     config = compose("digits", list(OPEN))
     with pytest.raises(UsageError, match=r"budget|multiple") as error:
-        fitting(config, quiet_trainer(config), Budget(**options))
+        fitting(config, read_data(config), quiet_trainer(config), Budget(**options))
     assert message in str(error.value)
 
 
 def test_an_epoch_is_timed_by_steps_that_change_nothing_that_is_kept():
     config = compose("digits", [*QUICK, *OPEN[:1], OPEN[-1], "data.augment=affine"])
-    chosen = fitting(config, quiet_trainer(config), Budget(minutes=0.001))
+    chosen = fitting(config, read_data(config), quiet_trainer(config), Budget(minutes=0.001))
     assert chosen.channels is None
     assert chosen.epochs >= 1
     assert 0 < chosen.seconds < 60
+
+
+def test_choosing_draws_no_random_numbers_of_the_run(monkeypatch):
+    config = compose("digits", [*QUICK, *OPEN[:1], OPEN[-1]])
+    data, state = read_data(config), torch.get_rng_state()
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *_: float(torch.rand(()) + 1))
+    assert not is_open(with_sizes(config, data))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_an_epoch_takes_steps_held_out_costs_and_encodings(monkeypatch):
@@ -192,8 +202,11 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(acn, monkeypatch, train
     ]  # fmt: skip
     monkeypatch.setattr(budget, "epoch_seconds", lambda *_: 3.0)
     monkeypatch.setattr(budget, "fewest_epochs", lambda images: 2)
+    reads, read = [], FolderSource.read
+    monkeypatch.setattr(FolderSource, "read", lambda self: reads.append(self) or read(self))
     status, out, err = acn(*words, "budget.minutes=0.1")
     assert status == 0, err
+    assert len(reads) == 1
     line = (
         "folder: encoder of 32 and decoder of 16 channels, 2 epochs of about 3 s on this CPU in "
         "32-true"

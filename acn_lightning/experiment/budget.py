@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from acn_lightning.callbacks.agreement import plugin_for
 from acn_lightning.config.compose import Plain
 from acn_lightning.config.sections import Budget
-from acn_lightning.data import ImageData, Source
-from acn_lightning.experiment.build import build_for, read_data
-from acn_lightning.experiment.carried import config_of
+from acn_lightning.data import ImageData
+from acn_lightning.experiment.build import build_for
 from acn_lightning.experiment.quickest import (
     Way,
     batches_of,
@@ -80,18 +80,16 @@ def is_open(config: Plain) -> bool:
     return config["trainer"]["max_epochs"] is None or bool(open_parts(config))
 
 
-def fitting(
-    config: Plain, trainer: Trainer, budget: Budget, source: Source | None = None
-) -> Choice:
+def fitting(config: Plain, data: ImageData, trainer: Trainer, budget: Budget) -> Choice:
     """The largest networks that leave time for `trainer.max_epochs` epochs (as many as
     `fewest_epochs` if null), and how many epochs to train for.
 
     Args:
         config: complete, except that `trainer.max_epochs` and the `channels` of encoder and decoder
             may be null; those are chosen here.
+        data: its data, which have been read.
         trainer: sets the device, and the precision if the config does not leave it to be measured.
         budget: how long training may take.
-        source: as for `read_data`.
 
     Raises:
         UsageError: there are several processes, which would each choose for themselves; or a part
@@ -102,7 +100,6 @@ def fitting(
             "trainer.max_epochs: a budget of minutes is for one process. Set the number of epochs, "
             "and model.encoder.channels and model.decoder.channels if they are null."
         )
-    data = read_data(config, source)
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
     planned = config["trainer"]["max_epochs"]
     limits = trainer.limit_train_batches, trainer.limit_val_batches
@@ -155,22 +152,22 @@ def fewest_epochs(images: int) -> int:
     return max(FEWEST_EPOCHS, math.ceil(FEWEST_IMAGES / images))
 
 
-def with_sizes(
-    config: Plain, checkpoint: dict[str, Any] | None, source: Source | None = None
-) -> Plain:
-    """The config with all sizes and epochs filled in. A run that resumes takes them from its
-    checkpoint; otherwise they are chosen to fit this machine, and printed.
+def with_sizes(config: Plain, data: ImageData) -> Plain:
+    """The config with all sizes and epochs filled in: what it leaves open is chosen to fit this
+    machine, and printed. Draws no random numbers of the run's.
+
+    Args:
+        config: a complete config.
+        data: its data, which have been read.
 
     Raises:
         UsageError: as for `fitting`.
     """
     if not is_open(config):
         return config
-    if checkpoint is not None:
-        return with_sizes_of(config, config_of(checkpoint))
     trainer = quiet_trainer(config)
-    with doing("timing networks that fit the budget"):
-        choice = fitting(config, trainer, Budget(**config["budget"]), source)
+    with isolate_rng(), doing("timing networks that fit the budget"):
+        choice = fitting(config, data, trainer, Budget(**config["budget"]))
     epochs = counted(choice.epochs, "epoch")
     widths = [f"{part} of {count}" for part, count in widths_of(config, choice).items()]
     sizes = f"{' and '.join(widths)} channels, " if widths else ""

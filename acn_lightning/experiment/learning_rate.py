@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from acn_lightning import callbacks as cb
 from acn_lightning.config.compose import Plain
 from acn_lightning.experiment.budget import with_sizes
-from acn_lightning.experiment.build import build
+from acn_lightning.experiment.build import build_for, read_data
 from acn_lightning.experiment.trainer import check_limits, make_trainer
 from acn_lightning.module import ACN
 from acn_lightning.optimization import ConstantSchedule
@@ -96,9 +96,10 @@ def try_rates(
         "enable_checkpointing": False, "accumulate_grad_batches": 1, "enable_model_summary": False,
         "max_time": None,
     }  # fmt: skip
-    config = with_sizes(config, None)
+    data = read_data(config)
+    config = with_sizes(config, data)
     config = config | {"trainer": config["trainer"] | short}
-    data, module = build(config)
+    module = build_for(data, config)
     module.schedule = ConstantSchedule()
     grow = GrowRate(lowest, highest, steps)
     callbacks = [cb.SeedEpochs(config["seed"]), cb.RefreshNeighbours(**config["refresh"]), grow]

@@ -15,8 +15,9 @@ from acn_lightning.checkpoint import LAST, read_archive
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.warnings import below_pixels
-from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes
+from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes, with_sizes_of
 from acn_lightning.experiment.build import build_for, make_callbacks, read_data
+from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
 from acn_lightning.experiment.loggers import continue_metrics, make_loggers
@@ -86,10 +87,11 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         resumed = own_checkpoint(config, folder)
     cb.Finetune(**config["finetune"])  # checks the options before reading data, which may take long
     open_budget = is_open(config)
-    config = with_sizes(config, resumed.content if resumed else None, source)
     if resumed:
+        config = with_sizes_of(config, config_of(resumed.content)) if open_budget else config
         check_networks(config, resumed.content)
     data = read_data(config, source)
+    config = with_sizes(config, data)
     config, chosen = with_quickest(config, data, resumed.content if resumed else None)
     module = build_for(data, config)
     module.hparams["run"] = run_id(config, folder)
@@ -114,11 +116,10 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         fit(trainer, module, data, resumed.path if resumed else None, folder)
         if not (trainer.global_step or module.pretrained):
             return Outcome({}, files_of(folder), hints=(UNTRAINED,))
-        hints = time_hints(trainer, parts.best, config) if open_budget else []
+        hints = time_hints(trainer, parts.best, config) if open_budget else ()
         outcome = tested(trainer, module, data, parts, folder, start)
-    results = outcome.results | {"parent": parent}
-    files, hints = write_results(results, folder), [*hints, *outcome.hints]
-    return outcome._replace(results=results, files=files, hints=tuple(hints))
+    results, hints = outcome.results | {"parent": parent}, (*hints, *outcome.hints)
+    return outcome._replace(results=results, files=write_results(results, folder), hints=hints)
 
 
 UNTRAINED = (
@@ -244,13 +245,13 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
         raise
 
 
-def time_hints(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> list[str]:
+def time_hints(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> tuple[str, ...]:
     """Whether a larger budget would help; nothing if the cost is not known, as of a run that was
     resumed at its end."""
     last, lowest = trainer.callback_metrics.get(best.monitor or ""), best.best_model_score
     if last is None or lowest is None:
-        return []
-    return [budget_hint(last, lowest, config["budget"]["minutes"])]
+        return ()
+    return (budget_hint(last, lowest, config["budget"]["minutes"]),)
 
 
 def training_results(trainer: Trainer, timer: Timer) -> dict[str, Any]:

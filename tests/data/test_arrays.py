@@ -468,16 +468,6 @@ def test_ctrl_c_is_pythons_own_and_says_how_to_go_on(monkeypatch, capsys):
     assert warnings.formatwarning is shown
 
 
-def test_images_are_read_once_though_sizes_are_chosen_first():
-    source = ArraysSource(*as_given(list(map(Image.fromarray, GREY)), LABELS, None))
-    for _ in range(2):
-        data = ImageData(source=source, cache="disk", cache_folder="cache", binarisation="none")
-        data.setup()
-        assert data.content is source.content or torch.equal(
-            data.content.train.images, source.content.train.images
-        )
-
-
 def test_a_newcomers_script_of_six_lines(tmp_path):
     page = (Path(__file__).parents[2] / "docs/data.md").read_text()
     script = re.search(r"```python\n(.*?)```", page, re.S)[1]

@@ -108,7 +108,6 @@ class ArraysSource(Source, kind="arrays"):
         )
         self.train, self.test, self.classes = train, test, classes
         self.unreadable = unreadable
-        self.content: Splits | None = None
 
     @property
     def parts(self) -> list[Given]:
@@ -129,8 +128,6 @@ class ArraysSource(Source, kind="arrays"):
         return found
 
     def outline(self) -> Outline:
-        if self.content is not None:
-            return Outline(0, None)  # it has been read
         size = sum(self.size_of(part) for part in self.parts)
         if not all(is_paths(part.images) for part in self.parts):
             return Outline(size, None)
@@ -153,30 +150,26 @@ class ArraysSource(Source, kind="arrays"):
         return items.size * decoded_item_size(items, self.form)
 
     def read(self) -> Splits:
-        """Reads all images and labels, once.
+        """Reads all images and labels.
 
         Raises:
             UsageError: they have another form, or were not given.
         """
-        if self.content is None:
-            given = [with_bytes(part) for part in self.parts]
-            form = self.form
-            if not form.settled:
-                form = settled(form, *(look_at(part, form, self.unreadable) for part in given))
-            parts = [read_given(part, form, self.storage, self.unreadable) for part in given]
-            self.prepared = {"bits": form.bits} if any(part.bits for part in parts) else {}
-            labels, classes = number_labels([part.labels for part in parts], self.classes)
-            splits = [
-                Split(part.images, own, part.names) for part, own in zip(parts, labels, strict=True)
-            ]
-            self.report = told(splits, classes)
-            if len(splits) == 1:
-                self.content = self.hold_out(parts[0], splits[0], classes)
-            else:
-                refuse_half_labelled(splits)
-                self.content = Splits(splits[0], splits[1], classes)
-            self.train = self.test = None
-        return self.content
+        given = [with_bytes(part) for part in self.parts]
+        form = self.form
+        if not form.settled:
+            form = settled(form, *(look_at(part, form, self.unreadable) for part in given))
+        parts = [read_given(part, form, self.storage, self.unreadable) for part in given]
+        self.prepared = {"bits": form.bits} if any(part.bits for part in parts) else {}
+        labels, classes = number_labels([part.labels for part in parts], self.classes)
+        splits = [
+            Split(part.images, own, part.names) for part, own in zip(parts, labels, strict=True)
+        ]
+        self.report = told(splits, classes)
+        if len(splits) == 1:
+            return self.hold_out(parts[0], splits[0], classes)
+        refuse_half_labelled(splits)
+        return Splits(splits[0], splits[1], classes)
 
     def hold_out(self, part: Known, split: Split, classes: tuple[str, ...]) -> Splits:
         """Makes a fixed tenth the test split. Arrays of the user's stay as they are."""
