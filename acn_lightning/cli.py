@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from acn_lightning.commands import all_commands, module_of
+from acn_lightning.commands import all_commands
 from acn_lightning.commands._help import (
     describe,
     mistyped,
@@ -24,6 +24,7 @@ from acn_lightning.commands._help import (
 )
 from acn_lightning.utils.docstrings import first_words
 from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
+from acn_lightning.utils.quiet import quiet_libraries
 from acn_lightning.utils.registry import options
 from acn_lightning.utils.signals import handling
 from acn_lightning.utils.terminal import steady_streams
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, unknown = make_parser().parse_known_args(arguments)
     words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
-        with handling(("SIGTERM", "SIGHUP"), leave):
+        with handling(("SIGTERM", "SIGHUP"), leave), quiet_libraries():
             print_result(call(parsed.command, words))
             sys.stdout.flush()
         return 0
@@ -143,10 +144,6 @@ def call(command: Callable[..., Any], words: Sequence[str]) -> Any:
     if error := mistyped(command, [word for word in words if not os.path.exists(word)]):
         raise UsageError(error)
     given, overrides = split(command, words)
-    if not getattr(module_of(command), "LIGHT", False):
-        from acn_lightning.commands._report import quiet_libraries  # imports torch
-
-        quiet_libraries()
     if options(command):
         from acn_lightning.config.compose import own_options
 

@@ -3,16 +3,13 @@
 import json
 import os
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from acn_lightning.commands._report import quiet_libraries
 from acn_lightning.config.compose import Plain, flatten
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.experiment.carried import (
@@ -26,6 +23,7 @@ from acn_lightning.experiment.folder import is_rank_zero
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.train import run
 from acn_lightning.utils.errors import InterruptionError, UsageError
+from acn_lightning.utils.quiet import quiet_libraries
 from acn_lightning.utils.registry import options
 
 
@@ -76,7 +74,7 @@ def train(
                 "one. Leave it out."
             )
     try:
-        with quietly():
+        with quiet_libraries():
             results = run(config, resumed, source).results
     except InterruptionError as stop:
         raise interrupted(stop) from stop
@@ -112,18 +110,6 @@ def refuse_other_images(own: Mapping[str, str], named: Mapping[str, Any]) -> Non
     for key, value in own.items():
         if named.get(f"data.{key}", value) != value:
             raise UsageError(f"data.{key}: the images are given already. Leave the {key} out.")
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Quietens libraries as the command line does, and only while the body runs."""
-    shown = warnings.formatwarning
-    with warnings.catch_warnings():
-        quiet_libraries()
-        try:
-            yield
-        finally:
-            warnings.formatwarning = shown
 
 
 def named(config: Plain) -> list[str]:

@@ -35,6 +35,7 @@ SETTLING = 20
 """Steps that do not count at the start of each block."""
 
 
+@quieten()
 def overhead(block: int = 120, blocks: int = 6) -> Figure:
     """Compares a step of `acn fit digits` with the smallest networks with one of Lightning's own
     Trainer around the same networks and loss. Both log to a CSV file and show a progress bar; the
@@ -47,7 +48,6 @@ def overhead(block: int = 120, blocks: int = 6) -> Figure:
         block: steps in a row.
         blocks: number of blocks of each side.
     """
-    quieten()
     seconds: dict[str, list[float]] = {"ours": [], "lightning": [], "bare": []}
     for _ in range(blocks):
         ours = our_steps(block)

@@ -13,6 +13,7 @@ from benchmarks.training import quieten
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
+@quieten()
 def precision(rounds: int = 3) -> Figure:
     """Compares a step of mnist+small in the precision that `trainer.precision=auto` takes on this
     machine with one in the better of 32-true and bf16-mixed, both measured here whether the machine
@@ -21,7 +22,6 @@ def precision(rounds: int = 3) -> Figure:
     Args:
         rounds: how often to choose, and to time both; the figures are of the worst round.
     """
-    quieten()
     figures = []
     with TemporaryDirectory() as folder:
         words = [*images_in(folder, 3000), "trainer.precision=auto"]

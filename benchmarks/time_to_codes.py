@@ -300,6 +300,7 @@ def one_thread(device: str) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@quieten()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains the models and writes their results. Returns the exit status: 0, or 2 with one line on
     wrong input."""
@@ -317,7 +318,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(TURN, dest="by_turns", action="store_true", help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     limit = 60 * parsed.minutes
-    quieten()
     for name in parsed.only:
 
         def report(points: list[Plain], name: str = name) -> None:

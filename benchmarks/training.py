@@ -3,8 +3,8 @@
 import io
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from acn_lightning import objective
 from acn_lightning.callbacks.typed import acn_of
-from acn_lightning.commands._report import quiet_libraries
 from acn_lightning.commands.fit import fit
 from acn_lightning.config.compose import Plain, compose
 from acn_lightning.data import Batch
 from acn_lightning.experiment import train, trainer
 from acn_lightning.experiment.build import build
+from acn_lightning.utils.quiet import quiet_libraries
 from benchmarks.data import images_in, photos_in
 from benchmarks.measure import Figure, Timed, alternate, clock, seconds_each
 from benchmarks.references import BareLoop, EarlierFolder, decoder_cost, plainly
@@ -31,9 +31,18 @@ SETTLING = 3
 """Steps that do not count after each change of sides."""
 
 
+@contextmanager
+def quieten() -> Iterator[None]:
+    """Silences Lightning, whose messages would appear between the figures."""
+    with quiet_libraries():
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        yield
+
+
 # ---------------------------------------------------------------- a step
 
 
+@quieten()
 def step(
     block: int = 20,
     blocks: int = 8,
@@ -60,7 +69,6 @@ def step(
     def make_trainer(config: Plain, callbacks: list[Callback], *rest: Any) -> Trainer:
         return trainer.make_trainer(config, [times, *callbacks], *rest)
 
-    quieten()
     with (
         TemporaryDirectory() as folder,
         patch.object(train, "make_trainer", make_trainer),
@@ -131,12 +139,12 @@ class SideBySide(Callback):
 # ---------------------------------------------------------------- a step of folder
 
 
+@quieten()
 def step_folder(repeats: int = 7, overrides: Sequence[str] = ()) -> Figure:
     """Compares a training step of `folder` with a convolutional decoder at 28 x 28 in colour,
     batches of 64 and 32 channels, in the precision and memory format its config has on this
     machine, with the step as it was, in CPU seconds: with ten logistics per pixel, and with as many
     as now."""
-    quieten()
     networks = ["model.encoder.channels=32", "model.prior.width=512", "model.decoder.kind=conv",
                 "model.decoder.channels=32", "data.batch_size=64"]  # fmt: skip
     with TemporaryDirectory() as folder:
@@ -166,6 +174,7 @@ def step_folder(repeats: int = 7, overrides: Sequence[str] = ()) -> Figure:
 # ---------------------------------------------------------------- the decoder
 
 
+@quieten()
 def decoder(
     repeats: int = 15, overrides: Sequence[str] = (), experiment: str = "mnist+small"
 ) -> Figure:
@@ -173,7 +182,6 @@ def decoder(
     the precision and memory format its config has on this machine, with the same weights in
     PyTorch's own layers, eager, in float32 and contiguous. There is a target for 16 bits alone: in
     32, the products of the convolutions are the same and take most of the time."""
-    quieten()
     with TemporaryDirectory() as folder:
         config = compose(experiment, [*images_in(folder, 3000), *overrides])
         data, module = build(config)
@@ -212,9 +220,3 @@ def now_on(device: torch.device) -> Callable[[], float]:
     """The clock for work on a device: CPU seconds, for which other programs count for less, if it
     is the CPU."""
     return time.process_time if device.type == "cpu" else clock
-
-
-def quieten() -> None:
-    """Silences Lightning, whose messages would appear between the figures."""
-    quiet_libraries()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

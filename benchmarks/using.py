@@ -29,6 +29,7 @@ CHANNELS = ("model.encoder.channels=16", "model.decoder.channels=16")
 """Chosen by hand: `folder` otherwise fits them to a budget of training."""
 
 
+@quieten()
 def evaluating(size: int = 5000, overrides: Sequence[str] = ()) -> Figure:
     """Compares the test phase of `folder` on coloured images of 32 x 32, a tenth of them test
     images, with the same phase in which three parts are as they first were: a fit of scikit-learn's
@@ -38,7 +39,6 @@ def evaluating(size: int = 5000, overrides: Sequence[str] = ()) -> Figure:
     The images are scikit-learn's digits, enlarged, moved and coloured; the networks are untrained.
     Each side is timed once, because the reference takes more than a minute.
     """
-    quieten()
     with TemporaryDirectory() as folder:
         data, module, config = folder_experiment(Path(folder), size, overrides)
 
@@ -84,10 +84,10 @@ def difference(ours: dict[str, Any], reference: dict[str, Any]) -> float:
     return float(apart)
 
 
+@quieten()
 def exporting(size: int = 10_000, overrides: Sequence[str] = ()) -> Figure:
     """Compares what `acn export` does with images that have been read, thumbnails and map included,
     with encoding them and searching their codes by bare FAISS. Each side is timed once."""
-    quieten()
     with TemporaryDirectory() as folder:
         data, module, config = folder_experiment(Path(folder), size, overrides)
         module.eval()

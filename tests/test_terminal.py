@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from acn_lightning import cli
-from acn_lightning.commands import _report
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from acn_lightning.utils.files import local_path
+from acn_lightning.utils.quiet import quiet_libraries
 from acn_lightning.utils.terminal import Outlet, steady_streams, wrap
 from tests.conftest import QUICK
 from tests.processes import Run, lose_reader
@@ -136,18 +136,15 @@ def test_a_config_that_is_shown_can_be_read_again(acn):
     assert acn("show", "shown.yaml")[1] == out
 
 
-def test_warnings_are_one_line(capsys, monkeypatch):
-    monkeypatch.setattr(warnings, "formatwarning", None)
-    monkeypatch.setattr(warnings, "filters", warnings.filters[:])
-    _report.quiet_libraries()
-    shown = warnings.formatwarning(UserWarning("a\x1b\n  b"), UserWarning, "file.py", 3, line="x")
+def test_warnings_are_one_line():
+    with quiet_libraries():
+        warning = UserWarning("a\x1b\n  b")
+        shown = warnings.formatwarning(warning, UserWarning, "file.py", 3, line="x")
     assert shown == "acn: warning: a\\x1b b\n"
 
 
-def test_advice_to_developers_is_not_shown(capsys, monkeypatch):
-    monkeypatch.setattr(warnings, "formatwarning", None)
-    with warnings.catch_warnings(record=True) as shown:
-        _report.quiet_libraries()
+def test_advice_to_developers_is_not_shown():
+    with warnings.catch_warnings(record=True) as shown, quiet_libraries():
         warnings.warn(
             "It is recommended to use `self.log('codes/drift', ..., sync_dist=True)` when logging",
             stacklevel=1,

@@ -6,9 +6,8 @@ are its own options, such as `k=8`, which are not saved with a run. `acn --help`
 from the signature and docstring. The return value is printed. Files whose name begins with an
 underscore are shared helpers.
 
-Two constants of the file tell more about the command. `SECTION` names a section of the config whose
-keys the command takes without it, such as `kind=daydream`: help lists them. `LIGHT = True` says
-that the command needs no torch.
+A constant of the file, `SECTION`, names a section of the config whose keys the command takes
+without it, such as `kind=daydream`: help lists them.
 
 Heavy packages are imported inside the function, as `acn --help` imports all of these files.
 """

@@ -1,52 +1,11 @@
 """Formats the report of a finished run."""
 
-import logging
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from acn_lightning.experiment.results import Outcome
 from acn_lightning.runs.figures import COSTS, REPRESENTATIONS, USES, percent
 from acn_lightning.utils.text import counted, printable
-
-UNNEEDED = (
-    ".*does not have many workers.*",  # data is in memory: workers would slow it down
-    ".*smaller than the logging interval.*",  # we log per epoch
-    ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
-    ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
-    ".*The dirpath has changed.*",
-    ".*recommended to use `self.log.*sync_dist.*",  # what one process measures for all of them
-    ".*distributed.nn.functional.* is deprecated.*",
-)
-"""Warnings that would make a user look for problems that do not exist."""
-
-ADVERTS = ("litlogger", "litmodels", "`weights_only` was not set")
-"""Parts of Lightning's adverts, and of a message about loading that it logs when saving."""
-
-
-def quiet_libraries() -> None:
-    """Hides library messages that a user of `acn` cannot act on, and shows warnings on one line."""
-    warnings.formatwarning = warning_line
-    for message in UNNEEDED:
-        warnings.filterwarnings("ignore", f"(?s){message}")  # a path may hold a line break
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; our report does
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.pytorch.trainer.connectors.checkpoint_connector",
-    ):
-        logging.getLogger(name).addFilter(keep_record)
-
-
-def keep_record(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning's is shown, without control characters from paths in it."""
-    message = record.getMessage()
-    record.msg, record.args = "\n".join(map(printable, message.split("\n"))), ()
-    return not any(word in message for word in ADVERTS)
-
-
-def warning_line(message: Warning | str, *_: object, **__: object) -> str:
-    """A warning as it is printed."""
-    return f"acn: warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def results_table(outcome: Outcome) -> str:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-LIGHT = True
-
 
 def compare(
     run: list[str], overrides: list[str], *, json: bool = False, out: str | None = None

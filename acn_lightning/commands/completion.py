@@ -1,7 +1,5 @@
 """`acn completion`."""
 
-LIGHT = True
-
 
 def completion(shell: str, overrides: list[str]) -> str:
     """Print what a shell needs to complete commands, experiments, keys and values at TAB.

@@ -1,7 +1,5 @@
 """`acn options`."""
 
-LIGHT = True
-
 
 def options(key: str | None, overrides: list[str]) -> str:
     """List the keys of a config with types, defaults and choices.

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-LIGHT = True
-
 
 def report(run: str, overrides: list[str], *, out: str | None = None) -> Path:
     """Write a page about a run: curves, tables, pictures, warnings, and the commands to go on.

@@ -1,7 +1,5 @@
 """`acn runs`."""
 
-LIGHT = True
-
 
 def runs(
     folder: str | None,

@@ -1,7 +1,5 @@
 """`acn show`."""
 
-LIGHT = True
-
 
 def show(name: str | None, overrides: list[str], *, explain: bool = False) -> str:
     """Print the complete config of an experiment.

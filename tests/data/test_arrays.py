@@ -1,6 +1,7 @@
 """Images and labels that are given in Python."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -459,13 +460,14 @@ def test_ctrl_c_is_pythons_own_and_says_how_to_go_on(monkeypatch, capsys):
     def stop(number, *_):
         raise InterruptionError(Path("runs/folder/mine/checkpoints/last.ckpt"), number)
 
-    shown = warnings.formatwarning
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    shown, filters = warnings.formatwarning, log.filters[:]
     for status, kind in ((130, KeyboardInterrupt), (143, SystemExit)):
         monkeypatch.setattr(training, "run", partial(stop, status))
         with pytest.raises(kind):
             acn_lightning.fit(GREY)
         assert "call fit with run='mine', resume='auto'" in capsys.readouterr().err
-    assert warnings.formatwarning is shown
+    assert (warnings.formatwarning, log.filters) == (shown, filters)
 
 
 def test_a_newcomers_script_of_six_lines(tmp_path):
