@@ -42,9 +42,10 @@ TRAINER = """\
 ## trainer
 
 Arguments of [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html), by
-their own names, but for callbacks, loggers and plugins. `trainer.max_epochs` is 10 and
-`trainer.default_root_dir` is `runs` where an experiment says nothing else. `trainer.precision=auto`
-takes 16 bits where that is faster, by timing steps. `acn options trainer` lists them all."""
+their own names, but for callbacks, loggers and plugins. `trainer.max_epochs` is 10,
+`trainer.devices` is 1 and `trainer.default_root_dir` is `runs` where an experiment says nothing
+else. `trainer.precision=auto` takes 16 bits where that is faster, by timing steps. `acn options
+trainer` lists them all."""
 
 OPTIMIZER = """\
 ## optimizer

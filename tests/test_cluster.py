@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from acn_lightning.config.compose import compose
+from acn_lightning.experiment.trainer import make_trainer
+from acn_lightning.utils.errors import UsageError
 
 FOLDER = Path(__file__).parents[1] / "cluster"
 
@@ -176,3 +178,36 @@ def test_submitit_saves_and_starts_again_what_is_preempted(submit, monkeypatch):
     assert first == second
     assert first[:4] == ["fit", "mnist", "seed=3", "resume=auto"]
     assert compose(first[1], first[2:])["run"].endswith("-0")
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "mine", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4",
+            "LOCAL_WORLD_SIZE": "2"}  # fmt: skip
+SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip
+BATCH = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "0",
+         "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip
+BY_HAND = SRUN | {"SLURM_JOB_NAME": "interactive"}
+
+
+def trainer_under(launcher, monkeypatch, *words):
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    config = compose("digits", ["trainer.accelerator=cpu", *words])
+    return config["trainer"]["devices"], make_trainer(config, [], [], Path())
+
+
+@pytest.mark.parametrize(
+    ("launcher", "devices"), [({}, 1), (TORCHRUN, 2), (SRUN, 2), (BATCH, 1), (BY_HAND, 1)]
+)
+def test_a_run_has_one_device_or_as_many_as_were_started(monkeypatch, launcher, devices):
+    hosts = 2 if devices == 2 else 1
+    usual, trainer = trainer_under(launcher, monkeypatch, f"trainer.num_nodes={hosts}")
+    assert usual == 1
+    assert (trainer.num_devices, trainer.world_size) == (devices, devices * hosts)
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, SRUN])
+@pytest.mark.parametrize("word", ["seed=0", "trainer.devices=3"])
+def test_processes_that_the_run_does_not_count_are_refused(monkeypatch, launcher, word):
+    with pytest.raises(UsageError, match=r"4 processes have been started.* trainer.num_nodes=2"):
+        trainer_under(launcher, monkeypatch, word)

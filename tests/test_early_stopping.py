@@ -166,7 +166,7 @@ def test_a_learning_rate_is_suggested_and_nothing_written(acn):
         ("lowest=1e-320", "lowest: 1e-320 is not from 1e-30 to"),
         ("highest=1e300", "highest: 1e+300 is not from 1e-30 to"),
         ("highest=1e400", "highest: inf is not from"),
-        ("trainer.devices=2", "trainer.devices: learning rates are tried by one process"),
+        ("trainer.devices=2", "tried by one process. Use trainer.devices=1"),
     ],
 )
 def test_wrong_options_of_lr(acn, word, error):

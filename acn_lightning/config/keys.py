@@ -79,8 +79,8 @@ WANDB = Described(
 )  # fmt: skip
 """The section `wandb`."""
 
-TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs"}
-"""Defaults that differ from Lightning's."""
+TRAINER_DEFAULTS = {"max_epochs": 10, "default_root_dir": "runs", "devices": 1}
+"""Defaults that differ from Lightning's. (It would take all GPUs of the machine.)"""
 
 TRAINER_OURS = ("callbacks", "logger", "plugins")
 """Arguments of the Trainer that the framework sets."""

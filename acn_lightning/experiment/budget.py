@@ -97,8 +97,9 @@ def fitting(config: Plain, data: ImageData, trainer: Trainer, budget: Budget) ->
     """
     if trainer.world_size > 1:
         raise UsageError(
-            "trainer.max_epochs: a budget of minutes is for one process. Set the number of epochs, "
-            "and model.encoder.channels and model.decoder.channels if they are null."
+            "trainer.max_epochs: a budget of minutes is for one process. Use trainer.devices=1, or "
+            "set the number of epochs, and model.encoder.channels and model.decoder.channels if "
+            "they are null."
         )
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
     planned = config["trainer"]["max_epochs"]

@@ -105,7 +105,9 @@ def try_rates(
     callbacks = [cb.SeedEpochs(config["seed"]), cb.RefreshNeighbours(**config["refresh"]), grow]
     trainer = make_trainer(config, callbacks, [], Path())
     if trainer.world_size > 1:
-        raise UsageError("trainer.devices: learning rates are tried by one process. Leave it out.")
+        raise UsageError(
+            "trainer.devices: learning rates are tried by one process. Use trainer.devices=1."
+        )
     check_limits(trainer, data)
     with warnings.catch_warnings(action="ignore"):  # of codes that large rates have spoilt
         trainer.fit(module, datamodule=data)

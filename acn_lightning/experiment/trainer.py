@@ -21,6 +21,7 @@ from acn_lightning.callbacks.progress import callbacks_of
 from acn_lightning.checkpoint import DurableCheckpointIO
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
+from acn_lightning.utils.distributed import started
 from acn_lightning.utils.errors import InterruptionError, UsageError, check_range, one_line
 
 
@@ -37,6 +38,8 @@ def make_trainer(
     if arguments.setdefault("enable_progress_bar", sys.stdout.isatty()):
         callbacks = [*callbacks, RunBar()]
     check_ranges(arguments)
+    if arguments.get("devices") == 1:  # the default, with which each would train for itself
+        _, arguments["devices"] = started()
     if any(isinstance(one, Timer) for one in callbacks):
         arguments.pop("max_time", None)  # the timer has it; Lightning would ignore it, and say so
     strategy = str(arguments.get("strategy", "auto"))
@@ -52,6 +55,7 @@ def make_trainer(
         )
     except Exception as error:  # some arguments fail in the packages that they ask for
         raise UsageError(f"trainer: {one_line(error)}.") from error
+    check_started(trainer.num_devices * trainer.num_nodes)
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
         raise UsageError(
             f"trainer.precision: with {trainer.precision} the codes would not be float32, which "
@@ -62,6 +66,21 @@ def make_trainer(
     # epoch: it ends one that has no steps.
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     return trainer
+
+
+def check_started(asked: int) -> None:
+    """Checks that a launcher has started as many processes as the Trainer asks for.
+
+    Raises:
+        UsageError: it has started others.
+    """
+    there, here = started()
+    if there not in (1, asked):
+        raise UsageError(
+            f"trainer.devices: {there} processes have been started, {here} on this host, but "
+            f"trainer.devices and trainer.num_nodes make {asked}. Set trainer.devices={here} and "
+            f"trainer.num_nodes={max(1, there // here)}."
+        )
 
 
 OF_A_STEP = (

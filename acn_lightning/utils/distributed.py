@@ -1,5 +1,6 @@
 """Communication between the ranks of a distributed run; a single process has world size 1."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +21,23 @@ CHUNK = 2**14
 def single_process() -> bool:
     """Whether the world size is 1."""
     return world_size() == 1
+
+
+def started() -> tuple[int, int]:
+    """(how many processes of this run torchrun or srun has started, how many of them on this host);
+    1 and 1 without them.
+
+    A batch script of SLURM's has its number of tasks in the environment too, before srun starts
+    them; what goes by these names is started by hand, as Lightning has it.
+    """
+    told = os.environ
+    if "TORCHELASTIC_RUN_ID" in told:
+        return int(told.get("WORLD_SIZE", 1)), int(told.get("LOCAL_WORLD_SIZE", 1))
+    if told.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return 1, 1
+    if (tasks := int(told.get("SLURM_STEP_NUM_TASKS", 1))) > 1:
+        return tasks, int(told.get("SLURM_NTASKS_PER_NODE", 1))
+    return 1, 1
 
 
 def world_size() -> int:
