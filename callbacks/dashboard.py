@@ -3,13 +3,14 @@ the explorer."""
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from acn_lightning.callbacks.typed import acn_of, data_of
@@ -17,7 +18,7 @@ from acn_lightning.checkpoint import KEY, LAST
 from acn_lightning.data.subsets import stratified
 from acn_lightning.inference.collection import of_data
 from acn_lightning.inference.embedding import embed
-from acn_lightning.utils.errors import check_range
+from acn_lightning.utils.errors import check_range, one_line
 from acn_lightning.utils.files import replacing
 from acn_lightning.utils.progress import doing
 
@@ -81,7 +82,8 @@ COMPARED = (
 
 class Dashboard(Callback):
     """Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against
-    the global step, as in Lightning.
+    the global step, as in Lightning. What fails after the test is a warning: the run has ended by
+    then.
 
     When training starts, W&B learns whether each metric is better low or high, and which ones need
     no panel. Its config gets the `data_fingerprint` and, if this package is a git checkout, the
@@ -139,9 +141,10 @@ class Dashboard(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for run in runs(trainer.loggers, "wandb"):
             if self.checkpoints:
-                self._log_checkpoints(run)
+                with only_warning("dashboard.checkpoints"):
+                    self._log_checkpoints(run)
             if self.explorer:
-                with doing("making the explorer"):
+                with only_warning("dashboard.explorer"), doing("making the explorer"):
                     self._log_explorer(run, trainer, pl_module)
         for writer in runs(trainer.loggers, "tensorboard"):
             *_, end = hparams({})
@@ -154,7 +157,9 @@ class Dashboard(Callback):
             path = self.folder / "checkpoints" / name
             if path.is_file():
                 artifact = wandb.Artifact(f"{run.id}-{alias}", "model")
-                artifact.add_file(str(path))
+                # Uploaded before the run ends, it needs no copy that stays.
+                kept: Literal["mutable", "immutable"] = "mutable" if run.offline else "immutable"
+                artifact.add_file(str(path), policy=kept, skip_cache=True)
                 run.log_artifact(artifact, aliases=[alias])
 
     def _log_explorer(self, run: Any, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -178,6 +183,15 @@ class Dashboard(Callback):
             beside.write_text(text, "utf-8")
         step = {"trainer/global_step": trainer.global_step}
         run.log({"explorer": wandb.Html(path.open(encoding="utf-8")), **step})
+
+
+@contextmanager
+def only_warning(key: str) -> Iterator[None]:
+    """Turns an error of what a key asks for into a warning: W&B's own, or a full disk."""
+    try:
+        yield
+    except Exception as error:
+        rank_zero_warn(f"{key}: W&B does not get these ({one_line(error)}). The run is complete.")
 
 
 def runs(loggers: list[Logger], kind: str) -> list[Any]:

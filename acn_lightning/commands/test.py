@@ -44,7 +44,7 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     trainer = make_trainer(config, callbacks, [], folder)
     check_limits(trainer, data)
     with writing(folder, config), stop.listening():
-        results = evaluate(trainer, module, data, measure, start)
-        results |= {"checkpoint": str(found)}
+        known = {"checkpoint": str(found)}
+        results = evaluate(trainer, module, data, measure, start, known, folder)
     hints = not_taken(content, config, overrides, "evaluation.")
     return Outcome(results, write_results(results, folder), hints=tuple(hints))

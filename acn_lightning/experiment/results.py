@@ -44,16 +44,37 @@ def evaluate(
     data: ImageData,
     measure: cb.MeasureTest,
     start: float,
+    known: dict[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates the test set with the module's weights; returns the content of `results.json`.
-    Costs are in nats per image. Accuracies are fractions, or None if the data has no labels.
+
+    Args:
+        trainer: for the test.
+        module: the ACN.
+        data: its images.
+        measure: the Trainer's callback that measures.
+        start: of the run, by `time.perf_counter`.
+        known: what else `results.json` says.
+        folder: where to write it if the test fails, or is interrupted, after all is measured.
 
     Raises:
         TrainingError: a cost is NaN or infinite.
     """
     # No `ckpt_path`: with the weights, Lightning would restore the state of all callbacks, to what
     # it was at the best epoch.
-    trainer.test(module, datamodule=data, verbose=False)
+    try:
+        trainer.test(module, datamodule=data, verbose=False)
+    except BaseException:  # of a picture, such as a full disk, or Ctrl-C meanwhile
+        if folder and measure.results:
+            write_results(measured(module, data, measure, start) | (known or {}), folder)
+        raise
+    return measured(module, data, measure, start) | (known or {})
+
+
+def measured(module: ACN, data: ImageData, measure: cb.MeasureTest, start: float) -> dict[str, Any]:
+    """What a test has measured. Costs are in nats per image. Accuracies are fractions, or None if
+    the data has no labels."""
     costs, accuracy = measure.results["costs"], measure.results["accuracies"]
     dims = math.prod(data.image_shape)
     return {

@@ -117,9 +117,9 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         if not (trainer.global_step or module.pretrained):
             return Outcome({}, files_of(folder), hints=(UNTRAINED,))
         hints = time_hints(trainer, parts.best, config) if open_budget else ()
-        outcome = tested(trainer, module, data, parts, folder, start)
-    results, hints = outcome.results | {"parent": parent}, (*hints, *outcome.hints)
-    return outcome._replace(results=results, files=write_results(results, folder), hints=hints)
+        outcome = tested(trainer, module, data, parts, folder, start, parent)
+    files, hints = write_results(outcome.results, folder), (*hints, *outcome.hints)
+    return outcome._replace(files=files, hints=hints)
 
 
 UNTRAINED = (
@@ -130,7 +130,13 @@ UNTRAINED = (
 
 
 def tested(
-    trainer: Trainer, module: ACN, data: ImageData, parts: Parts, folder: Path, start: float
+    trainer: Trainer,
+    module: ACN,
+    data: ImageData,
+    parts: Parts,
+    folder: Path,
+    start: float,
+    parent: Plain | None,
 ) -> Outcome:
     """Tests the best checkpoint of a training that has ended; the files are still to be written.
 
@@ -141,6 +147,7 @@ def tested(
         parts: its callbacks.
         folder: the run's.
         start: of the run, by `time.perf_counter`.
+        parent: the run and checkpoint that the weights come from.
 
     Raises:
         TrainingError: a cost is NaN or infinite.
@@ -148,8 +155,8 @@ def tested(
     training = training_results(trainer, parts.timer)
     if best := best_checkpoint(trainer, parts.best, folder):
         load_state(module, read_archive(Path(best)), bank=True)  # its own, so not a stranger's
-    results = evaluate(trainer, module, data, parts.measure, start)
-    results |= {"checkpoint": best, "training": training}
+    known = {"checkpoint": best, "training": training, "parent": parent}
+    results = evaluate(trainer, module, data, parts.measure, start, known, folder)
     labelled = int((data.test_set.labels[: results["images"]] >= 0).sum())
     worse = below_pixels(results["representations"], labelled)
     hints = (parts.warn.keep(worse, trainer.current_epoch),) if worse else ()

@@ -8,16 +8,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from acn_lightning.callbacks.dashboard import Dashboard
+from acn_lightning.callbacks.measure import MeasureTest
 from acn_lightning.callbacks.pictures import queries_table as queries_table
 from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.config.compose import FOLDER, flatten, read_yaml
+from acn_lightning.data import ImageData
 from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats, probe
+from acn_lightning.experiment import results
+from acn_lightning.module import ACN
+from acn_lightning.utils.errors import InterruptionError
 from tests.conftest import QUICK, bank_of, naive_vote, only_run
 
 FIT = (
@@ -274,6 +284,66 @@ def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
     config = read_yaml(folder / "config.yaml")
     assert (config["model"]["code_size"], config["neighbours"]["k"]) == (8, 3)
     assert sweep["metric"]["name"] in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+class WandbLogger(DummyLogger):
+    """In the place of Lightning's."""
+
+    experiment = None
+
+
+def ending(shown, **told):
+    """Has a dashboard show the end of a test to a W&B run with these attributes."""
+    logger = WandbLogger()
+    logger.experiment = SimpleNamespace(id="one", **told)
+    shown.on_test_end(Mock(spec=Trainer, loggers=[logger]), Mock(spec=LightningModule))
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_what_fails_on_a_dashboard_after_the_test_is_a_warning(monkeypatch):
+    folder = Path("run")
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints/best.ckpt").write_bytes(b"weights")
+    shown = Dashboard(folder)
+    monkeypatch.setattr(shown, "_log_explorer", full)
+    with pytest.warns(UserWarning, match="W&B does not get these") as told:
+        ending(shown, offline=True, log_artifact=full)
+    said = [str(one.message) for one in told if "W&B does not" in str(one.message)]
+    assert [line.partition(":")[0] for line in said] == ["dashboard.checkpoints",
+                                                         "dashboard.explorer"]  # fmt: skip
+    assert all("No space left on device" in line for line in said)
+
+
+@pytest.mark.parametrize(("offline", "copies"), [(True, 1), (False, 0)])
+def test_checkpoints_are_copied_for_a_later_upload_only(monkeypatch, tmp_path, offline, copies):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").write_bytes(b"weights")
+    logged = []
+    keep = lambda one, aliases: logged.append(one)  # noqa: E731
+    ending(Dashboard(tmp_path, explorer=0), offline=offline, log_artifact=keep)
+    assert [list(one.manifest.entries) for one in logged] == [["best.ckpt"]]
+    staged = [path for path in tmp_path.glob("data/**/*") if path.is_file()]
+    assert len(staged) == copies
+
+
+def test_a_test_that_fails_after_its_measurements_leaves_them(monkeypatch):
+    monkeypatch.setattr(results, "measured", lambda *_: {"images": 9})
+    measure = Mock(spec=MeasureTest, results={})
+    run = Mock(spec=Trainer)
+    run.test.side_effect = InterruptionError(None, 143)
+    for found in ({}, {"images": 9}):
+        measure.results = found
+        with pytest.raises(InterruptionError):
+            results.evaluate(
+                run, Mock(spec=ACN), Mock(spec=ImageData), measure, 0.0, {"parent": None}, Path()
+            )
+        assert Path("results.json").exists() is bool(found)
+    assert json.loads(Path("results.json").read_text()) == {"images": 9, "parent": None}
 
 
 # ---------------------------------------------------------------- the figures
