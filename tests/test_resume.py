@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import warnings
@@ -15,8 +16,10 @@ import wandb
 from lightning import Trainer
 
 from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, rotate
+from acn_lightning.config.compose import compose
 from acn_lightning.experiment import folder as run
 from acn_lightning.experiment import train
+from acn_lightning.experiment.loggers import wandb_id
 from acn_lightning.experiment.resume import own_checkpoint
 from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import TrainingError, UsageError
@@ -99,7 +102,24 @@ def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
     assert acn(*auto, "trainer.max_epochs=2")[0] == 0
     found = [path.name.rpartition("-run-")[2].partition("-")[2]
              for path in Path("runs/digits/mine/wandb").glob("offline-run-*")]  # fmt: skip
-    assert set(found) == {"digits-mine"}
+    assert len(found) == 2
+    assert set(found) == {json.loads(Path("runs/digits/mine/about.json").read_text())["wandb"]}
+
+
+def test_a_wandb_id_belongs_to_one_folder():
+    config, folder = compose("digits"), Path("runs/digits/mine")
+    one, other = wandb_id(config, folder), wandb_id(config, folder)  # a colleague's
+    assert one != other
+    assert re.fullmatch(r"digits-mine-[0-9a-f]{8}", one)
+    folder.mkdir(parents=True)
+    for written, kept in [({"wandb": one}, True), ({"wandb": None}, False), ([], False)]:
+        (folder / "about.json").write_text(json.dumps(written))
+        assert (wandb_id(config, folder) == one) is kept
+    (folder / "wandb").mkdir()  # of an earlier version, which wrote no id
+    assert wandb_id(config, folder) == "digits-mine"
+    (folder / "about.json").write_text(json.dumps({"wandb": one}))
+    shutil.copytree(folder, "runs/digits/copy")
+    assert wandb_id(config, Path("runs/digits/copy")).startswith("digits-copy-")
 
 
 @pytest.mark.parametrize("option", ["fast_dev_run=true", "enable_checkpointing=false"])

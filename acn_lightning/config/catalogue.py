@@ -66,7 +66,7 @@ SECTIONS = {
         'tour_seconds': Option(float, 0.0, 'seconds to search for a tour shorter than the greedy one, with a solver (`pip install fast-tsp`); the cheaper of the two is used. 0 for the greedy tour alone.'),
         'linear': Option(str, 'all', 'what to fit classifiers and clusters on: "all" for codes, pixels and principal components of the pixels; "codes" for codes alone, as the other two do not depend on the model; or "none". On a million images the fits take hours and all memory.'),
     }),
-    'dashboard': Described('Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against the global step, as in Lightning.', {
+    'dashboard': Described('Logs what scalars do not show to W&B and TensorBoard, on rank 0. Everything is logged against the global step, as in Lightning. What fails after the test is a warning: the run has ended by then.', {
         'checkpoints': Option(bool, True, 'whether W&B gets the checkpoints.'),
         'explorer': Option(int, 2000, 'number of test images in the explorer; 0 for no explorer. It needs plotly, and is skipped without it.'),
     }),

@@ -1,5 +1,6 @@
 """A run's folder: its name, who writes to it, and how a run may end."""
 
+import json
 import os
 import re
 import secrets
@@ -132,8 +133,17 @@ def is_rank_zero() -> bool:
 
 
 def run_id(config: Plain, folder: Path) -> str:
-    """The run's id in W&B, and in checkpoints of runs that start from its weights."""
+    """The run's name in checkpoints of runs that start from its weights, and before its id in
+    W&B."""
     return re.sub(r"[^\w.-]", "-", f"{config['experiment']}-{folder.name}")
+
+
+def told_before(folder: Path) -> Plain:
+    """What an earlier attempt at a run wrote about it; nothing if there was none."""
+    with suppress(OSError, ValueError):  # there was none, or it is damaged
+        told = json.loads((folder / "about.json").read_text("utf-8"))
+        return told if isinstance(told, dict) else {}
+    return {}
 
 
 def job_name() -> str | None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.config.compose import Plain
-from acn_lightning.experiment.folder import run_id
+from acn_lightning.experiment.folder import run_id, told_before
 from acn_lightning.utils.errors import UsageError, check_choice, foreign, one_line
 from acn_lightning.utils.files import is_plain
 from acn_lightning.utils.optional import require_packages
@@ -47,8 +48,7 @@ def make_loggers(
         usual = "online" if swept else "offline"
         mode = told["mode"] or os.environ.get("WANDB_MODE", usual)
         check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
-        # The id makes a run that resumes in its folder the same W&B run.
-        own = os.environ.get("WANDB_RUN_ID") if swept else run_id(config, folder)
+        own = os.environ.get("WANDB_RUN_ID") if swept else wandb_id(config, folder)
         named = {"name": told["name"] or folder.name, "mode": mode, "id": own}
         known = config | ({"parent": parent} if parent else {})
         try:
@@ -56,6 +56,23 @@ def make_loggers(
         except Exception as error:  # such as a machine on which the user has no home
             raise UsageError(f"logger=wandb: {one_line(error)}.") from error
     return loggers
+
+
+def wandb_id(config: Plain, folder: Path) -> str:
+    """The run's id in W&B, by which a run that resumes in its folder stays the same W&B run. Its
+    random end keeps it from being another folder's of the same name. Only rank 0's counts: it alone
+    opens the W&B run, and writes the id to `about.json`."""
+    name, kept = run_id(config, folder), told_before(folder).get("wandb")
+    if isinstance(kept, str) and kept.startswith(f"{name}-"):  # the folder is no copy of another's
+        return kept
+    if kept is None and (folder / "wandb").is_dir():  # an earlier version's, which wrote none
+        return name
+    return f"{name}-{secrets.token_hex(4)}"
+
+
+def wandb_run(loggers: Iterable[Logger]) -> str | None:
+    """The id of the W&B run that is logged to; None if none is."""
+    return next((one.version for one in loggers if isinstance(one, WandbLogger)), None)
 
 
 @rank_zero_only

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.data import ImageData
 from acn_lightning.evaluation.costs import bits_per_dim
-from acn_lightning.experiment.folder import is_rank_zero
+from acn_lightning.experiment.folder import is_rank_zero, told_before
 from acn_lightning.experiment.quickest import Chosen
 from acn_lightning.module import ACN
 from acn_lightning.utils.files import replacing
@@ -98,7 +97,9 @@ def measured(module: ACN, data: ImageData, measure: cb.MeasureTest, start: float
 
 
 @rank_zero_only
-def write_about(folder: Path, module: ACN, data: ImageData, quickest: Chosen | None) -> None:
+def write_about(
+    folder: Path, module: ACN, data: ImageData, quickest: Chosen | None, wandb: str | None
+) -> None:
     """Writes `about.json`: what a run is trained on, how large its networks are, and how its steps
     run, for those who read about it while it trains.
 
@@ -107,7 +108,9 @@ def write_about(folder: Path, module: ACN, data: ImageData, quickest: Chosen | N
         module: its networks.
         data: its images.
         quickest: what was measured; None for what the run's first attempt had measured, if any.
+        wandb: id of its W&B run; None for that of an earlier attempt, if any.
     """
+    before = told_before(folder)
     parameters = {
         name: count
         for name, part in module.named_children()
@@ -123,17 +126,11 @@ def write_about(folder: Path, module: ACN, data: ImageData, quickest: Chosen | N
         "image_shape": data.image_shape,
         "classes": len(data.classes),
         "parameters": parameters | {"total": sum(parameters.values())},
-        "quickest": quickest.as_json() if quickest else measured_before(folder),
+        "quickest": quickest.as_json() if quickest else before.get("quickest"),
+        "wandb": wandb or before.get("wandb"),
     }
     with replacing(folder / "about.json") as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-def measured_before(folder: Path) -> Any:
-    """What an earlier attempt at a run had measured; None if nothing."""
-    with suppress(OSError, ValueError, AttributeError):  # there was none, or it is damaged
-        return json.loads((folder / "about.json").read_text("utf-8")).get("quickest")
-    return None
 
 
 def write_results(results: dict[str, Any], folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from acn_lightning.experiment.build import build_for, make_callbacks, read_data
 from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.folder import AUTO, run_folder, run_id, writing
-from acn_lightning.experiment.loggers import continue_metrics, make_loggers
+from acn_lightning.experiment.loggers import continue_metrics, make_loggers, wandb_run
 from acn_lightning.experiment.quickest import with_quickest
 from acn_lightning.experiment.restore import check_networks, load_state
 from acn_lightning.experiment.results import (
@@ -110,7 +110,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         check_state(folder, found)
         told = (*(resumed.told if resumed else ()), *(chosen.lines() if chosen else ()))
         tell([data.reader.report, *told])
-        write_about(folder, module, data, chosen)
+        write_about(folder, module, data, chosen, wandb_run(loggers))
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content), steps or 0)
         fit(trainer, module, data, resumed.path if resumed else None, folder)
