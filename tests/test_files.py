@@ -16,6 +16,7 @@ from acn_lightning.cli import leave
 from acn_lightning.utils import files
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from acn_lightning.utils.files import new_file, new_folder, partial_name, replacing
+from acn_lightning.utils.locks import acquire, make_lock
 from acn_lightning.utils.signals import handling
 
 
@@ -186,3 +187,24 @@ def test_a_signal_that_the_caller_ignores_stays_ignored():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_file_system_without_locks_keeps_no_file_for_one(monkeypatch, tmp_path):
+    """Such a file would outlive a process that is killed."""
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / ".lock"
+    for number in (errno.ENOSYS, errno.EOPNOTSUPP):
+
+        def absent(*_, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", absent)
+        locks = [make_lock(path, timeout=0.1) for _ in range(2)]
+        for lock in locks:
+            acquire(lock)
+            assert not lock.is_locked
+        for lock in locks:
+            lock.release()
+    monkeypatch.undo()
+    with make_lock(path), pytest.raises(TimeoutError):
+        acquire(make_lock(path, timeout=0.1))

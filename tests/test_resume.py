@@ -23,6 +23,7 @@ from acn_lightning.experiment.loggers import wandb_id
 from acn_lightning.experiment.resume import own_checkpoint
 from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import TrainingError, UsageError
+from acn_lightning.utils.locks import make_lock
 from tests.conftest import CHEAP, QUICK
 from tests.test_experiment import assert_same_end, rows, stopped_at
 
@@ -200,7 +201,7 @@ def test_two_runs_do_not_share_a_folder(acn):
     status, _, err = acn(*one, "resume=auto", "model.code_size=5")
     assert status == 2
     assert "model.code_size: the checkpoint was trained with 4" in err
-    with run.FileLock("runs/digits/mine/.lock"):
+    with make_lock(Path("runs/digits/mine/.lock")):
         status, _, err = acn(*one, "resume=auto")
     assert status == 2
     assert "another process is writing to runs/digits/mine" in err

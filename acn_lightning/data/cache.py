@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from acn_lightning.data.checked import checked
@@ -18,7 +17,9 @@ from acn_lightning.data.sources.base import Source, Split, Splits
 from acn_lightning.data.storage import Storage, mapped
 from acn_lightning.utils.errors import UsageError, check_choice
 from acn_lightning.utils.files import local_path, new_folder, sync
+from acn_lightning.utils.locks import acquire, make_lock
 from acn_lightning.utils.memory import total_memory
+from acn_lightning.utils.progress import doing
 
 CACHES = ("auto", "memory", "disk")
 
@@ -106,12 +107,11 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UsageError: its file cannot be written.
     """
-    lock = FileLock(path)
+    lock = make_lock(path)
     try:
         try:
-            lock.acquire()
-        except NotImplementedError:  # the file system has no locks
-            pass
+            with doing(f"waiting for the process that decodes these images and holds {path}"):
+                acquire(lock)
         except OSError as error:
             raise UsageError(
                 f"data.cache_folder: cannot lock {path} ({error.strerror}). Remove it, or name "

@@ -31,20 +31,21 @@ def download(published: Published, root: Path) -> None:
     """
     if not missing(published, root):
         return
-    from filelock import FileLock
+    from acn_lightning.utils.locks import acquire, make_lock
 
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
-    lock = root / ".download.lock"
+    lock = make_lock(root / ".download.lock")
     try:
         # The processes of a distributed run start together: one downloads, the others find them.
-        with FileLock(lock):
-            for name in missing(published, root):
-                urls = [address + name for address in published.addresses]
-                fetch(urls, published.files[name], root / name)
+        acquire(lock)
+        for name in missing(published, root):
+            urls = [address + name for address in published.addresses]
+            fetch(urls, published.files[name], root / name)
     finally:
+        lock.release()
         # If another process still waits for the lock, a file is at worst downloaded twice.
-        lock.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
         for folder in made:
             with suppress(OSError):  # no longer empty
                 folder.rmdir()

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -22,6 +22,7 @@ from acn_lightning.config.schema import TRAINER_DEFAULTS
 from acn_lightning.experiment.trainer import raised_by_lightning
 from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
 from acn_lightning.utils.files import check_encoding, local_path, replacing
+from acn_lightning.utils.locks import acquire, make_lock
 
 AUTO = "auto"
 """The value of `resume` that resumes the run of the same name, if there is one."""
@@ -170,7 +171,7 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     made = [] if folder.exists() else [folder, *made]
     last = folder / "checkpoints" / LAST
     # A moment, in which `acn runs` may be looking at it.
-    lock = FileLock(folder / ".lock", timeout=0.5)
+    lock = make_lock(folder / ".lock", timeout=0.5)
     ours = config.get("logger") == "wandb" and active_run() is None
     try:
         write_config(config, folder, lock)
@@ -218,8 +219,7 @@ def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(NotImplementedError):  # the file system has no locks
-            lock.acquire()
+        acquire(lock)
         with replacing(folder / "config.yaml") as beside:
             beside.write_text(to_yaml(config), "utf-8")
     except Timeout as error:

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from PIL import Image
 
 from acn_lightning.data import ImageData, binarise, cache, storage
+from acn_lightning.data.cache import locked
 from acn_lightning.data.sources import folder as folder_source
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.data.storage import Storage
+from acn_lightning.utils import progress
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
 
@@ -373,6 +376,15 @@ def test_a_lock_that_cannot_be_taken_is_named(photos):
     lock.mkdir()
     with pytest.raises(UsageError, match=r"data.cache_folder: cannot lock .*\.lock"):
         read(photos)
+
+
+def test_who_is_waited_for_is_named(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(progress, "QUICK", 0.05)
+    monkeypatch.setattr(cache, "acquire", lambda lock: time.sleep(0.3))
+    path = tmp_path / "photos.lock"
+    with locked(path):
+        pass
+    assert f"holds {path} ..." in capsys.readouterr().err
 
 
 def test_what_a_link_in_the_place_of_an_entry_leads_to_stays(photos, tmp_path):
