@@ -560,12 +560,16 @@ def test_a_run_that_may_not_be_read_is_one_of_the_list(acn, light, locked):
     for name in ("a", "b"):
         locked(make_run(Path("runs/x", name), results=RESULTS if name == "b" else None)
                / "checkpoints")  # fmt: skip
-    make_run(Path("runs/x/c"))
+    run = make_run(Path("runs/x/c"))
     status, out, err = acn("runs")
     assert status == 0, err
     assert "3 runs: 2 finished, 1 damaged" in out
     assert "runs/x/a: checkpoints cannot be read ([Errno 13] Permission denied" in out
     assert acn("report", "runs/x/a")[0] == acn("compare", "runs/x/a", "runs/x/c")[0] == 0
+    (run / "images").mkdir()
+    locked(run / "images")
+    assert acn("report", run)[0] == 0
+    assert "<b>images cannot be read:</b> [Errno 13]" in (run / "report.html").read_text()
 
 
 def test_a_folder_of_runs_that_may_not_be_read_is_not_called_empty(acn, locked):

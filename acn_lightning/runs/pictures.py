@@ -56,7 +56,7 @@ class Picture(NamedTuple):
 
 def pictures(run: Run) -> list[Picture]:
     """The pictures in a run's `images/`; those that runs draw come first."""
-    paths = {path.stem: path for path in sorted((run.folder / "images").glob("*.png"))}
+    paths = {path.stem: path for path in run.images}
     names = [*(name for name in CAPTIONS if name in paths), *(paths.keys() - CAPTIONS.keys())]
     return [picture(paths[name]) for name in names[:MOST]]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from acn_lightning.config.values import Loader, load
-from acn_lightning.utils.files import is_plain
+from acn_lightning.utils.files import is_plain, matching
 
 LIMITS = {"metrics.csv": 1 << 26}
 """Most bytes that are read of a file."""
@@ -28,7 +28,7 @@ MOST = 1 << 20
 DEEPEST = 50
 """Deepest nesting of a config. What libyaml composes recursively could overflow the stack."""
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, IMAGES = "checkpoints", "images"
 
 BEST, LAST = f"{CHECKPOINTS}/best.ckpt", f"{CHECKPOINTS}/last.ckpt"
 
@@ -57,6 +57,7 @@ class Run:
         about: the content of `about.json`: data and size of the networks; empty without one.
         cautions: what it warned about.
         checkpoints: those of `BEST` and `LAST` that it has.
+        images: the pictures that it drew.
         faults: names of files and folders that cannot be read, and why.
         running: whether a process is training it.
         written: when it last wrote, in seconds since 1970.
@@ -69,6 +70,7 @@ class Run:
     about: dict[str, Any]
     cautions: tuple[Caution, ...]
     checkpoints: tuple[str, ...]
+    images: tuple[Path, ...]
     faults: dict[str, str]
     running: bool
     written: float
@@ -198,6 +200,7 @@ def read_run(folder: Path) -> Run:
         about=read("about.json", parse_mapping, {}),
         cautions=read("warnings.json", parse_cautions, ()),
         checkpoints=attempt(CHECKPOINTS, present, ()),
+        images=attempt(IMAGES, lambda: tuple(matching(folder / IMAGES, "*.png")), ()),
         faults=faults,
         running=is_held(folder / ".lock"),
         written=last_written(folder),
