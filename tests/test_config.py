@@ -125,13 +125,15 @@ def test_a_saved_config_leaves_wandbs_mode_to_the_environment(monkeypatch, tmp_p
 
 def test_what_is_no_experiment_is_told_the_command_for_it():
     Path("my photos").mkdir()
-    Path("runs/digits/mine/checkpoints").mkdir(parents=True)
-    Path("runs/digits/mine/config.yaml").touch()
+    for folder in ("runs/digits/mine", "moved"):
+        Path(folder, "checkpoints").mkdir(parents=True)
+        Path(folder, "config.yaml").write_text("experiment: digits")
     Path("best.ckpt").touch()
     for name, way_out in {
         "my photos": "For a folder of images: acn fit folder 'data.root=my photos'",
         "runs/digits/mine": "To go on with it: acn fit runs/digits/mine/config.yaml run=mine "
         "resume=auto",
+        "moved": "To go on with it: acn fit resume=moved",
         "best.ckpt": "To resume it: acn fit resume=best.ckpt",
     }.items():
         for words in (name, f"{name}+small"):

@@ -1,6 +1,7 @@
 """Experiment configs: YAML files plus `key=value` overrides, checked against the schema."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,12 +110,27 @@ def meant(path: Path) -> str:
         return f"this is a checkpoint, not an experiment. To resume it: acn fit {words}"
     if not path.is_dir():
         return ""
-    config = path / "config.yaml"
-    if config.is_file() and (path / "checkpoints").is_dir():
-        words = shlex.join([str(config), f"run={path.resolve().name}", "resume=auto"])
+    if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
+        words = shlex.join(words_to_go_on(path))
         return f"this is a run, not an experiment. To go on with it: acn fit {words}"
     words = shlex.join([f"data.root={path}"])
     return f"this is a folder, not an experiment. For a folder of images: acn fit folder {words}"
+
+
+def words_to_go_on(run: Path) -> list[str]:
+    """What `acn fit` takes to go on with a run: in its folder, or in a new one if it was moved.
+
+    Raises:
+        UsageError: its config cannot be read.
+    """
+    config, name = run / "config.yaml", run.resolve().name
+    with on_one_line():
+        known = OmegaConf.create(read_yaml(config))
+        root = OmegaConf.select(known, "trainer.default_root_dir") or "runs"
+        place = os.path.join(str(root), str(known.get("experiment")), name)
+    if os.path.abspath(place) == os.path.abspath(run):
+        return [str(config), f"run={name}", "resume=auto"]
+    return [f"resume={run}"]
 
 
 def overlay(base: DictConfig, top: DictConfig) -> DictConfig:
