@@ -218,7 +218,6 @@ def run(words, acn):
         words = [*words, *quick, "trainer.max_epochs=1"]
     elif words[0] == "images":
         shutil.rmtree("photos")
-        words += ["data.subset=200"]
     elif words[0] in ALIKE:  # the same of two pages runs once
         done = (*words[:1], *(word for word in words if "=" in word and "out=" not in word))
         if done in DONE:
@@ -229,6 +228,10 @@ def run(words, acn):
     assert status == 0, f"acn {shlex.join(words)}: {err}"
     if file:
         Path(file).write_text(out, "utf-8")
+    if words[0] == "images":  # a part of them is enough for what follows
+        for folder in Path("photos").iterdir():
+            for photo in sorted(folder.iterdir())[20:]:
+                photo.unlink()
 
 
 def run_of(words):
