@@ -116,7 +116,7 @@ def complain(error: str) -> int:
 def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
     """Prints how to go on with the same run, on rank 0 only; returns the exit status. A run's
     folder holds its whole config."""
-    from acn_lightning.experiment.folder import is_rank_zero
+    from acn_lightning.utils.distributed import is_rank_zero
 
     if not is_rank_zero():
         return 0

@@ -19,9 +19,9 @@ from acn_lightning.experiment.carried import (
     named_in,
     options_beside,
 )
-from acn_lightning.experiment.folder import is_rank_zero
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.train import run
+from acn_lightning.utils.distributed import is_rank_zero
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from acn_lightning.utils.quiet import quiet_libraries
 from acn_lightning.utils.registry import options

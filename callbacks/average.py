@@ -66,7 +66,7 @@ class AverageWeights(Callback):
         self.weights = {name: one.to(device) for name, one in self.weights.items()}
         self.codes, self.written = self.codes.to(device), self.written.to(device)
         self._swap(module)  # the index is of the average's codes
-        module.bank.rebuild(module.index, trainer.is_global_zero)
+        module.bank.rebuild(module.index)
         self._swap(module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,7 +86,7 @@ class AverageWeights(Callback):
             share_buffers(module)  # each rank has averaged its own
             encode_all(trainer, module)
             module.bank.written.clamp_(max=module.bank.boundary - 1)  # all ranks have them
-            module.bank.rebuild(module.index, trainer.is_global_zero, divide=True)
+            module.bank.rebuild(module.index, divide=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not self.held:

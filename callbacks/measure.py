@@ -87,7 +87,7 @@ class MeasureTest(Callback):
         acn_of(pl_module).posterior_samples = self.posterior_samples
         self.coded = []
         batches = int(sum(trainer.num_test_batches))
-        alone = trainer.is_global_zero and trainer.progress_bar_callback is None
+        alone = trainer.progress_bar_callback is None
         self.bar = progress_bar("encoding and decoding the test images", "batch", batches, alone)
 
     def on_test_batch_end(

@@ -94,7 +94,7 @@ class DrawPictures(Callback):
             self._draw(trainer, acn_of(pl_module), held_out, "pca")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with doing("drawing pictures", trainer.is_global_zero):
+        with doing("drawing pictures"):
             self._draw(trainer, acn_of(pl_module), data_of(trainer).test_set, "tsne")
 
     @rank_zero_only

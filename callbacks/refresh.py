@@ -76,7 +76,7 @@ class RefreshNeighbours(Callback):
                 encode_all(trainer, module)
             self._refresh(trainer, module)
         else:  # the checkpoint has the table, but not the index
-            module.bank.rebuild(module.index, trainer.is_global_zero)
+            module.bank.rebuild(module.index)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.stale = True
@@ -92,8 +92,7 @@ class RefreshNeighbours(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         encode_all(trainer, module)
-        show = trainer.is_global_zero
-        warn_of_recall(module.bank.rebuild(module.index, show, divide=True), module)
+        warn_of_recall(module.bank.rebuild(module.index, divide=True), module)
 
     def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
         share_buffers(module)  # what follows is then of one network on all ranks
@@ -119,7 +118,7 @@ class RefreshNeighbours(Callback):
         module.log_dict(stats, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def _refresh(self, trainer: Trainer, module: ACN) -> RefreshReport:
-        self.last = module.bank.refresh(module.index, show=trainer.is_global_zero)
+        self.last = module.bank.refresh(module.index)
         self.rebuilds += 1
         self.seconds += self.last.seconds
         self.stale = False
@@ -161,8 +160,8 @@ def encode_all(trainer: Trainer, module: ACN) -> None:
     """Encodes every training image with the current weights, and writes the codes to the bank."""
     # Codes stored during the epoch must not win over the new ones, which another rank may write.
     module.bank.written.clamp_(max=module.bank.boundary - 1)
-    batches, show = data_of(trainer).encoding_dataloader(), trainer.is_global_zero
-    bar = progress_bar("encoding the training images", "batch", len(batches), show)
+    batches = data_of(trainer).encoding_dataloader()
+    bar = progress_bar("encoding the training images", "batch", len(batches))
     with eval_mode(module), bar:
         for batch in batches:
             # The data module's hook converts the images to floats here.

@@ -247,9 +247,9 @@ def synchronise(rank: int, size: int, folder: str) -> None:
     index = NeighbourIndex(2, k=2)
     searched, write = [], index.write_neighbours
 
-    def count(table: Tensor, rows: Tensor, show: bool) -> None:
+    def count(table: Tensor, rows: Tensor) -> None:
         searched.append(len(rows))
-        write(table, rows, show)
+        write(table, rows)
 
     index.write_neighbours = count  # type: ignore[method-assign]
     found = bank.refresh(index)
@@ -268,9 +268,9 @@ def divide_lists(rank: int, size: int, folder: str) -> None:
     found: list[int] = []
     chunks = index._chunks
 
-    def note(rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:
+    def note(rows: Tensor, doing: str) -> Iterator[Tensor]:
         found.extend(rows.tolist() if doing == "finding lists" else [])
-        return chunks(rows, doing, show)
+        return chunks(rows, doing)
 
     index._chunks = note  # type: ignore[method-assign]
     bank.rebuild(index, divide=True)

@@ -257,7 +257,7 @@ class TestSizes:
         assert sizes == [100] * 30
         assert torch.equal(*tables)
 
-    def test_progress_is_shown_where_it_is_asked_for_and_lasts(self, capsys, monkeypatch):
+    def test_progress_is_shown_by_rank_0_where_it_lasts(self, capsys, monkeypatch):
         made = []
 
         def bar(*arguments, **options):
@@ -267,8 +267,9 @@ class TestSizes:
         monkeypatch.setattr(bars, "tqdm", bar)
         index, rows = NeighbourIndex(8), torch.arange(500)
         for show in (False, True):
-            index.build(self.clustered(500), rows, show)
-            index.write_neighbours(torch.zeros(500, 5, dtype=torch.int32), rows, show)
+            monkeypatch.setattr(bars, "is_rank_zero", lambda show=show: show)
+            index.build(self.clustered(500), rows)
+            index.write_neighbours(torch.zeros(500, 5, dtype=torch.int32), rows)
             shown = capsys.readouterr().err
             assert ("searching neighbours: 100%" in shown) == show
         assert all(options["delay"] == 3 for options in made)

@@ -61,7 +61,7 @@ def reencode(acn: TrainedACN, data: ImageData) -> None:
     codes = encode(acn.module, data.fixed_set.images, show=True)
     acn.bank.codes = codes.to(acn.bank.codes.device)
     acn.bank.written.clamp_(min=0)
-    acn.bank.rebuild(acn.index, show=True)
+    acn.bank.rebuild(acn.index)
 
 
 # ---------------------------------------------------------------- the images

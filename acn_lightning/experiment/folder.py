@@ -20,6 +20,7 @@ from acn_lightning.checkpoint import LAST
 from acn_lightning.config.compose import Plain, to_yaml
 from acn_lightning.config.schema import TRAINER_DEFAULTS
 from acn_lightning.experiment.trainer import raised_by_lightning
+from acn_lightning.utils.distributed import is_rank_zero
 from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
 from acn_lightning.utils.files import check_encoding, local_path, replacing
 from acn_lightning.utils.locks import acquire, make_lock
@@ -126,11 +127,6 @@ def check_name(key: str, value: str | None) -> None:
 def stamp() -> str:
     """The time and a short id, as a folder's name."""
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}"
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is rank 0; also works before the processes are connected."""
-    return not getattr(rank_zero_only, "rank", 0)
 
 
 def run_id(config: Plain, folder: Path) -> str:

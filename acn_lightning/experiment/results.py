@@ -13,9 +13,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.data import ImageData
 from acn_lightning.evaluation.costs import bits_per_dim
-from acn_lightning.experiment.folder import is_rank_zero, told_before
+from acn_lightning.experiment.folder import told_before
 from acn_lightning.experiment.quickest import Chosen
 from acn_lightning.module import ACN
+from acn_lightning.utils.distributed import is_rank_zero
 from acn_lightning.utils.files import replacing
 
 

@@ -94,7 +94,7 @@ class CodeBank:
             )
         return self.neighbours
 
-    def refresh(self, index: NeighbourIndex, show: bool = False) -> RefreshReport:
+    def refresh(self, index: NeighbourIndex) -> RefreshReport:
         """Does the work of an epoch boundary. Every rank gets all codes and rebuilds `index` from
         them; the ranks divide the assignment of codes to its lists. Each rank searches the
         neighbours of its share of the rows, and all get the whole table, which the next epoch draws
@@ -102,16 +102,15 @@ class CodeBank:
 
         Args:
             index: index to rebuild.
-            show: whether to show progress when it takes more than a few seconds.
         """
         start = time.perf_counter()
         received = self.synchronise()
         self.neighbours = None  # frees its memory before the next one is made
-        recall = self.rebuild(index, show, divide=True)
+        recall = self.rebuild(index, divide=True)
         received += index.received
         self.neighbours = self.rows.new_full((len(self.codes), index.k), -1, dtype=torch.int32)
         shares = self.rows.tensor_split(world_size())
-        index.write_neighbours(self.neighbours, shares[rank()], show)
+        index.write_neighbours(self.neighbours, shares[rank()])
         table = self.neighbours
         received += sum(broadcast_rows(table, share, one) for one, share in enumerate(shares))
         written = self.written[self.rows]
@@ -119,9 +118,7 @@ class CodeBank:
         self.boundary += 1
         return RefreshReport(refreshed, unseen, time.perf_counter() - start, recall, received)
 
-    def rebuild(
-        self, index: NeighbourIndex, show: bool = False, divide: bool = False
-    ) -> float | None:
+    def rebuild(self, index: NeighbourIndex, divide: bool = False) -> float | None:
         """Builds `index` from the stored codes, without changing the neighbour table.
 
         Codes that were never written are noise, and not candidates as long as there are enough
@@ -129,7 +126,6 @@ class CodeBank:
 
         Args:
             index: index to rebuild.
-            show: whether to show progress when it takes more than a few seconds.
             divide: whether the ranks divide the work that can be. All must then call this at once,
                 just after `synchronise`: within an epoch their codes differ.
 
@@ -140,8 +136,8 @@ class CodeBank:
         candidates = self.rows if seen.all() else self.rows[seen]
         if len(candidates) <= index.k:
             candidates = self.rows
-        index.build(self.codes, candidates, show, divide)
-        return index.tune(show) if seen.any() else None
+        index.build(self.codes, candidates, divide)
+        return index.tune() if seen.any() else None
 
     def synchronise(self) -> int:
         """Gives every rank the codes that any rank wrote since the last boundary.

@@ -143,7 +143,6 @@ class NeighbourIndex:
         self,
         codes: Float[Tensor, "size code"],
         rows: Int[Tensor, " n"],
-        show: bool = False,
         divide: bool = False,
     ) -> None:
         """Replaces the index by one over these rows of the codes.
@@ -152,7 +151,6 @@ class NeighbourIndex:
             codes: table of codes, one row per image of the data. Kept by reference, to look up
                 answers that an approximate index does not find.
             rows: rows of the table to search among.
-            show: whether to show progress when it takes more than a few seconds.
             divide: whether the ranks divide the assignment of codes to lists. All must then call
                 this at once, with the same codes and rows, on CPUs of one kind, because each finds
                 the lists itself. The index is the same either way.
@@ -169,9 +167,9 @@ class NeighbourIndex:
         self.codes, self.rows = codes, rows
         self.gpu = self._choose_gpu(codes.device)
         self.received = 0
-        self._make(self._choose_factory(), show, divide)
+        self._make(self._choose_factory(), divide)
 
-    def tune(self, show: bool = False) -> float:
+    def tune(self) -> float:
         """Raises the search effort until the recall is reached, unless the config sets the effort.
 
         If an eighth of the lists is not enough, "auto" compares all codes with all instead. That
@@ -198,7 +196,7 @@ class NeighbourIndex:
             setattr(*knob, min(2 * getattr(*knob), most))
             recall = self._recall(sample, bound)
         if recall < self.recall and self.factory == "auto":
-            self._make("Flat", show)
+            self._make("Flat")
             return self.tune()
         return recall
 
@@ -226,11 +224,11 @@ class NeighbourIndex:
             )
         return device.index if usable and self.device != "cpu" else None
 
-    def _make(self, factory: str, show: bool, divide: bool = False) -> None:
+    def _make(self, factory: str, divide: bool = False) -> None:
         """Makes the index from a factory string and fills it."""
 
         def codes(doing: str) -> Iterator[Tensor]:
-            for some in self._chunks(self.rows, doing, show):
+            for some in self._chunks(self.rows, doing):
                 yield self._placed(self.codes[some])
 
         self.index = None  # frees its memory before the next one is made
@@ -249,18 +247,18 @@ class NeighbourIndex:
                 f"{str(error).splitlines()[0].rpartition('failed: ')[2]}"
             ) from error
         if plain:  # outside: an error of the network is none of the factory string
-            cells = self._find_lists(show, divide)
+            cells = self._find_lists(divide)
             add_to_lists(self.index, cells, codes("filling lists"))
         if (knob := effort_knob(self.index)) is not None:
             setattr(*knob, self.effort or MIN_EFFORT)
 
-    def _find_lists(self, show: bool, divide: bool) -> Int[Tensor, " n"]:
+    def _find_lists(self, divide: bool) -> Int[Tensor, " n"]:
         """The number of the list of each row, on the CPU. Ranks that divide the work take whole
         chunks: the rounding of a product of matrices may depend on their shapes."""
         rows = share_of(self.rows, self._chunk_size()) if divide else self.rows
         # 32 bits, because they travel and all are held at once.
         found = [torch.empty(0, dtype=torch.int32)]
-        for some in self._chunks(rows, "finding lists", show):
+        for some in self._chunks(rows, "finding lists"):
             cells = self.index.quantizer.search(self._placed(self.codes[some]), 1)[1]
             found.append(cells[:, 0].int())
         own = torch.cat(found)
@@ -373,17 +371,14 @@ class NeighbourIndex:
             )
         return rows
 
-    def write_neighbours(
-        self, table: Int[Tensor, "size k"], rows: Int[Tensor, " n"], show: bool = False
-    ) -> None:
+    def write_neighbours(self, table: Int[Tensor, "size k"], rows: Int[Tensor, " n"]) -> None:
         """Writes the K nearest of each of these stored codes, without the code itself.
 
         Args:
             table: table to write to, at `rows`, a chunk at a time.
             rows: rows of the codes that the index was built with.
-            show: whether to show progress when it takes more than a few seconds.
         """
-        for some in self._chunks(rows, "searching neighbours", show):
+        for some in self._chunks(rows, "searching neighbours"):
             table[some] = self.search(self.codes[some], exclude=some).to(table.dtype)
 
     def _search_exactly(self, queries: Tensor, exclude: Tensor | None, k: int) -> Tensor:
@@ -400,10 +395,10 @@ class NeighbourIndex:
         near = distances_to(self.codes[sample], self.codes, found) <= bound
         return int(near.sum()) / near.numel()
 
-    def _chunks(self, rows: Tensor, doing: str, show: bool) -> Iterator[Tensor]:
+    def _chunks(self, rows: Tensor, doing: str) -> Iterator[Tensor]:
         """Splits the rows into chunks that fit into memory, and shows progress."""
         chunks: Iterable[Tensor] = rows.split(self._chunk_size())
-        with progress_bar(doing, "code", total=len(rows), show=show) as shown:
+        with progress_bar(doing, "code", total=len(rows)) as shown:
             for chunk in chunks:
                 yield chunk
                 shown.update(len(chunk))

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -49,6 +50,11 @@ def world_size() -> int:
 def rank() -> int:
     """The rank of this process."""
     return 0 if single_process() else torch.distributed.get_rank()
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is rank 0; also works before the processes are connected."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def gather(tensor: Tensor) -> list[Tensor]:

@@ -8,35 +8,36 @@ from typing import Any
 
 from tqdm import tqdm
 
+from acn_lightning.utils.distributed import is_rank_zero
+
 QUICK = 3.0
 """Seconds of work that passes without a word."""
 
 
 def progress_bar(doing: str, unit: str, total: int, show: bool = True) -> "tqdm[Any]":
-    """A bar for work of more than three seconds; in a log, a line every half minute."""
+    """A bar for work of more than three seconds, on rank 0; in a log, a line every half minute."""
     return tqdm(
         total=total,
         desc=doing,
         unit=unit,
         unit_scale=True,
         leave=False,
-        disable=not show,
+        disable=not (show and is_rank_zero()),
         delay=QUICK,
         mininterval=0.5 if sys.stderr.isatty() else 30,
     )
 
 
 @contextmanager
-def doing(what: str, show: bool = True) -> Iterator[None]:
-    """Says on standard error what the work inside is, if it takes more than three seconds and
-    nobody can say how far it is. On a terminal the line shows the time, and goes when the work is
-    done; in a log it stays.
+def doing(what: str) -> Iterator[None]:
+    """Says on standard error, on rank 0, what the work inside is, if it takes more than three
+    seconds and nobody can say how far it is. On a terminal the line shows the time, and goes when
+    the work is done; in a log it stays.
 
     Args:
         what: the work, such as "drawing pictures".
-        show: whether to say anything; false on all ranks but one.
     """
-    if not show:
+    if not is_rank_zero():
         yield
         return
     done = Event()
