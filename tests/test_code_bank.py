@@ -10,6 +10,7 @@ from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import bank_of
 from tests.processes import bank_with_lists, call, divide_lists, synchronise
+from tests.test_experiment import same
 
 
 def test_codes_start_as_standard_normal_noise_that_the_seed_fixes():
@@ -86,9 +87,7 @@ def test_state_goes_through_a_checkpoint_that_is_loaded_safely(tmp_path):
     torch.save(bank.state_dict(), tmp_path / "bank.pt")
     other = bank_of(seed=5)
     other.load_state_dict(torch.load(tmp_path / "bank.pt", weights_only=True))
-    for name, value in bank.state_dict().items():
-        assert (value == other.state_dict()[name]).all() if torch.is_tensor(value) else True
-    assert other.boundary == bank.boundary
+    assert same(bank.state_dict(), other.state_dict())
     other.codes[:] = 0
     assert bank.codes.any()
 
