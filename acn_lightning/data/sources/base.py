@@ -70,7 +70,7 @@ class Source(Registered, key="data.source"):
             if there is nothing to tell.
         prepared: once the images are read, options that were found in them, and with which other
             images have to be prepared alike.
-        storage: where it puts images that it decodes. `ImageData` sets it.
+        storage: where it puts images that it decodes. `cache.read_source` sets it.
     """
 
     published: ClassVar[Published | None] = None
