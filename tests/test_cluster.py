@@ -26,10 +26,11 @@ def stand_in(tmp_path, monkeypatch):
     programs.mkdir()
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
 
-    def make(name, status=0):
+    def make(name, status=0, script=""):
         noted = tmp_path / f"{name}.txt"
         path = programs / name
-        path.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {noted}\nexit {status}\n')
+        script = script.format(status=status)
+        path.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {noted}\n{script}\nexit {status}\n')
         path.chmod(0o755)
         return noted
 
@@ -42,9 +43,19 @@ def bash(script, *words, **variables):
     )
 
 
-@pytest.mark.parametrize(("status", "again"), [(0, False), (138, True), (143, False), (2, False)])
-def test_slurm_queues_a_job_again_whose_limit_was_near_and_no_other(stand_in, status, again):
-    srun, scontrol = stand_in("srun", status), stand_in("scontrol")
+WARNED = """
+trap 'sleep 0.1; kill -USR1 $PPID; touch saved; exit {status}' USR1
+sleep 0.2
+kill -USR1 $PPID
+for ((count = 0; count < 200; count++)); do sleep 0.05; done
+"""
+"""In the place of srun: SLURM warns the script, once more while the processes end."""
+
+
+@pytest.mark.parametrize("warned", [True, False])
+@pytest.mark.parametrize("status", [0, 137, 138, 143, 2])
+def test_slurm_queues_a_job_again_whose_limit_was_near_and_no_other(stand_in, status, warned):
+    srun, scontrol = stand_in("srun", status, WARNED if warned else ""), stand_in("scontrol")
     job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS_PER_NODE": "8",
            "SLURM_CPUS_PER_TASK": "6"}  # fmt: skip
     done = bash(FOLDER / "slurm.sbatch", "mnist+small", "data.root=DIR", **job)
@@ -54,17 +65,19 @@ def test_slurm_queues_a_job_again_whose_limit_was_near_and_no_other(stand_in, st
     assert command[:3] == ["acn", "fit", "mnist+small"]
     trainer = compose(command[2], command[3:])["trainer"]
     assert (trainer["num_nodes"], trainer["devices"], trainer["strategy"]) == (4, 8, "ddp")
-    assert scontrol.exists() is again
-    if again:
+    assert Path("saved").exists() is warned  # the script has waited for it
+    assert scontrol.exists() is (warned and status != 0)
+    if scontrol.exists():
         assert scontrol.read_text().split() == ["requeue", "17"]
 
 
 def test_slurm_warns_with_a_signal_that_a_run_listens_to():
     from acn_lightning.callbacks.signals import SIGNALS
 
-    asked = dict(re.findall(r"#SBATCH --(signal|requeue|open-mode)=?(\w*)",
-                            (FOLDER / "slurm.sbatch").read_text()))  # fmt: skip
+    text = (FOLDER / "slurm.sbatch").read_text()
+    asked = dict(re.findall(r"#SBATCH --(signal|requeue|open-mode)=?(?:B:)?(\w*)", text))
     assert f"SIG{asked['signal']}" in SIGNALS
+    assert f"--signal=B:{asked['signal']}@" in text  # the script's, or it would end unheard
     assert {"requeue", "open-mode"} <= asked.keys()
 
 
