@@ -115,11 +115,15 @@ def complain(error: str) -> int:
 
 def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
     """Prints how to go on with the same run, on rank 0 only; returns the exit status. A run's
-    folder holds its whole config."""
+    folder holds its whole config.
+
+    Other ranks have ended well, except to torchrun: it would take a host whose processes all say so
+    for one that has completed the run, and not start them again with another host's.
+    """
     from acn_lightning.utils.distributed import is_rank_zero
 
     if not is_rank_zero():
-        return 0
+        return stop.status if "TORCHELASTIC_RUN_ID" in os.environ else 0
     way_on = ""
     if stop.checkpoint and "resume=auto" in words:
         way_on = " Resume with the same command."

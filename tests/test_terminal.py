@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import cli
 from acn_lightning.utils.errors import InterruptionError, UsageError
@@ -158,6 +159,16 @@ def test_too_little_memory_is_one_line(acn, monkeypatch):
 
     monkeypatch.setattr(cli, "call", fail)
     assert acn("show") == (2, "", "acn: not enough memory.\n")
+
+
+@pytest.mark.parametrize(("launcher", "status"), [("LOCAL_RANK", 0), ("TORCHELASTIC_RUN_ID", 143)])
+def test_torchrun_is_told_of_a_stop_by_every_process(monkeypatch, capsys, launcher, status):
+    """Of a host without rank 0 it would believe that all is done."""
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv(launcher, "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert cli.interrupted(InterruptionError(None, 143), []) == status
+    assert capsys.readouterr().err == ""
 
 
 def test_the_command_to_resume_with_can_be_pasted(capsys):
