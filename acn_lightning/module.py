@@ -171,8 +171,10 @@ class ACN(LightningModule):
         return rate, objective.distortion(self.decoder(z), image), posterior.mean
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the costs of a training step, as one graph from images to nats. Other steps stay
-        uncompiled. Weights keep their names, so checkpoints load with and without compilation.
+        """Compiles the costs of a training step, as one graph from images to nats; with a white
+        shape and several processes as two, as torch does not compile the sum over processes. Other
+        steps stay uncompiled. Weights keep their names, so checkpoints load with and without
+        compilation.
 
         Args:
             args, kwargs: arguments of `torch.compile`.
