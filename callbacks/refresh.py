@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
 
 from acn_lightning.callbacks.typed import acn_of, data_of
+from acn_lightning.data.subsets import spread
 from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
@@ -98,7 +97,7 @@ class RefreshNeighbours(Callback):
         share_buffers(module)  # what follows is then of one network on all ranks
         if self.encode:
             encode_all(trainer, module)
-        sample = some_rows(module.bank.rows, SAMPLE)
+        sample = module.bank.rows[spread(len(module.bank.rows), SAMPLE)]
         before = module.bank.neighbours
         before = None if before is None else before[sample].long()  # a copy: the table is freed
         found = self._refresh(trainer, module)
@@ -131,12 +130,6 @@ class RefreshNeighbours(Callback):
         self.rebuilds, self.seconds = state_dict["rebuilds"], state_dict["seconds"]
 
 
-def some_rows(rows: Tensor, most: int) -> Tensor:
-    """At most `most` of the rows, evenly spaced, and so the same ones at each boundary."""
-    count = min(most, len(rows))
-    return rows[torch.arange(count, device=rows.device) * len(rows) // count]
-
-
 def warn_of_recall(recall: float | None, module: ACN) -> None:
     """Warns if the recall is below `neighbours.recall`, and says what to change."""
     wanted = module.index.recall
@@ -150,7 +143,7 @@ def warn_of_recall(recall: float | None, module: ACN) -> None:
 def statistics_gap(trainer: Trainer, module: ACN) -> float:
     """`Shape.gap` of some training images."""
     images = data_of(trainer).fixed_set
-    rows = some_rows(module.bank.rows.cpu(), 256)
+    rows = module.bank.rows[spread(len(module.bank.rows), 256)].cpu()
     with eval_mode(module), trainer.precision_plugin.forward_context():
         batch = trainer.strategy.batch_to_device(images.__getitems__(rows.tolist()))
         return module.shape.gap(module.encoder(batch.image).mean)

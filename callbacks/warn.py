@@ -12,12 +12,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from acn_lightning import objective
 from acn_lightning.callbacks.dashboard import runs
-from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData
 from acn_lightning.data.subsets import spread
+from acn_lightning.evaluation.diagnostics import drift, gain
 from acn_lightning.evaluation.warnings import Figures, Finding, find, needed, shared_cores
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
@@ -138,20 +137,16 @@ class WarnOfFaults(Callback):
         held_out = data.validation_set if len(data.validation_set) else data.test_set
         to_device = trainer.strategy.batch_to_device
         with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
-            rows = some_rows(module.bank.rows.cpu(), count)
+            rows = module.bank.rows[spread(len(module.bank.rows), count)].cpu()
             images = to_device(data.fixed_set.__getitems__(rows.tolist())).image
-            moved = module(images).mean - module.bank.codes[rows.to(module.device)]
-            length = float(torch.linalg.vector_norm(moved, dim=1).mean())
-            found = {"codes/drift": length / max(logged["bank/neighbour_distance"], 1e-12)}
+            stored, fresh = module.bank.codes[rows.to(module.device)], module(images).mean
+            found = {"codes/drift": drift(stored, fresh, logged["bank/neighbour_distance"])}
             if len(held_out) < 2:  # another image's code would be its own
                 return found
             # Evenly spread: a folder of classes is sorted by them.
             batch = to_device(held_out.__getitems__(spread(len(held_out), count)))
             z = module(batch.image).sample()
-            own, others = (
-                objective.distortion(module.decoder(one), batch.image) for one in (z, z.roll(1, 0))
-            )
-        return found | {"codes/gain": float((others - own).mean())}
+            return found | {"codes/gain": gain(module.decoder, z, batch.image)}
 
     @rank_zero_only
     def _give(self, trainer: Trainer, found: Finding) -> None:

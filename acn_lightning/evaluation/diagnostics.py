@@ -1,9 +1,13 @@
 """Dashboard stats on codes and their neighbours during training."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.distributions import Distribution
 
+from acn_lightning import objective
 from acn_lightning.evaluation.classifiers import Labelled, measure, similarity
 from acn_lightning.retrieval.code_bank import CodeBank
 from acn_lightning.retrieval.exact import distances_to
@@ -70,6 +74,31 @@ def neighbour_stats(
         stayed = (table[:, :, None] == before[:, None, :]).any(2)
         stats["bank/neighbours_changed"] = 1 - int(stayed.sum()) / stayed.numel()
     return stats
+
+
+def drift(
+    stored: Float[Tensor, "n code"], fresh: Float[Tensor, "n code"], neighbour_distance: float
+) -> float:
+    """How far codes have moved since they were stored, divided by the mean distance of codes to
+    their neighbours."""
+    moved = float(torch.linalg.vector_norm(fresh - stored, dim=1).mean())
+    return moved / max(neighbour_distance, 1e-12)
+
+
+def gain(
+    decoder: Callable[[Tensor], Distribution],
+    z: Float[Tensor, "n code"],
+    image: Float[Tensor, "n channel height width"],
+) -> float:
+    """Nats that an image costs more with another image's code than with its own.
+
+    Args:
+        decoder: maps codes to r(x|z).
+        z: codes of at least two images.
+        image: the images.
+    """
+    own, others = (objective.distortion(decoder(one), image) for one in (z, z.roll(1, 0)))
+    return float((others - own).mean())
 
 
 def probe(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -16,15 +17,15 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
+from torch.distributions import Bernoulli, Independent
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from acn_lightning.callbacks.dashboard import Dashboard
 from acn_lightning.callbacks.measure import MeasureTest
 from acn_lightning.callbacks.pictures import queries_table as queries_table
-from acn_lightning.callbacks.refresh import some_rows
 from acn_lightning.config.compose import FOLDER, flatten, read_yaml
 from acn_lightning.data import ImageData
-from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats, probe
+from acn_lightning.evaluation.diagnostics import code_stats, drift, gain, neighbour_stats, probe
 from acn_lightning.experiment import results
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import InterruptionError
@@ -394,7 +395,15 @@ def test_a_probe_is_the_vote_of_the_nearest():
     assert set(figures) == {"codes/knn_accuracy", "codes/precision_at_10"}
 
 
-def test_a_sample_of_rows_is_spread_over_them():
-    rows = torch.arange(100, 200)
-    assert torch.equal(some_rows(rows, 1000), rows)
-    assert some_rows(rows, 4).tolist() == [100, 125, 150, 175]
+def test_drift_and_gain_of_codes_that_are_known():
+    stored, fresh = torch.zeros(2, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    assert drift(stored, fresh, neighbour_distance=1.5) == pytest.approx(2)
+    image = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    own = torch.tensor([0.2, 0.7]).view(2, 1)  # the probability that a pixel is white
+
+    def decoder(z):
+        return Independent(Bernoulli(z.view(-1, 1, 1, 1)), 3)
+
+    with_others = -math.log(0.3) - math.log(0.2)
+    with_own = -math.log(0.8) - math.log(0.7)
+    assert gain(decoder, own, image) == pytest.approx((with_others - with_own) / 2)
