@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acn_lightning.checkpoint import find_model, read_checkpoint
-from acn_lightning.experiment.restore import restore
+from acn_lightning.experiment.restore import load_model
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.module import ACN
 from acn_lightning.training import train
@@ -71,9 +70,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> TrainedACN:
     Raises:
         UsageError: there is no such model, it cannot be read, or this package did not write it.
     """
-    found = find_model(Path(path).expanduser())
-    content = read_checkpoint(found)
-    return TrainedACN(restore(content, overrides), content.get("ImageData"), found)
+    return load_model(Path(path).expanduser(), overrides)
 
 
 ACN.load = staticmethod(load)  # the name it had before this file existed

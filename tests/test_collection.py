@@ -233,6 +233,11 @@ def test_a_model_without_codes_and_another_kind_of_model_say_so(acn):
         status, _, err = acn(command, "runs/digits+pixelcnn/bare/checkpoints/best.ckpt", *images)
         assert status == 2
         assert "this model has no codes (model.encoder.kind=none)." in err
+    bare = ACN.load("runs/digits+pixelcnn/bare")
+    assert bare.sample(2).shape == (2, 8, 8)
+    for ask in (bare.encode, bare.neighbours, bare.reconstruct):
+        with pytest.raises(UsageError, match=r"best.ckpt: this model has no codes"):
+            ask(torch.zeros(1, 8, 8))
     torch.save({"state_dict": {}}, "other.ckpt")
     status, _, err = acn("export", "other.ckpt")
     assert status == 2

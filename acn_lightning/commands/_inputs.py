@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import compose, experiments, to_yaml
 from acn_lightning.data import ImageData
 from acn_lightning.data.files import read_files
@@ -16,7 +15,7 @@ from acn_lightning.data.report import describe
 from acn_lightning.data.unchanged import Unchanged, check_array, read_unchanged
 from acn_lightning.experiment.build import read_data
 from acn_lightning.experiment.folder import output_folder
-from acn_lightning.experiment.restore import restore
+from acn_lightning.experiment.restore import load_model
 from acn_lightning.experiment.trainer import device_of
 from acn_lightning.inference.collection import Collection, of_data, of_files
 from acn_lightning.inference.embedding import encode
@@ -37,13 +36,10 @@ def trained(checkpoint: str, overrides: Sequence[str], purpose: str = "data") ->
         purpose: "data" to read its images too, else "model".
 
     Raises:
-        UsageError: as for `restore`; or the model has no codes.
+        UsageError: as for `load_model`; or the model has no codes.
     """
-    found = find_model(checkpoint)
-    content = read_checkpoint(found)
-    acn = TrainedACN(restore(content, overrides, purpose), content.get("ImageData"), found)
-    if acn.config["model"]["encoder"]["kind"] == "none":
-        raise UsageError(f"{checkpoint}: this model has no codes (model.encoder.kind=none).")
+    acn = load_model(checkpoint, overrides, purpose)
+    acn.check_codes()
     return acn.to(device_of(acn.config))
 
 

@@ -1,10 +1,12 @@
 """Restores the model that a checkpoint holds."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
 from acn_lightning.experiment.build import (
@@ -15,6 +17,7 @@ from acn_lightning.experiment.build import (
     make_networks,
 )
 from acn_lightning.experiment.carried import chosen_config, imports_of
+from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, check_range, one_line
 
@@ -112,3 +115,21 @@ def restore(
     load_state(module, checkpoint, bank=True)
     module.bank.rebuild(module.index)
     return module.eval()
+
+
+def load_model(
+    path: Path | str, overrides: Sequence[str] = (), purpose: str = "model"
+) -> TrainedACN:
+    """A trained model on the CPU.
+
+    Args:
+        path: see `find_model`.
+        overrides: changes to its config, `section.key=value`.
+        purpose: see `chosen_config`.
+
+    Raises:
+        UsageError: as for `restore`; or there is no such model, or it cannot be read.
+    """
+    found = find_model(path)
+    content = read_checkpoint(found)
+    return TrainedACN(restore(content, overrides, purpose), content.get("ImageData"), found)

@@ -153,12 +153,24 @@ class TrainedACN:
             (N, D) float32: a tensor on the same device if `images` is a tensor, else an array.
 
         Raises:
-            UsageError: the images have another form, or cannot be read; or `batch_size` is out of
-                range.
+            UsageError: the images have another form, or cannot be read; `batch_size` is out of
+                range; or the model has no codes.
         """
         return as_given(images, self._codes(images, batch_size))
 
+    def check_codes(self) -> None:
+        """Checks that the model has codes.
+
+        Raises:
+            UsageError: it is a decoder alone.
+        """
+        if not self.module.encoder.has_codes:
+            raise UsageError(
+                f"{self.source or 'encoder'}: this model has no codes (model.encoder.kind=none)."
+            )
+
     def _codes(self, images: Given, batch_size: int) -> Tensor:
+        self.check_codes()
         seen = self.as_seen(read_given(images, self.image_shape, self.form))
         return encode(self.module, seen, batch_size)
 

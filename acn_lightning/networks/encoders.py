@@ -17,9 +17,11 @@ class Encoder(Component, key="model.encoder.kind"):
 
     Attributes:
         pretrained: names of its parameters that were loaded from elsewhere.
+        has_codes: whether its codes tell images apart.
     """
 
     pretrained: Sequence[str] = ()
+    has_codes = True
 
 
 class FeatureEncoder:
@@ -101,6 +103,8 @@ class NoEncoder(Encoder, kind="none"):
         image_shape: (C, H, W).
         code_size: D.
     """
+
+    has_codes = False
 
     def __init__(self, image_shape: tuple[int, int, int], code_size: int) -> None:
         super().__init__()
