@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from acn_lightning.utils.errors import UsageError, check_choice, check_range
+from acn_lightning.utils.errors import UsageError, check_choice, check_range, one_line
 from acn_lightning.utils.registry import Option, Registered, foreign_options, import_object, is_path
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -44,8 +44,7 @@ class OptimizerFactory:
             weight.grad = torch.zeros_like(weight)
             self.make([weight]).step()  # some need a closure, or other gradients
         except Exception as error:  # whatever a class of others raises
-            said = " ".join(str(error).split())
-            raise UsageError(f"optimizer: {kind} refuses its options: {said}") from error
+            raise UsageError(f"optimizer: {kind} refuses its options: {one_line(error)}") from error
 
     def make(self, parameters: Iterable[nn.Parameter], *, fused: bool = False) -> Optimizer:
         """Makes the optimiser of these parameters.

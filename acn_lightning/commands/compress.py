@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from acn_lightning.utils.text import counted
+from acn_lightning.utils.text import counted, shape_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +121,7 @@ def report(
         return row(name, nats_per_image(taken, count), taken)
 
     blocks = counted(len(container.blocks), "block")
-    shape = " x ".join(map(str, acn.image_shape))
+    shape = shape_words(acn.image_shape)
     lines = [
         f"{counted(count, 'image')} of {shape}, order={container.order}, {blocks}",
         f"  {'':<42}{'bytes':>12}{'nats/image':>14}{'bits/dim':>12}",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from acn_lightning.data.pixels import fit_image
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.text import shape_words
 
 PIECE = 2**12
 """Number of images converted at once."""
@@ -137,7 +138,7 @@ def resized(
 
 def warn_of_conversion(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     """Warns that images are converted to another size or number of channels."""
-    one, other = (" x ".join(map(str, shape)) for shape in (given, wanted))
+    one, other = map(shape_words, (given, wanted))
     warnings.warn(
         f"Images of {one} (channels x height x width) are converted to {other}, which the model "
         "was trained on.",

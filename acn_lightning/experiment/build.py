@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.registry import find_class, make
 from acn_lightning.utils.registry import options as keyword_options
+from acn_lightning.utils.text import shape_words
 
 LARGEST_SEED = 2**32 - 1
 """What `seed_everything` takes."""
@@ -253,8 +254,3 @@ def make_callbacks(config: Plain) -> list[Callback]:
         own = {option: value for option, value in options.items() if option != "kind"}
         callbacks.append(make(find_callback(kind, name), key, **own))
     return callbacks
-
-
-def shape_words(shape: Iterable[int]) -> str:
-    """A shape in words: (1, 28, 28) is "1 x 28 x 28"."""
-    return " x ".join(map(str, shape))

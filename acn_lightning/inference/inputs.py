@@ -17,6 +17,7 @@ from acn_lightning.data.items import picture, split_item
 from acn_lightning.data.listing import list_images
 from acn_lightning.data.pixels import Form
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.text import shape_words
 
 One: TypeAlias = Union[np.ndarray, Tensor, Image, Path, str]  # noqa: UP007  # for beartype
 Given: TypeAlias = Union[One, Sequence[One], Dataset]  # noqa: UP007
@@ -131,7 +132,7 @@ def with_first_axis(given: np.ndarray | Tensor, image_shape: tuple[int, ...]) ->
             "is laid on data.background as the training images were, or leave that channel out."
         )
     if shape[0] == 3:
-        rest = " x ".join(map(str, shape[1:]))
+        rest = shape_words(shape[1:])
         raise UsageError(
             f"images of shape {shape} could be one in colour or 3 grey ones of {rest}: give "
             f"{(1, *shape)} for one, {(3, 1, *shape[1:])} for three."

@@ -27,7 +27,7 @@ from acn_lightning.retrieval.exact import distances_to
 from acn_lightning.retrieval.index import NeighbourIndex
 from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.names import parted
-from acn_lightning.utils.text import as_text
+from acn_lightning.utils.text import as_text, shape_words
 
 SHOWN = 12
 """Pictures that a notebook shows."""
@@ -299,7 +299,7 @@ class TrainedACN:
         weights = sum(one.numel() for one in self.module.parameters())
         classes = f"{len(self.classes):,} classes" if len(self.classes) > 1 else "no classes"
         facts = {
-            "images": f"{' x '.join(map(str, self.image_shape))}, {classes}",
+            "images": f"{shape_words(self.image_shape)}, {classes}",
             "codes": f"{self.bank.codes.shape[1]:,} numbers each, {stored:,} stored",
             "networks": f"{', '.join(kinds)}; {weights:,} weights",
         }

@@ -10,8 +10,9 @@ from torch import nn
 
 from acn_lightning.networks.encoders import Encoder, FeatureEncoder
 from acn_lightning.networks.weights import describe_report, load_matching, read_weights
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, one_line
 from acn_lightning.utils.registry import import_object
+from acn_lightning.utils.text import shape_words
 
 
 class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
@@ -66,10 +67,10 @@ class ImportedEncoder(FeatureEncoder, Encoder, kind="import"):
             with torch.no_grad(), isolate_rng(include_cuda=False):
                 features = self.body.eval()(torch.zeros(2, *image_shape)).flatten(1).shape[1]
         except Exception as error:  # a foreign network may raise anything
-            size = " x ".join(map(str, image_shape))
+            size = shape_words(image_shape)
             raise UsageError(
                 f"model.encoder.path: {path} returns no features (B, ...) for images of {size}: "
-                f"{' '.join(str(error).split())[:300]}"
+                f"{one_line(error)}"
             ) from error
         self.body.train()
         self.make_mean(features, code_size)
@@ -85,8 +86,9 @@ def make(path: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         network = found(**arguments)
     except Exception as error:  # foreign code may raise anything
-        said = " ".join(str(error).split())[:300]
-        raise UsageError(f"model.encoder.path: {path} cannot be constructed: {said}") from error
+        raise UsageError(
+            f"model.encoder.path: {path} cannot be constructed: {one_line(error)}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"model.encoder.path: {path} does not return an nn.Module.")
     return network

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.files import local_path
+from acn_lightning.utils.text import shape_words
 
 
 class LoadReport(NamedTuple):
@@ -49,7 +50,7 @@ def load_matching(network: nn.Module, given: Mapping[str, Tensor]) -> LoadReport
 
 def shape(tensor: Tensor) -> str:
     """A tensor's shape in words, such as 64 x 1 x 3 x 3."""
-    return " x ".join(map(str, tensor.shape)) or "scalar"
+    return shape_words(tensor.shape) or "scalar"
 
 
 def describe_report(taken: LoadReport) -> list[str]:

@@ -18,7 +18,7 @@ from acn_lightning.runs.figures import (
     trained_epochs,
 )
 from acn_lightning.runs.reading import LAST, Run, find, number
-from acn_lightning.utils.text import as_text, counted, printable
+from acn_lightning.utils.text import as_text, counted, printable, shape_words
 
 PARTS = ("encoder", "shape", "prior", "decoder", "likelihood")
 """Parts of a model, in reading order."""
@@ -99,7 +99,7 @@ def data_line(run: Run) -> str:
     if any(counts.values()):
         parts.append(", ".join(f"{count:,.0f} {name}" for name, count in counts.items() if count))
     if isinstance(shape := find(run.about, "image_shape"), list):
-        parts.append(" x ".join(map(str, shape)))
+        parts.append(shape_words(shape))
     if classes := number(run.about, "classes"):
         parts.append(counted(round(classes), "class", "classes"))
     return "; ".join(str(part).rstrip(".") for part in parts if part)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from acn_lightning.utils.docstrings import arguments
-from acn_lightning.utils.errors import UsageError, check_choice, nearest
+from acn_lightning.utils.errors import UsageError, check_choice, nearest, one_line
 
 
 class Option(NamedTuple):
@@ -96,8 +96,7 @@ def import_object(path: str, key: str) -> Any:
     try:
         return operator.attrgetter(name)(importlib.import_module(package))
     except Exception as error:  # the module runs, and may raise anything
-        said = " ".join(str(error).split())[:300]
-        raise UsageError(f"{key}: {path} cannot be imported: {said}") from error
+        raise UsageError(f"{key}: {path} cannot be imported: {one_line(error)}") from error
     finally:
         sys.path.remove(here)
 
@@ -116,8 +115,7 @@ def make(cls: Callable[..., Any], key: str, *wiring: Any, **options: Any) -> Any
         if getattr(cls, "__module__", "").startswith("acn_lightning."):
             raise  # our own class: a bug in this package, not a config error
         name = getattr(cls, "__name__", cls)
-        said = " ".join(str(error).split())[:300]
-        raise UsageError(f"{key}: {name} cannot be made: {said}") from error
+        raise UsageError(f"{key}: {name} cannot be made: {one_line(error)}") from error
 
 
 def options(constructor: Callable[..., Any]) -> dict[str, Option]:

@@ -1,6 +1,7 @@
 """Text made fit for where it goes: a terminal, a text file, a spreadsheet, a sentence."""
 
 import os
+from collections.abc import Iterable
 
 
 def printable(text: object) -> str:
@@ -40,6 +41,16 @@ def counted(count: int, one: str, several: str = "") -> str:
         ('1 image', '1,200 classes')
     """
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def shape_words(shape: Iterable[int]) -> str:
+    """A shape in words.
+
+    Example:
+        >>> shape_words((1, 28, 28))
+        '1 x 28 x 28'
+    """
+    return " x ".join(map(str, shape))
 
 
 def cell(text: str) -> str:

@@ -14,6 +14,7 @@ from acn_lightning.data.subsets import held_out_rows
 from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.files import local_path
 from acn_lightning.utils.registry import Registered
+from acn_lightning.utils.text import shape_words
 
 
 class Split(NamedTuple):
@@ -204,4 +205,4 @@ def check_counts(images: int, images_name: object, labels: int, labels_name: obj
 
 def size_words(images: Tensor) -> str:
     """The size of images as text: channels x height x width."""
-    return " x ".join(str(side) for side in images.shape[1:])
+    return shape_words(images.shape[1:])
