@@ -18,7 +18,7 @@ if [ -n "${ADDRESS:-}" ]; then
 fi
 
 # To bash before 4.4 an empty list is an unset variable, hence the +.
-exec torchrun --nnodes="$HOSTS" --nproc-per-node="$GPUS" --rdzv-backend=c10d \
-    --rdzv-endpoint="$FIRST:${PORT:-29400}" --rdzv-id="$JOB" ${own[@]+"${own[@]}"} \
-    -m acn_lightning fit "$@" trainer.num_nodes="$HOSTS" trainer.devices="$GPUS" \
-    trainer.strategy=ddp resume=auto
+exec torchrun --nnodes="$HOSTS" --nproc-per-node="$GPUS" --shutdown-timeout=300 \
+    --rdzv-backend=c10d --rdzv-endpoint="$FIRST:${PORT:-29400}" --rdzv-id="$JOB" \
+    ${own[@]+"${own[@]}"} -m acn_lightning fit "$@" trainer.num_nodes="$HOSTS" \
+    trainer.devices="$GPUS" trainer.strategy=ddp resume=auto

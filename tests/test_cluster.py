@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch.distributed.run import get_args_parser
 
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.trainer import make_trainer
@@ -94,6 +95,8 @@ def test_torchrun_says_what_it_lacks_and_starts_what_is_asked(stand_in):
     assert {"--rdzv-endpoint=10.0.0.1:29400", "--rdzv-id=mine", "--local-addr=10.0.0.2"} <= {
         *before
     }
+    launched = get_args_parser().parse_args(words)  # all are options that torchrun has
+    assert launched.shutdown_timeout > 30
     config = compose(command[0], command[1:])
     assert (config["trainer"]["num_nodes"], config["trainer"]["devices"]) == (2, 8)
     assert (config["data"]["root"], config["resume"]) == ("a folder", "auto")
@@ -120,6 +123,7 @@ def test_kubernetes_counts_and_names_agree():
     assert hosts == {config["trainer"]["num_nodes"]}
     gpus = {int(options["nproc-per-node"]), container["resources"]["limits"]["nvidia.com/gpu"]}
     assert gpus == {config["trainer"]["devices"]}
+    assert 30 < int(options["shutdown-timeout"]) < pod["terminationGracePeriodSeconds"]
     name = job["metadata"]["name"]
     assert options["rdzv-endpoint"] == f"{name}-0.{pod['subdomain']}:29400"
     assert pod["subdomain"] == service["metadata"]["name"]
