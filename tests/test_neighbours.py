@@ -116,11 +116,28 @@ def test_too_few_codes_are_refused():
         clustered.build(torch.randn(20, 3), torch.arange(20))
 
 
-def test_no_faiss_names_its_two_packages(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'faiss'", name="faiss"),
+         r"pip install faiss-cpu, or faiss-gpu "),
+        (ImportError("libcublas.so.12: cannot open shared object file", name="_swigfaiss"),
+         r"^FAISS cannot be imported: libcublas\.so\.12: cannot open shared object file\.$"),
+        (ModuleNotFoundError("No module named 'packaging'", name="packaging"),
+         r"^FAISS cannot be imported: No module named 'packaging'\.$"),
+    ],
+)  # fmt: skip
+def test_no_faiss_names_its_two_packages_and_a_broken_one_its_fault(monkeypatch, error, said):
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == "faiss":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     libfaiss.import_faiss.cache_clear()
     try:
-        with pytest.raises(UsageError, match=r"pip install faiss-cpu, or faiss-gpu "):
+        with pytest.raises(UsageError, match=said):
             NeighbourIndex(3)
     finally:
         libfaiss.import_faiss.cache_clear()

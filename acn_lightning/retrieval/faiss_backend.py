@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, one_line
 
 MAX_RESULTS_ON_GPU = 2048
 """FAISS's limit on answers per query on the GPU; one answer is the query itself."""
@@ -23,12 +23,14 @@ def import_faiss() -> Any:
     each brings an OpenMP runtime.
 
     Raises:
-        UsageError: FAISS is not installed.
+        UsageError: FAISS is not installed, or cannot be imported.
     """
     try:
         import faiss
         import faiss.contrib.torch_utils
     except ImportError as error:
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "faiss"):
+            raise UsageError(f"FAISS cannot be imported: {one_line(error)}.") from error
         raise UsageError(
             "FAISS is not installed: pip install faiss-cpu, or faiss-gpu on a machine with an "
             "NVIDIA GPU and CUDA 12 (one of the two: they share a module name)."
