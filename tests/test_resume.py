@@ -212,6 +212,22 @@ def test_two_runs_do_not_share_a_folder(acn):
         assert "is not a valid folder name" in err
 
 
+def test_half_written_checkpoints_of_other_hosts_go_while_nobody_else_writes(monkeypatch):
+    folder = Path("runs/digits/mine")
+    left = folder / f"checkpoints/.acn-elsewhere-{os.getpid()}-{'0' * 16}.partial"
+    own = folder / "checkpoints/.acn-notes.partial"
+    left.parent.mkdir(parents=True)
+    for path in (left, own):
+        path.write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "acquire", lambda lock: None)  # there are no locks
+        with run.writing(folder, compose("digits")):
+            assert left.exists()
+    with run.writing(folder, compose("digits")):
+        assert not left.exists()
+        assert own.exists()
+
+
 # ---------------------------------------------------------------- what has to agree
 
 

@@ -22,7 +22,7 @@ from acn_lightning.config.schema import TRAINER_DEFAULTS
 from acn_lightning.experiment.trainer import raised_by_lightning
 from acn_lightning.utils.distributed import is_rank_zero
 from acn_lightning.utils.errors import InterruptionError, UsageError, one_line
-from acn_lightning.utils.files import check_encoding, local_path, replacing
+from acn_lightning.utils.files import check_encoding, local_path, remove_leftovers, replacing
 from acn_lightning.utils.locks import acquire, make_lock
 
 AUTO = "auto"
@@ -216,6 +216,8 @@ def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         acquire(lock)
+        if lock.is_locked:
+            remove_leftovers(folder / "checkpoints", alone=True)
         with replacing(folder / "config.yaml") as beside:
             beside.write_text(to_yaml(config), "utf-8")
     except Timeout as error:

@@ -179,15 +179,23 @@ def host() -> str:
     return re.sub(r"[^\w.]", "_", socket.gethostname())[:64] or "host"
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, alone: bool = False) -> None:
     """Deletes temporary files and folders that processes of this machine left when they were
-    killed. Recent ones stay: a container may have this machine's name and other processes."""
+    killed. Recent ones stay: a container may have this machine's name and other processes.
+
+    Args:
+        folder: where they are.
+        alone: whether nobody else writes there, as a lock says. Then those of other machines and
+            recent ones go too.
+    """
     for path in folder.glob(".acn-*.partial"):
         found = PARTIAL.fullmatch(path.name)
-        if not found or found["host"] != host() or is_running(int(found["process"])):
+        if not found:
+            continue
+        if not alone and (found["host"] != host() or is_running(int(found["process"]))):
             continue
         with suppress(OSError):
-            if time.time() - path.lstat().st_mtime < RECENT:
+            if not alone and time.time() - path.lstat().st_mtime < RECENT:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
