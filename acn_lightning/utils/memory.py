@@ -2,27 +2,44 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from threading import Condition
 
 from acn_lightning.utils.errors import UsageError
 
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Files in which Linux tells a container its limit."""
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux tells the limits of all groups of processes, and which of them this process is in."""
 
 
 def total_memory() -> int:
-    """Bytes that this process can have at most: the machine's memory, or the container's limit."""
+    """Bytes that this process can have at most: the machine's memory, or the limit of its container
+    or of its job."""
     most = 2**63
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in map(Path, LIMITS):
+    for path in limit_files():
         try:
             most = min(most, int(path.read_text("ascii")))
         except (OSError, ValueError):  # no container, or no limit
             continue
     return most
+
+
+def limit_files() -> list[Path]:
+    """Files that may tell the memory's limit of a group that this process is in, or of one above
+    it; for both versions of Linux's control groups. SLURM, for one, gives each job a group below
+    the top one."""
+    own = {"": PurePosixPath("/"), "memory": PurePosixPath("/")}
+    with suppress(OSError, ValueError):  # not Linux
+        for line in OWN.read_text("utf-8").splitlines():
+            _, kinds, path = line.split(":", 2)
+            own |= {kind: PurePosixPath(path) for kind in kinds.split(",") if kind in own}
+    return [
+        GROUPS / kind / str(one).lstrip("/") / name
+        for kind, name in {"": "memory.max", "memory": "memory.limit_in_bytes"}.items()
+        for one in (own[kind], *own[kind].parents)
+    ]
 
 
 def check_memory(complaint: str, size: int) -> None:

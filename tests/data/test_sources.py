@@ -367,11 +367,26 @@ def test_images_of_0_pixels(idx_folder):
         read_idx(idx_folder)
 
 
-def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
-    limit = tmp_path / "memory.max"
-    for text, expected in [("max", None), ("1000", 1000)]:
+@pytest.mark.parametrize(
+    ("groups", "name", "file"),
+    [
+        ("0::/job/step/task", "job", "memory.max"),
+        ("0::/job/step/task", "", "memory.max"),  # as in a container
+        ("0::/../other", "", "memory.max"),
+        ("5:cpu,cpuacct:/\n4:memory:/slurm/job\n0::/", "memory/slurm", "memory.limit_in_bytes"),
+        ("", "memory", "memory.limit_in_bytes"),
+    ],
+)
+def test_the_memory_of_a_container_or_a_job_counts(tmp_path, monkeypatch, groups, name, file):
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "OWN", tmp_path / "own")
+    whole = memory.total_memory()
+    if groups:
+        (tmp_path / "own").write_text(groups + "\n")
+    limit = tmp_path / "groups" / name / file
+    limit.parent.mkdir(parents=True)
+    for text, expected in [("max\n", whole), ("1000\n", 1000)]:
         limit.write_text(text)
-        monkeypatch.setattr(memory, "LIMITS", (str(limit), str(tmp_path / "none")))
-        assert memory.total_memory() == (expected or memory.total_memory())
+        assert memory.total_memory() == expected
     with pytest.raises(UsageError, match=r"x needs 0\.0 GiB of memory"):
         memory.check_memory("x", 1001)
