@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer, TQDMProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tqdm import tqdm
 
-from acn_lightning.callbacks.typed import acn_of
+from acn_lightning.callbacks.typed import acn_of, callbacks_of
 from acn_lightning.utils.text import counted
 
 EPOCHS = 5
@@ -203,9 +203,3 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """The callbacks of a run."""
-    found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return found

@@ -1,6 +1,6 @@
-"""Typed access to the module and the data that an ACN's callbacks work on."""
+"""Typed access to the module, the data and the callbacks of a run."""
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from acn_lightning.data import ImageData
 from acn_lightning.module import ACN
@@ -29,3 +29,9 @@ def data_of(trainer: Trainer) -> ImageData:
             f"This callback needs a datamodule of ImageData, not {type(data).__name__}."
         )
     return data
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The callbacks of a run."""
+    found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return found

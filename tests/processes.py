@@ -29,7 +29,7 @@ from acn_lightning.callbacks import (
     ProbeCodes,
     probe,
 )
-from acn_lightning.callbacks.progress import callbacks_of
+from acn_lightning.callbacks.typed import callbacks_of
 from acn_lightning.cli import main
 from acn_lightning.config.compose import compose
 from acn_lightning.data import ImageData

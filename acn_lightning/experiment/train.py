@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning import callbacks as cb
-from acn_lightning.callbacks.progress import callbacks_of
+from acn_lightning.callbacks.typed import callbacks_of
 from acn_lightning.checkpoint import LAST, read_archive
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source

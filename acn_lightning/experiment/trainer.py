@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 
 from acn_lightning.callbacks import RunBar, StopOnTime
-from acn_lightning.callbacks.progress import callbacks_of
+from acn_lightning.callbacks.typed import callbacks_of
 from acn_lightning.checkpoint import DurableCheckpointIO
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData
