@@ -1,12 +1,5 @@
 """`acn decompress`."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import Tensor
-
 
 def decompress(
     file: str,
@@ -40,6 +33,7 @@ def decompress(
     from acn_lightning.commands._inputs import trained
     from acn_lightning.compression.container import as_png, from_bytes
     from acn_lightning.compression.files import decompress_images
+    from acn_lightning.inference.figures import write_png
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar
@@ -83,12 +77,3 @@ def parse_numbers(words: str, count: int) -> list[int]:
             )
         numbers |= dict.fromkeys(range(low, high + 1))
     return list(numbers)
-
-
-def write_png(image: "Tensor", path: "Path") -> None:
-    """Writes an image (C, H, W) to a new file."""
-    from acn_lightning.inference.figures import as_picture
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        as_picture(image.permute(1, 2, 0).numpy()).save(file, "PNG")

@@ -20,10 +20,10 @@ def images(name: str, overrides: list[str], *, part: str = "train", out: str = "
         UsageError: the images cannot be read, or the folder `out` exists; nothing has been written
             then.
     """
-    from acn_lightning.commands.decompress import write_png
     from acn_lightning.config.compose import compose
     from acn_lightning.experiment.build import read_data
     from acn_lightning.inference.collection import of_data
+    from acn_lightning.inference.figures import write_png
     from acn_lightning.utils.errors import check_choice
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar

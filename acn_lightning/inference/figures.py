@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -110,3 +111,10 @@ def grid(
 def as_picture(array: np.ndarray) -> Image.Image:
     """An array (H, W, C) of bytes, C = 1 or 3, as a picture."""
     return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+
+
+def write_png(image: UInt8[Tensor, "channel height width"], path: Path) -> None:
+    """Writes an image to a new file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        as_picture(image.permute(1, 2, 0).numpy()).save(file, "PNG")
