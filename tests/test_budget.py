@@ -11,7 +11,7 @@ import yaml
 from acn_lightning.config.compose import compose
 from acn_lightning.config.sections import Budget
 from acn_lightning.data.sources.folder import FolderSource
-from acn_lightning.experiment import budget
+from acn_lightning.experiment import budget, train
 from acn_lightning.experiment.budget import (
     Choice,
     budget_hint,
@@ -185,7 +185,8 @@ def test_the_hint_says_whether_more_time_pays(last, best, said):
     assert said in budget_hint(torch.tensor(last), torch.tensor(best), minutes=6.0)
 
 
-def test_several_processes_cannot_each_choose(acn):
+def test_several_processes_cannot_each_choose(acn, monkeypatch):
+    monkeypatch.setattr(train, "read_data", None)  # which may take long
     two = ("trainer.devices=2", "trainer.strategy=ddp")
     status, _, err = acn("fit", "digits", *OPEN, *two)
     assert status == 2

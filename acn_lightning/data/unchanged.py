@@ -16,7 +16,7 @@ from acn_lightning.data.sources.npz import load_npz
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.memory import check_memory
 from acn_lightning.utils.progress import progress_bar
-from acn_lightning.utils.text import as_text
+from acn_lightning.utils.text import as_text, shape_words
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -205,7 +205,7 @@ def check_array(
     elif array.ndim == 4 and array.shape[1:] != image_shape:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype != np.uint8 or array.shape[1:] != image_shape or not len(array):
-        shape = " x ".join(map(str, image_shape))
+        shape = shape_words(image_shape)
         raise UsageError(
             f"{name}: images are {given}; the model takes uint8 images of {shape} (channels x "
             "height x width). acn compress changes nothing."

@@ -95,12 +95,7 @@ def fitting(config: Plain, data: ImageData, trainer: Trainer, budget: Budget) ->
         UsageError: there are several processes, which would each choose for themselves; or a part
             cannot have one of the sizes.
     """
-    if trainer.world_size > 1:
-        raise UsageError(
-            "trainer.max_epochs: a budget of minutes is for one process. Use trainer.devices=1, or "
-            "set the number of epochs, and model.encoder.channels and model.decoder.channels if "
-            "they are null."
-        )
+    check_alone(trainer)
     sizes: Sequence[int | None] = budget.channels if open_parts(config) else [None]
     planned = config["trainer"]["max_epochs"]
     limits = trainer.limit_train_batches, trainer.limit_val_batches
@@ -125,6 +120,20 @@ def fitting(config: Plain, data: ImageData, trainer: Trainer, budget: Budget) ->
         best = Choice(size, max(1, fits) if planned is None else planned, seconds)
     assert best is not None
     return best
+
+
+def check_alone(trainer: Trainer) -> None:
+    """Checks that a run that chooses its sizes has one process.
+
+    Raises:
+        UsageError: there are several, which would each choose for themselves.
+    """
+    if trainer.world_size > 1:
+        raise UsageError(
+            "trainer.max_epochs: a budget of minutes is for one process. Use trainer.devices=1, or "
+            "set the number of epochs, and model.encoder.channels and model.decoder.channels if "
+            "they are null."
+        )
 
 
 @contextmanager

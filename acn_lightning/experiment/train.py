@@ -15,7 +15,13 @@ from acn_lightning.checkpoint import LAST, read_archive
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
 from acn_lightning.evaluation.warnings import below_pixels
-from acn_lightning.experiment.budget import budget_hint, is_open, with_sizes, with_sizes_of
+from acn_lightning.experiment.budget import (
+    budget_hint,
+    check_alone,
+    is_open,
+    with_sizes,
+    with_sizes_of,
+)
 from acn_lightning.experiment.build import build_for, make_callbacks, read_data
 from acn_lightning.experiment.carried import config_of
 from acn_lightning.experiment.finetune import load_pretrained
@@ -43,6 +49,7 @@ from acn_lightning.experiment.trainer import (
     ending_together,
     make_timer,
     make_trainer,
+    quiet_trainer,
     raised_by_restoring,
 )
 from acn_lightning.experiment.training_state import check_processes, check_progress, epochs_of
@@ -90,6 +97,8 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     if resumed:
         config = with_sizes_of(config, config_of(resumed.content)) if open_budget else config
         check_networks(config, resumed.content)
+    if is_open(config):
+        check_alone(quiet_trainer(config))  # before reading data too
     data = read_data(config, source)
     config = with_sizes(config, data)
     config, chosen = with_quickest(config, data, resumed.content if resumed else None)

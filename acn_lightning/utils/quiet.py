@@ -11,6 +11,7 @@ UNNEEDED = (
     ".*does not have many workers.*",  # data is in memory: workers would slow it down
     ".*smaller than the logging interval.*",  # we log per epoch
     ".*Experiment logs directory.*exists and is not empty.*",  # it holds our config.yaml
+    ".*Checkpoint directory.*exists and is not empty.*",  # a run that resumes; new ones are checked
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     ".*The dirpath has changed.*",
     ".*recommended to use `self.log.*sync_dist.*",  # what one process measures for all of them
