@@ -92,13 +92,11 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     found = state_of(folder)
     if config["resume"] == AUTO:
         resumed = own_checkpoint(config, folder)
-    cb.Finetune(**config["finetune"])  # checks the options before reading data, which may take long
     open_budget = is_open(config)
     if resumed:
         config = with_sizes_of(config, config_of(resumed.content)) if open_budget else config
         check_networks(config, resumed.content)
-    if is_open(config):
-        check_alone(quiet_trainer(config))  # before reading data too
+    check_early(config)
     data = read_data(config, source)
     config = with_sizes(config, data)
     config, chosen = with_quickest(config, data, resumed.content if resumed else None)
@@ -129,6 +127,17 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
         outcome = tested(trainer, module, data, parts, folder, start, parent)
     files, hints = write_results(outcome.results, folder), (*hints, *outcome.hints)
     return outcome._replace(files=files, hints=hints)
+
+
+def check_early(config: Plain) -> None:
+    """Checks what needs no data, before they are read: that may take long.
+
+    Raises:
+        UsageError: an option of `finetune` is wrong, or several processes have a budget.
+    """
+    cb.Finetune(**config["finetune"])
+    if is_open(config):
+        check_alone(quiet_trainer(config))
 
 
 UNTRAINED = (
