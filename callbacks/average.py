@@ -85,6 +85,7 @@ class AverageWeights(Callback):
             self._swap(module)
             share_buffers(module)  # each rank has averaged its own
             encode_all(trainer, module)
+            module.bank.synchronise()
             module.bank.written.clamp_(max=module.bank.boundary - 1)  # all ranks have them
             module.bank.rebuild(module.index, divide=True)
 

@@ -91,6 +91,7 @@ class RefreshNeighbours(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = acn_of(pl_module)
         encode_all(trainer, module)
+        module.bank.synchronise()
         warn_of_recall(module.bank.rebuild(module.index, divide=True), module)
 
     def _refresh_and_log(self, trainer: Trainer, module: ACN) -> None:
@@ -150,7 +151,8 @@ def statistics_gap(trainer: Trainer, module: ACN) -> float:
 
 
 def encode_all(trainer: Trainer, module: ACN) -> None:
-    """Encodes every training image with the current weights, and writes the codes to the bank."""
+    """Encodes every training image with the current weights, and writes the codes to the bank: each
+    rank its share, which `CodeBank.synchronise` gives to the others."""
     # Codes stored during the epoch must not win over the new ones, which another rank may write.
     module.bank.written.clamp_(max=module.bank.boundary - 1)
     batches = data_of(trainer).encoding_dataloader()
@@ -162,4 +164,3 @@ def encode_all(trainer: Trainer, module: ACN) -> None:
             with trainer.precision_plugin.forward_context():
                 module.bank.write(batch.index, module(batch.image).mean)
             bar.update()
-    module.bank.synchronise()

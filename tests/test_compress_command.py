@@ -232,7 +232,7 @@ def test_wrong_files_to_decompress(trained, compress, acn, checkpoint):
     assert compress(*files, "compare=false")[0] == 0
     content = Path("images.acn").read_bytes()
     for name, changed, words in (
-        ("newer", content[:8] + b"\2\0" + content[10:], "has version 2 of the format"),
+        ("newer", content[:8] + b"\3\0" + content[10:], "has version 3 of the format"),
         ("short", content[:-1], "is truncated"),
         ("wrong", content[:-40] + bytes(8) + content[-32:], "is damaged"),
     ):

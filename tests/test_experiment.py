@@ -573,7 +573,7 @@ def refused(result, message):
         (["fit", "digits", "trainer.max_time=x"], "trainer.max_time: x is no time"),
         (["fit", "digits", "trainer.max_time={x: 1}"], "trainer.max_time: "),
         (["fit", "digits", "trainer.max_time=[1]"], "trainer.max_time: "),
-        (["show", "digits", "finetune.freeze[0]=encoder"], "one key"),
+        (["show", "digits", "finetune.freeze[0]=encoder"], "finetune.freeze: {'0': 'encoder'} is"),
         (["show", "digits", f"seed=0x{'f' * 5000}"], "seed: "),
         (["show", "digits", "data.background=#ff0000"], "data.background: there is no such key"),
         (["fit", "resume='quoted.ckpt'"], "no checkpoint quoted.ckpt"),

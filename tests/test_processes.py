@@ -86,8 +86,8 @@ def test_two_processes_count_each_image_once_and_fill_one_bank(acn, whole):
     metrics = rows(folder)
     assert [float(metrics[epoch]["bank/refreshed"]) for epoch in range(4)] == 4 * [630]
     received = float(metrics[1]["bank/received_megabytes"]) * 1e6
-    # rows and codes of the other half, and its part of the table
-    assert received == pytest.approx(315 * (8 + 4 * 4 + 5 * 4))
+    # rows and codes of the other half of all 700 images, and its part of the table
+    assert received == pytest.approx(350 * (8 + 4 * 4) + 315 * 5 * 4)
 
 
 def test_torchrun_ends_all_at_one_step_and_goes_on_to_the_same_end(whole, tmp_path):

@@ -148,14 +148,14 @@ def test_what_another_process_saves_before_it_ends_is_not_overwritten(acn, monke
         shutil.copyfile(last, "copy.ckpt")
         os.replace("copy.ckpt", last)
 
-    monkeypatch.setattr(train, "check_limits", ends_meanwhile)
-    status, _, err = acn(*FIT, *AUTO, "trainer.max_epochs=2")
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "check_limits", ends_meanwhile)
+        status, _, err = acn(*FIT, *AUTO, "trainer.max_epochs=2")
     assert status == 2
     assert err.strip().splitlines()[-1] == (
         f"acn: run: another process has saved {last} since this one began. Repeat the command."
     )
     assert (folder / "metrics.csv").read_text() == metrics
-    monkeypatch.undo()
     assert acn(*FIT, *AUTO, "trainer.max_epochs=2")[0] == 0
 
 

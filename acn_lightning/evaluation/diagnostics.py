@@ -1,5 +1,6 @@
 """Dashboard stats on codes and their neighbours during training."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -36,8 +37,9 @@ def code_stats(codes: Float[Tensor, "n code"]) -> dict[str, float]:
     variance = codes.var(0, correction=0)
     size = codes.shape[1]
     covariance = torch.cov(codes.cpu().double().T, correction=0).view(1, size, size)
-    eigenvalues = torch.linalg.eigvalsh(covariance)[0]
-    eigenvalues = eigenvalues.clamp(min=0)
+    finite = bool(covariance.isfinite().all())  # else the run ends soon, and says why
+    eigenvalues = torch.linalg.eigvalsh(covariance if finite else torch.zeros_like(covariance))[0]
+    eigenvalues = eigenvalues.clamp(min=0) if finite else torch.full_like(eigenvalues, math.nan)
     effective = eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-30)
     return {
         "codes/norm": float(torch.linalg.vector_norm(codes, dim=1).mean()),

@@ -43,7 +43,7 @@ def counted(count: int, one: str, several: str = "") -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
-def shape_words(shape: Iterable[int]) -> str:
+def shape_words(shape: Iterable[object]) -> str:
     """A shape in words.
 
     Example:

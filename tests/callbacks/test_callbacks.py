@@ -51,7 +51,7 @@ def test_index_is_rebuilt_once_an_epoch_before_validation():
 
 def test_an_epoch_cut_short_still_ends_with_a_rebuild():
     data, module = digits()
-    refresh = RefreshNeighbours()
+    refresh = RefreshNeighbours(encode=False)
     trainer(refresh, max_epochs=3, max_steps=30).fit(module, datamodule=data)
     assert refresh.rebuilds == 3  # start, epoch of 21 steps, 9 steps
     assert refresh.last.refreshed == 9 * 64
@@ -66,7 +66,8 @@ def test_validation_in_the_middle_of_an_epoch_does_not_rebuild():
 
 def test_a_bank_that_does_not_fill_is_said():
     data, module = digits()
-    run = trainer(RefreshNeighbours(), WarnOfFaults(), max_epochs=1, limit_train_batches=5)
+    refresh = RefreshNeighbours(encode=False)
+    run = trainer(refresh, WarnOfFaults(), max_epochs=1, limit_train_batches=5)
     with pytest.warns(UserWarning, match=r"Only 320 of 1,294 codes were refreshed.* 974 never"):
         run.fit(module, datamodule=data)
 
