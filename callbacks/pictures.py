@@ -17,7 +17,7 @@ from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData, IndexedImages
 from acn_lightning.data.subsets import spread, stratified
 from acn_lightning.inference.embedding import encode
-from acn_lightning.inference.figures import grid, pixels_of, scatter
+from acn_lightning.inference.pictures import grid, pixels_of, scatter
 from acn_lightning.inference.projection import project
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode

@@ -33,7 +33,7 @@ from acn_lightning.compression.symbols import (
 from acn_lightning.config.compose import compose, experiments
 from acn_lightning.evaluation.costs import order_nats
 from acn_lightning.experiment.build import DataSpec, build_module
-from acn_lightning.inference.figures import as_picture
+from acn_lightning.inference.pictures import as_picture
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.networks.exact import exactly, settle
 from acn_lightning.networks.likelihoods import (

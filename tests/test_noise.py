@@ -10,7 +10,7 @@ from acn_lightning.checkpoint import read_checkpoint
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment.build import build
 from acn_lightning.experiment.restore import from_checkpoint
-from acn_lightning.inference.figures import pixels_of
+from acn_lightning.inference.pictures import pixels_of
 from acn_lightning.inference.sampling import KINDS, draw
 from acn_lightning.networks.distributions import CategoricalPixels
 from tests.conftest import QUICK

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from acn_lightning.inference.figures import grid
+from acn_lightning.inference.pictures import grid
 
 
 def test_every_image_is_enlarged_at_its_place():

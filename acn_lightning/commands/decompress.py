@@ -33,7 +33,7 @@ def decompress(
     from acn_lightning.commands._inputs import trained
     from acn_lightning.compression.container import as_png, from_bytes
     from acn_lightning.compression.files import decompress_images
-    from acn_lightning.inference.figures import write_png
+    from acn_lightning.inference.pictures import write_png
     from acn_lightning.utils.errors import UsageError
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar

@@ -23,7 +23,7 @@ def images(name: str, overrides: list[str], *, part: str = "train", out: str = "
     from acn_lightning.config.compose import compose
     from acn_lightning.experiment.build import read_data
     from acn_lightning.inference.collection import of_data
-    from acn_lightning.inference.figures import write_png
+    from acn_lightning.inference.pictures import write_png
     from acn_lightning.utils.errors import check_choice
     from acn_lightning.utils.files import local_path, new_folder
     from acn_lightning.utils.progress import progress_bar

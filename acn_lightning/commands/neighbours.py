@@ -48,7 +48,7 @@ def neighbours(
     from acn_lightning.commands._inputs import out_folder, read_queries, reencode, trained
     from acn_lightning.experiment.build import read_data
     from acn_lightning.inference.embedding import encode as encode_images
-    from acn_lightning.inference.figures import grid
+    from acn_lightning.inference.pictures import grid
     from acn_lightning.retrieval.exact import distances_to
     from acn_lightning.utils.errors import UsageError
 

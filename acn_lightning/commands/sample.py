@@ -26,7 +26,7 @@ def sample(checkpoint: str, overrides: list[str]) -> Path:
     from acn_lightning.experiment.folder import output_folder, writing
     from acn_lightning.experiment.restore import from_checkpoint
     from acn_lightning.experiment.trainer import device_of
-    from acn_lightning.inference.figures import grid
+    from acn_lightning.inference.pictures import grid
     from acn_lightning.inference.sampling import draw
     from acn_lightning.utils.files import replacing
 

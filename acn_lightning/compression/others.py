@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 from torch import Tensor
 
-from acn_lightning.inference.figures import as_picture
+from acn_lightning.inference.pictures import as_picture
 from acn_lightning.utils.optional import package_if_installed
 from acn_lightning.utils.progress import progress_bar
 

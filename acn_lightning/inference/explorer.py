@@ -15,7 +15,7 @@ from PIL import Image
 
 from acn_lightning.inference.collection import Collection
 from acn_lightning.inference.embedding import Embedding
-from acn_lightning.inference.figures import colour, thumbnails
+from acn_lightning.inference.pictures import colour, thumbnails
 from acn_lightning.utils.optional import require_packages
 from acn_lightning.utils.text import as_text, counted
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acn_lightning.inference.collection import Collection
 from acn_lightning.inference.embedding import Embedding
-from acn_lightning.inference.figures import thumbnails as thumbs
+from acn_lightning.inference.pictures import thumbnails as thumbs
 from acn_lightning.utils.optional import require_packages
 from acn_lightning.utils.text import as_text
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from acn_lightning.data import ImageData
 from acn_lightning.inference.embedding import check_batch_size
-from acn_lightning.inference.figures import pixels_of
+from acn_lightning.inference.pictures import pixels_of
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
 

@@ -17,8 +17,8 @@ from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form
 from acn_lightning.inference.embedding import check_batch_size, encode
-from acn_lightning.inference.figures import grid, pixels_of
 from acn_lightning.inference.inputs import Given, One, read_given
+from acn_lightning.inference.pictures import grid, pixels_of
 from acn_lightning.inference.sampling import draw_images, finite_predictions
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
