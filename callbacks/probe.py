@@ -22,7 +22,7 @@ class ProbeCodes(Callback):
     `codes/precision_at_10` (of the ten nearest images), `codes/nmi` and `codes/cluster_accuracy`
     (of k-means): see `classifiers.measure`. Logs nothing if there are fewer than two classes or no
     validation images. As in a test, all codes come from the same weights. `val/knn_accuracy`
-    searches the stored codes instead, some of which are as old as the epoch.
+    searches the stored codes instead, which `refresh.encode=false` lets be as old as the epoch.
 
     Args:
         every_n_epochs: number of epochs between probes; 0 for never.

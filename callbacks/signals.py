@@ -17,8 +17,8 @@ from acn_lightning.utils.errors import InterruptionError
 from acn_lightning.utils.signals import handling
 
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP")
-"""A scheduler's stop, its warning before the time limit (with `sbatch --signal=USR1@300`), Ctrl-C,
-and a terminal that closes."""
+"""A scheduler's stop, its warning before the time limit (`sbatch --signal=B:USR1@300`), Ctrl-C, and
+a terminal that closes."""
 
 
 class StopOnSignal(Callback):

@@ -190,7 +190,7 @@ def test_several_processes_cannot_each_choose(acn, monkeypatch):
     two = ("trainer.devices=2", "trainer.strategy=ddp")
     status, _, err = acn("fit", "digits", *OPEN, *two)
     assert status == 2
-    assert "a budget of minutes is for one process. Use trainer.devices=1, or" in err
+    assert "a budget of minutes is for one process. Use trainer.devices=1, without" in err
     assert not Path("runs").exists()
 
 

@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, Trainer
 
 from acn_lightning.callbacks import LastCheckpoint, RefreshNeighbours, StopEarly, StopOnTime
+from acn_lightning.experiment import learning_rate
 from acn_lightning.experiment.learning_rate import suggestion
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import CHEAP, QUICK, only_run
@@ -169,7 +170,8 @@ def test_a_learning_rate_is_suggested_and_nothing_written(acn):
         ("trainer.devices=2", "tried by one process. Use trainer.devices=1"),
     ],
 )
-def test_wrong_options_of_lr(acn, word, error):
+def test_wrong_options_of_lr(acn, word, error, monkeypatch):
+    monkeypatch.setattr(learning_rate, "read_data", None)  # which may take long
     words = ["trainer.accelerator=cpu", "trainer.strategy=ddp"] if "devices" in word else []
     status, _, err = acn("lr", "digits", *QUICK, *words, word)
     assert status == 2

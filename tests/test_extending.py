@@ -9,7 +9,7 @@ import torch
 from acn_lightning.config.compose import complete, compose
 from acn_lightning.data import ImageData, Source, Split, Splits
 from acn_lightning.experiment.build import build, make_callbacks
-from acn_lightning.experiment.carried import imports_of
+from acn_lightning.experiment.carried import imports_of, in_todays_terms
 from acn_lightning.networks.priors import MixturePrior
 from acn_lightning.optimization import CosineSchedule, OptimizerFactory
 from acn_lightning.utils.errors import UsageError
@@ -80,6 +80,14 @@ def test_a_class_at_a_path_is_of_its_family(mine):
     config = compose("digits", ["model.prior.kind=mine:WidePrior", "model.prior.spread=3"])
     assert config["model"]["prior"] == {"kind": "mine:WidePrior", "spread": 3}
     assert "mine:WidePrior" not in MixturePrior.kinds
+
+
+@pytest.mark.parametrize("known", [None, True])
+def test_an_imported_encoder_of_an_earlier_version_was_in_the_runs_precision(known):
+    encoder = {"kind": "import", "path": "mine:Note"} | ({"float32": known} if known else {})
+    shape = {"kind": "white"}
+    found = in_todays_terms({"model": {"encoder": encoder, "shape": shape}})
+    assert found["model"] == {"encoder": encoder | {"float32": bool(known)}, "shape": shape}
 
 
 def test_a_run_with_parts_of_ones_own_and_what_its_checkpoint_asks_for(acn, mine):

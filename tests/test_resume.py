@@ -97,6 +97,32 @@ def test_results_are_gone_while_a_run_trains_on_and_no_sooner(acn, ends, monkeyp
     assert json.loads(results.read_text())["training"]["epochs"] == epochs + 1
 
 
+def test_figures_are_written_as_soon_as_they_are_measured(acn, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(train, "below_pixels", full)  # the next that a run does
+    status, _, err = acn(*FIT, *AUTO, "trainer.max_epochs=1")
+    assert status
+    assert "no space left" in err
+    results = json.loads(Path("runs/digits/mine/results.json").read_text())
+    assert results["training"]["epochs"] == 1
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_run_that_is_refused_leaves_no_folder(locks, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def absent(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", absent)
+    with pytest.raises(UsageError, match="wrong"), run.writing(Path("runs/x/a"), {}):
+        raise UsageError("wrong")
+    assert list(Path().iterdir()) == []
+
+
 def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
     auto = [*FIT, *AUTO, "logger=wandb", "trainer.limit_train_batches=1"]
     assert acn(*auto, "trainer.max_epochs=1")[0] == 0
@@ -116,6 +142,9 @@ def test_a_wandb_id_belongs_to_one_folder():
     for written, kept in [({"wandb": one}, True), ({"wandb": None}, False), ([], False)]:
         (folder / "about.json").write_text(json.dumps(written))
         assert (wandb_id(config, folder) == one) is kept
+    (folder / "about.json").write_text(json.dumps({"wandb": "digits-mine"}))  # it went on once
+    assert wandb_id(config, folder) == "digits-mine"
+    (folder / "about.json").write_text("[]")
     (folder / "wandb").mkdir()  # of an earlier version, which wrote no id
     assert wandb_id(config, folder) == "digits-mine"
     (folder / "about.json").write_text(json.dumps({"wandb": one}))

@@ -33,7 +33,7 @@ def neighbours(
         overrides: changes to the checkpoint's config.
         k: number of neighbours of each image.
         encode: whether to encode the training images again with the checkpoint's weights; false
-            uses the codes in the checkpoint, which were stored during its last epoch.
+            uses the codes in the checkpoint.
         unreadable: "stop" at a file that cannot be read as an image, or "skip" it.
         out: folder to write to; null for a new one under the run's `outputs`.
 

@@ -24,7 +24,7 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
     from acn_lightning.experiment.carried import not_taken
     from acn_lightning.experiment.folder import output_folder, writing
     from acn_lightning.experiment.restore import from_checkpoint
-    from acn_lightning.experiment.results import Outcome, evaluate, write_results
+    from acn_lightning.experiment.results import Outcome, evaluate, files_of
     from acn_lightning.experiment.trainer import check_limits, make_trainer
 
     start = time.perf_counter()
@@ -47,4 +47,4 @@ def test(checkpoint: str, overrides: list[str]) -> "Outcome":
         known = {"checkpoint": str(found)}
         results = evaluate(trainer, module, data, measure, start, known, folder)
     hints = not_taken(content, config, overrides, "evaluation.")
-    return Outcome(results, write_results(results, folder), hints=tuple(hints))
+    return Outcome(results, files_of(folder), hints=tuple(hints))

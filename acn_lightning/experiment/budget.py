@@ -130,9 +130,9 @@ def check_alone(trainer: Trainer) -> None:
     """
     if trainer.world_size > 1:
         raise UsageError(
-            "trainer.max_epochs: a budget of minutes is for one process. Use trainer.devices=1, or "
-            "set the number of epochs, and model.encoder.channels and model.decoder.channels if "
-            "they are null."
+            "trainer.max_epochs: a budget of minutes is for one process. Use trainer.devices=1, "
+            "without torchrun or srun, or set the number of epochs, and model.encoder.channels and "
+            "model.decoder.channels if they are null."
         )
 
 

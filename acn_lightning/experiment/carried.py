@@ -99,13 +99,16 @@ def check_plain(value: Any, key: str) -> None:
 
 
 def in_todays_terms(config: Plain) -> Plain:
-    """Converts a config from before `model.shape` existed. Its encoder had the options `sphere`
-    (whether codes lie on a sphere) and `spread` (how far apart they start). Without a sphere,
-    `spread` only matters before training, so it is dropped."""
+    """Converts a config from before `model.encoder.float32` or `model.shape` existed. Imported
+    encoders were in 16 bits where the run was. Without a shape, the encoder had the options
+    `sphere` (whether codes lie on a sphere) and `spread` (how far apart they start). Without a
+    sphere, `spread` only matters before training, so it is dropped."""
     model = dict(config["model"])
-    if "shape" in model:
-        return config
     encoder = dict(model["encoder"])
+    if encoder.get("kind") == "import":
+        encoder.setdefault("float32", False)
+    if "shape" in model:
+        return config | {"model": model | {"encoder": encoder}}
     spread, sphere = encoder.pop("spread", 1.0), encoder.pop("sphere", False)
     shape = {"kind": "sphere", "radius": spread} if sphere else {"kind": "free"}
     return config | {"model": model | {"encoder": encoder, "shape": shape}}

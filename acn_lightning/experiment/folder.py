@@ -169,8 +169,9 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
     # A moment, in which `acn runs` may be looking at it.
     lock = make_lock(folder / ".lock", timeout=0.5)
     ours = config.get("logger") == "wandb" and active_run() is None
+    taken = False
     try:
-        write_config(config, folder, lock)
+        taken = bool(write_config(config, folder, lock))
         try:
             yield
         except (MisconfigurationException, ValueError, ZeroDivisionError) as error:
@@ -183,8 +184,8 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
                 raise UsageError(f"logger=wandb: {one_line(error)}") from error
             raise
     except UsageError:
-        # Only by who holds the lock: another run may have created it in the meantime.
-        if made and lock.is_locked and not last.is_file() and is_rank_zero():
+        # Only by who has taken it: another run may have created it in the meantime.
+        if made and (taken or lock.is_locked) and not last.is_file() and is_rank_zero():
             shutil.rmtree(folder, ignore_errors=True)
             for parent in made[1:]:
                 with suppress(OSError):  # another run is using it by now
@@ -207,8 +208,9 @@ def active_run() -> Any:
 
 
 @rank_zero_only
-def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> None:
-    """Creates the folder and its `config.yaml`, which `acn fit` accepts.
+def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> bool:
+    """Creates the folder and its `config.yaml`, which `acn fit` accepts. Returns that it has taken
+    the lock, or that the file system has none.
 
     Raises:
         UsageError: the folder cannot be written to, or another process is writing to it.
@@ -220,6 +222,7 @@ def write_config(config: Plain, folder: Path, lock: BaseFileLock) -> None:
             remove_leftovers(folder / "checkpoints", alone=True)
         with replacing(folder / "config.yaml") as beside:
             beside.write_text(to_yaml(config), "utf-8")
+        return True
     except Timeout as error:
         raise UsageError(
             f"run: another process is writing to {folder}. Wait until it ends, or choose another "

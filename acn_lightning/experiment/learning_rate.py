@@ -12,7 +12,7 @@ from acn_lightning import callbacks as cb
 from acn_lightning.config.compose import Plain
 from acn_lightning.experiment.budget import with_sizes
 from acn_lightning.experiment.build import build_for, read_data
-from acn_lightning.experiment.trainer import check_limits, make_trainer
+from acn_lightning.experiment.trainer import check_limits, make_trainer, quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.optimization import ConstantSchedule
 from acn_lightning.utils.errors import UsageError, check_range
@@ -96,6 +96,11 @@ def try_rates(
         "enable_checkpointing": False, "accumulate_grad_batches": 1, "enable_model_summary": False,
         "max_time": None,
     }  # fmt: skip
+    if quiet_trainer(config).world_size > 1:
+        raise UsageError(
+            "trainer.devices: learning rates are tried by one process. Use trainer.devices=1, "
+            "without torchrun or srun."
+        )
     data = read_data(config)
     config = with_sizes(config, data)
     config = config | {"trainer": config["trainer"] | short}
@@ -104,10 +109,6 @@ def try_rates(
     grow = GrowRate(lowest, highest, steps)
     callbacks = [cb.SeedEpochs(config["seed"]), cb.RefreshNeighbours(**config["refresh"]), grow]
     trainer = make_trainer(config, callbacks, [], Path())
-    if trainer.world_size > 1:
-        raise UsageError(
-            "trainer.devices: learning rates are tried by one process. Use trainer.devices=1."
-        )
     check_limits(trainer, data)
     with warnings.catch_warnings(action="ignore"):  # of codes that large rates have spoilt
         trainer.fit(module, datamodule=data)

@@ -63,7 +63,8 @@ def wandb_id(config: Plain, folder: Path) -> str:
     random end keeps it from being another folder's of the same name. Only rank 0's counts: it alone
     opens the W&B run, and writes the id to `about.json`."""
     name, kept = run_id(config, folder), told_before(folder).get("wandb")
-    if isinstance(kept, str) and kept.startswith(f"{name}-"):  # the folder is no copy of another's
+    # The folder is no copy of another's.
+    if isinstance(kept, str) and (kept == name or kept.startswith(f"{name}-")):
         return kept
     if kept is None and (folder / "wandb").is_dir():  # an earlier version's, which wrote none
         return name

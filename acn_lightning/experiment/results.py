@@ -16,7 +16,6 @@ from acn_lightning.evaluation.costs import bits_per_dim
 from acn_lightning.experiment.folder import told_before
 from acn_lightning.experiment.quickest import Chosen
 from acn_lightning.module import ACN
-from acn_lightning.utils.distributed import is_rank_zero
 from acn_lightning.utils.files import replacing
 
 
@@ -44,10 +43,11 @@ def evaluate(
     data: ImageData,
     measure: cb.MeasureTest,
     start: float,
-    known: dict[str, Any] | None = None,
-    folder: Path | None = None,
+    known: dict[str, Any],
+    folder: Path,
 ) -> dict[str, Any]:
-    """Evaluates the test set with the module's weights; returns the content of `results.json`.
+    """Evaluates the test set with the module's weights, writes `results.json` and returns what it
+    says.
 
     Args:
         trainer: for the test.
@@ -56,20 +56,21 @@ def evaluate(
         measure: the Trainer's callback that measures.
         start: of the run, by `time.perf_counter`.
         known: what else `results.json` says.
-        folder: where to write it if the test fails, or is interrupted, after all is measured.
+        folder: where to write it, whatever fails after all is measured.
 
     Raises:
         TrainingError: a cost is NaN or infinite.
     """
     # No `ckpt_path`: with the weights, Lightning would restore the state of all callbacks, to what
     # it was at the best epoch.
+    results: dict[str, Any] = {}
     try:
         trainer.test(module, datamodule=data, verbose=False)
-    except BaseException:  # of a picture, such as a full disk, or Ctrl-C meanwhile
-        if folder and measure.results:
-            write_results(measured(module, data, measure, start) | (known or {}), folder)
-        raise
-    return measured(module, data, measure, start) | (known or {})
+    finally:  # a picture may fail, such as on a full disk, or Ctrl-C come meanwhile
+        if measure.results:
+            results = measured(module, data, measure, start) | known
+            write_results(results, folder)
+    return results
 
 
 def measured(module: ACN, data: ImageData, measure: cb.MeasureTest, start: float) -> dict[str, Any]:
@@ -134,13 +135,12 @@ def write_about(
         beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def write_results(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes `results.json`; returns the files in the run's folder, in reading order."""
+@rank_zero_only
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """Writes `results.json`."""
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    if is_rank_zero():
-        with replacing(folder / "results.json") as beside:
-            beside.write_text(text, "utf-8")
-    return files_of(folder)
+    with replacing(folder / "results.json") as beside:
+        beside.write_text(text, "utf-8")
 
 
 def dropping_results(folder: Path) -> LambdaCallback:

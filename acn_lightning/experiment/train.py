@@ -35,7 +35,6 @@ from acn_lightning.experiment.results import (
     evaluate,
     files_of,
     write_about,
-    write_results,
 )
 from acn_lightning.experiment.resume import (
     Resumed,
@@ -125,8 +124,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
             return Outcome({}, files_of(folder), hints=(UNTRAINED,))
         hints = time_hints(trainer, parts.best, config) if open_budget else ()
         outcome = tested(trainer, module, data, parts, folder, start, parent)
-    files, hints = write_results(outcome.results, folder), (*hints, *outcome.hints)
-    return outcome._replace(files=files, hints=hints)
+    return outcome._replace(files=files_of(folder), hints=(*hints, *outcome.hints))
 
 
 def check_early(config: Plain) -> None:
@@ -156,7 +154,7 @@ def tested(
     start: float,
     parent: Plain | None,
 ) -> Outcome:
-    """Tests the best checkpoint of a training that has ended; the files are still to be written.
+    """Tests the best checkpoint of a training that has ended; its files are still to be listed.
 
     Args:
         trainer: which has trained.
