@@ -61,7 +61,7 @@ def run_test(data: ImageData, module: ACN, config: Plain, folder: Path) -> dict[
     pictures = cb.DrawPictures(folder, **config["pictures"])
     parts = [cb.SeedEpochs(config["seed"]), cb.RefreshNeighbours(), measure, pictures]
     trainer = make_trainer(config, parts, [], folder)
-    return evaluate(trainer, module, data, measure, time.perf_counter())
+    return evaluate(trainer, module, data, measure, time.perf_counter(), {}, folder)
 
 
 def difference(ours: dict[str, Any], reference: dict[str, Any]) -> float:
