@@ -28,7 +28,7 @@ from acn_lightning.utils.quiet import quiet_libraries
 from acn_lightning.utils.registry import options
 from acn_lightning.utils.signals import handling
 from acn_lightning.utils.terminal import steady_streams
-from acn_lightning.utils.text import printable
+from acn_lightning.utils.text import printable, words_to_go_on
 
 DESCRIPTION = """\
 Associative Compression Networks: representations from a generative model.
@@ -129,8 +129,7 @@ def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
         way_on = " Resume with the same command."
     elif stop.checkpoint:
         run = stop.checkpoint.parents[1]
-        same = [str(run / "config.yaml"), f"run={run.name}", "resume=auto"]
-        way_on = f" Resume with: acn fit {shlex.join(same)}"
+        way_on = f" Resume with: acn fit {shlex.join(words_to_go_on(run))}"
     print(f"\nacn: interrupted.{printable(way_on)}", file=sys.stderr)
     return stop.status
 

@@ -36,6 +36,7 @@ from acn_lightning.config.values import (
 )
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import options
+from acn_lightning.utils.text import words_to_go_on
 
 FOLDER = Path(__file__).parents[1] / "conf"
 
@@ -111,13 +112,13 @@ def meant(path: Path) -> str:
     if not path.is_dir():
         return ""
     if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
-        words = shlex.join(words_to_go_on(path))
+        words = shlex.join(words_for(path))
         return f"this is a run, not an experiment. To go on with it: acn fit {words}"
     words = shlex.join([f"data.root={path}"])
     return f"this is a folder, not an experiment. For a folder of images: acn fit folder {words}"
 
 
-def words_to_go_on(run: Path) -> list[str]:
+def words_for(run: Path) -> list[str]:
     """What `acn fit` takes to go on with a run: in its folder, or in a new one if it was moved.
 
     Raises:
@@ -129,7 +130,7 @@ def words_to_go_on(run: Path) -> list[str]:
         root = OmegaConf.select(known, "trainer.default_root_dir") or "runs"
         place = os.path.join(str(root), str(known.get("experiment")), name)
     if os.path.abspath(place) == os.path.abspath(run):
-        return [str(config), f"run={name}", "resume=auto"]
+        return words_to_go_on(run)
     return [f"resume={run}"]
 
 

@@ -26,6 +26,7 @@ from acn_lightning.experiment.folder import AUTO
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.files import local_path, matching
 from acn_lightning.utils.registry import is_path
+from acn_lightning.utils.text import words_to_go_on
 
 
 class Resumed(NamedTuple):
@@ -101,7 +102,7 @@ def own_checkpoint(config: Plain, folder: Path) -> Resumed | None:
         return None
     resumed = Resumed(*newest_checkpoint(folder))
     kept = own_config(resumed, config)
-    words = shlex.join(["fit", str(folder / "config.yaml"), f"run={folder.name}", "resume=auto"])
+    words = shlex.join(["fit", *words_to_go_on(folder)])
     # A newer version of an experiment may say what the user does not.
     way_out = f"Leave it out, resume by what the run has kept (acn {words})"
     refuse_changes(kept, with_sizes_of(config, kept), is_fixed, way_out)

@@ -18,7 +18,7 @@ from acn_lightning.runs.figures import (
     trained_epochs,
 )
 from acn_lightning.runs.reading import LAST, Run, find, number
-from acn_lightning.utils.text import as_text, counted, printable, shape_words
+from acn_lightning.utils.text import as_text, counted, printable, shape_words, words_to_go_on
 
 PARTS = ("encoder", "shape", "prior", "decoder", "likelihood")
 """Parts of a model, in reading order."""
@@ -229,7 +229,7 @@ def same_run(run: Run) -> list[str]:
         run.config
         and (Path(str(root)) / run.experiment / run.name).resolve() == run.folder.resolve()
     ):
-        return [str(run.folder / "config.yaml"), f"run={run.name}", "resume=auto"]
+        return words_to_go_on(run.folder)
     return [f"resume={run.folder / LAST}"]
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def printable(text: object) -> str:
@@ -51,6 +52,16 @@ def shape_words(shape: Iterable[object]) -> str:
         '1 x 28 x 28'
     """
     return " x ".join(map(str, shape))
+
+
+def words_to_go_on(run: Path) -> list[str]:
+    """Words for `acn fit` that go on with a run in its own folder.
+
+    Example:
+        >>> words_to_go_on(Path("runs/digits/mine"))
+        ['runs/digits/mine/config.yaml', 'run=mine', 'resume=auto']
+    """
+    return [str(run / "config.yaml"), f"run={run.absolute().name}", "resume=auto"]
 
 
 def cell(text: str) -> str:
