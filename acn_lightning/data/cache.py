@@ -38,7 +38,8 @@ BLOCK, BLOCKS = 4096, 64
 
 def read_source(source: Source, how: str = "auto", folder: str | None = None) -> Splits:
     """What `source.read` returns, `checked`. Images on disk are decoded only if no earlier process
-    has done so; if several begin at once, the first decodes and the others wait.
+    has done so; if several begin at once, the first decodes and the others wait. Where the file
+    system has no locks, each decodes, and all share what the first has decoded.
 
     Args:
         source: to read. Its `storage` is set.
@@ -132,27 +133,42 @@ def make(entry: Path, source: Source) -> Splits:
         UsageError: the source cannot be read, or there is too little room.
     """
     clear(entry)
-    with new_folder(entry) as beside:
-        source.storage = storage = Storage(beside, named=True)
-        splits = checked(source.read(), source)
-        parts = [describe(split, storage) for split in splits[:2]]
-        used = {part["file"] for part in parts}
-        for path in [path for path in storage.files if path.name not in used]:
-            storage.drop(storage.files[path])
-        about = {
-            "parts": parts,
-            "classes": splits.classes,
-            "report": source.report,
-            "prepared": dict(source.prepared),
-            "checks": {name: check(beside / name) for name in used},
-        }
-        text = json.dumps(about)
-        (beside / ABOUT).write_text(f"{digest_of(text)}\n{text}", "utf-8")
-        for name in (*used, ABOUT):
-            sync(beside / name)
+    try:
+        with new_folder(entry) as beside:
+            write(beside, source)
+    except UsageError:
+        # Where there are no locks, another process may have been quicker.
+        if (found := load(entry, source)) is None:
+            raise
+        return found
     found = load(entry, source)
     assert found is not None
     return found
+
+
+def write(folder: Path, source: Source) -> None:
+    """Reads a source into an empty folder.
+
+    Raises:
+        UsageError: the source cannot be read, or there is too little room.
+    """
+    source.storage = storage = Storage(folder, named=True)
+    splits = checked(source.read(), source)
+    parts = [describe(split, storage) for split in splits[:2]]
+    used = {part["file"] for part in parts}
+    for path in [path for path in storage.files if path.name not in used]:
+        storage.drop(storage.files[path])
+    about = {
+        "parts": parts,
+        "classes": splits.classes,
+        "report": source.report,
+        "prepared": dict(source.prepared),
+        "checks": {name: check(folder / name) for name in used},
+    }
+    text = json.dumps(about)
+    (folder / ABOUT).write_text(f"{digest_of(text)}\n{text}", "utf-8")
+    for name in (*used, ABOUT):
+        sync(folder / name)
 
 
 def clear(entry: Path) -> None:

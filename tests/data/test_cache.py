@@ -295,23 +295,38 @@ def test_a_mapped_array_with_a_test_split_stays_where_it_is():
     assert data.fixed_set.images.data_ptr() == images.ctypes.data
 
 
-def test_several_processes_decode_once(photos, monkeypatch):
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
+def test_several_processes_decode_once_or_share_what_the_first_has_decoded(
+    photos, monkeypatch, locks
+):
     def counted(*arguments, read_files=folder_source.read_files):
         said.put("decoded")
+        if not locks:
+            all_decode.wait(60)
         return read_files(*arguments)
 
     monkeypatch.setattr(folder_source, "read_files", counted)
+    if not locks:  # of a file system that has none
+        monkeypatch.setattr(cache, "acquire", lambda lock: None)
     forked = multiprocessing.get_context("fork")
-    said = forked.Queue()
-    started = [forked.Process(target=lambda: said.put(read(photos).fingerprint)) for _ in range(3)]
+    said, all_decode = forked.Queue(), forked.Barrier(3)
+
+    def one_of_them():
+        said.put(read(photos).fingerprint)
+
+    started = [forked.Process(target=one_of_them, daemon=True) for _ in range(3)]
     for one in started:
         one.start()
-    found = sorted(said.get(timeout=60) for _ in range(4))
+    decoded = 1 if locks else 3
+    found = sorted(said.get(timeout=20) for _ in range(3 + decoded))
     for one in started:
         one.join()
-    assert found.count("decoded") == 1
+    assert found.count("decoded") == decoded
     assert len(set(found)) == 2
     assert len(entries()) == 1
+    assert sorted(path.suffix for path in Path("cache").iterdir() if path.is_file()) in (
+        [], [".lock"],
+    )  # fmt: skip
 
 
 def test_a_run_and_its_resumption_are_those_in_memory(photos, acn):
