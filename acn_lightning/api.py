@@ -39,12 +39,14 @@ def fit(
             floats from 0 to 1, C being 1 or 3; a list of PIL images, of arrays or of paths; a
             map-style torch `Dataset` of images, or of (image, label); a `Dataset` of Hugging
             Face's; or the path of a folder, which is read as by `acn fit folder`.
-        labels: the class of each image, a number or a name; None or -1 for none.
+        labels: the class of each image, a number or a name; None or -1 for none. The model's labels
+            are places in its `classes`: the same numbers only if these go from 0 without a gap.
         experiment: as for `acn fit`; `folder` trains for about six minutes, or as long as `budget`
             says. The size of arrays is their own, unless `data` names one;
             other images get the experiment's.
         test: (images, labels) to test on, or images alone; None holds out a fixed tenth.
-        classes: names of the classes, to which numbers refer; None takes the labels.
+        classes: names of the classes, to which numbers refer; None takes those of a Hugging Face
+            data set, in its order, else the labels, sorted.
         overrides: changes to the experiment's config, such as "model.code_size=8".
         sections: the same as keywords: a section's keys as a dictionary, other keys by themselves.
 

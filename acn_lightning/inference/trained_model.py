@@ -41,7 +41,8 @@ class Neighbours:
     Attributes:
         rows: rows of the training images, (N, K).
         distances: Euclidean distances between codes, (N, K).
-        labels: labels of the training images, (N, K); -1 for none.
+        labels: labels of the training images, (N, K): places in `TrainedACN.classes`, which need not
+            be the numbers that were given; -1 for none.
         classes: names of their classes, an array (N, K) of str; "" for none.
         files: their files, relative to `data.root`, an array (N, K) of str; None if they have none,
             or the model was saved before they were stored.
@@ -82,7 +83,7 @@ class TrainedACN:
     Attributes:
         config: the config that it was trained with.
         image_shape: shape of its images, (C, H, W).
-        classes: class names of the training images.
+        classes: class names of the training images. Labels are places in them.
         files: their files, relative to `data.root`; empty if they have none.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import acn_lightning
@@ -248,6 +249,43 @@ def test_a_table_given_in_python():
     assert found.test.labels.tolist() == [row % 3 for row in range(50, 60)]
     labelled = ArraysSource(*as_given(table(), ["x", "y"] * 30, None)).read()
     assert labelled.classes == ("x", "y")
+
+
+def test_a_table_keeps_the_order_of_its_classes(tmp_path):
+    """So its numbers are the model's, and a run may be tested on the table's files."""
+    own = table().cast_column("label", datasets.ClassLabel(names=["zebra", "ant", "moth", "none"]))
+    data = ImageData(source=ArraysSource(*as_given(own, None, None)), binarisation="none")
+    data.setup()
+    assert data.classes == ("zebra", "ant", "moth", "none")
+    rows = rows_of(data.fixed_set.images)
+    assert data.labels.tolist() == [row % 3 for row in rows]
+    own.to_parquet(tmp_path / "some.parquet")
+    assert read(tmp_path / "some.parquet").fingerprint == data.fingerprint
+    other = table(10).cast_column("label", datasets.ClassLabel(names=["moth", "ant", "wasp"]))
+    both = ArraysSource(*as_given(own, None, other)).read()
+    assert both.classes == ("zebra", "ant", "moth", "none", "wasp")
+    assert both.test.labels.tolist() == [(2, 1, 4)[row % 3] for row in range(10)]
+    order = ["none", "moth", "ant", "zebra"]
+    assert ArraysSource(*as_given(own, None, None), order).read().classes == tuple(order)
+
+
+def test_a_table_of_several_columns_of_classes_or_images():
+    coarse = {"coarse": (datasets.ClassLabel(names=["a", "b"]), [row % 2 for row in range(60)])}
+    given = table(**coarse).rename_column("label", "fine")
+    for labels in (given["fine"], list(given["fine"]), given.with_format("torch")["fine"]):
+        found = ArraysSource(*as_given(given, labels, None)).read()
+        assert found.classes == ("0", "1", "2")
+    with pytest.raises(UsageError, match=r"^labels: .* fine, coarse\..*rename_column\(\"fine\", "):
+        ArraysSource(*as_given(given, None, None)).read()
+    way_out = given.rename_column("fine", "label")
+    assert ArraysSource(*as_given(way_out, None, None)).read().classes == tuple(NAMES)
+
+    mask = {"mask": (datasets.Image(), [Image.new("L", (6, 5))] * 60)}
+    given = table(**mask).rename_column("image", "photo")
+    with pytest.raises(UsageError, match=r"^images: .* photo, mask\..*rename_column\(\"photo\", "):
+        ArraysSource(*as_given(given, None, None)).outline()
+    way_out = ArraysSource(*as_given(given.rename_column("photo", "image"), None, None))
+    assert sorted(rows_of(torch.cat([part.images for part in way_out.read()[:2]]))) == [*range(60)]
 
 
 def test_a_checkpoint_does_not_decide_what_is_read(tmp_path, acn):

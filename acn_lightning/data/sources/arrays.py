@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,15 @@ from acn_lightning.data.labels import Label, number_labels, plain_label, plain_l
 from acn_lightning.data.opener import MAX_PIXELS
 from acn_lightning.data.pixels import Form, Glance
 from acn_lightning.data.sources.base import Outline, Source, Split, Splits, split_off_test
-from acn_lightning.data.sources.huggingface import is_table, table_items
+from acn_lightning.data.sources.huggingface import (
+    class_names,
+    column_labels,
+    image_columns,
+    is_table,
+    label_columns,
+    named,
+    table_items,
+)
 from acn_lightning.data.storage import PIECE, Storage
 from acn_lightning.utils.errors import UsageError, check_choice, foreign
 from acn_lightning.utils.text import as_text, counted
@@ -44,11 +52,13 @@ class Given(NamedTuple):
             one.
         labels: of any kind that `plain_labels` takes; None takes those of a data set.
         name: what errors call one image.
+        classes: the classes that its labels are of, if they are a table's.
     """
 
     images: Any
     labels: Any = None
     name: str = "image"
+    classes: Sequence[str] | None = None
 
 
 class Known(NamedTuple):
@@ -74,7 +84,7 @@ class ArraysSource(Source, kind="arrays"):
     Args:
         train: the training images; None if the source is made from a config.
         test: the test images; None holds out a fixed tenth of the training images.
-        classes: names of the classes; None takes the labels.
+        classes: names of the classes; None takes those of a table's column, else the labels.
         image_size: [height, width] to resize images to; one number for squares. null keeps their
             size; auto does too if all share one of at most 32 x 32, else it is 32.
         channels: 1 for grey or 3 for RGB; null takes 1 if all images are grey, else 3.
@@ -155,13 +165,14 @@ class ArraysSource(Source, kind="arrays"):
         Raises:
             UsageError: they have another form, or were not given.
         """
-        given = [with_bytes(part) for part in self.parts]
+        given = [with_labels(with_bytes(part)) for part in self.parts]
         form = self.form
         if not form.settled:
             form = settled(form, *(look_at(part, form, self.unreadable) for part in given))
         parts = [read_given(part, form, self.storage, self.unreadable) for part in given]
         self.prepared = {"bits": form.bits} if any(part.bits for part in parts) else {}
-        labels, classes = number_labels([part.labels for part in parts], self.classes)
+        known = classes_of(given) if self.classes is None else self.classes
+        labels, classes = number_labels([part.labels for part in parts], known)
         splits = [
             Split(part.images, own, part.names) for part, own in zip(parts, labels, strict=True)
         ]
@@ -231,6 +242,31 @@ def with_bytes(part: Given) -> Given:
     return part._replace(images=as_bytes(part.images)) if array else part
 
 
+def with_labels(part: Given) -> Given:
+    """The part; a table's labels are names of its own classes, unless others are given.
+
+    Raises:
+        UsageError: it is not clear which column they are.
+    """
+    if part.labels is not None or not is_table(part.images):
+        return part
+    found = label_columns(part.images)
+    if len(found) > 1:
+        raise UsageError(
+            f"labels: the data set has several columns of classes: {', '.join(found)}. Choose one: "
+            f'fit(ds.rename_column("{found[0]}", "label")), or give labels=ds["{found[0]}"].'
+        )
+    column = found[0] if found else None
+    labels, classes = column_labels(part.images, column), class_names(part.images, column)
+    return part._replace(labels=named(labels, classes) if classes else labels, classes=classes)
+
+
+def classes_of(given: Sequence[Given]) -> list[str] | None:
+    """The classes of tables, in their own order; None if labels of a part are others."""
+    known = [part.classes for part in given if part.classes]
+    return list(dict.fromkeys(chain(*known))) if len(known) == len(given) else None
+
+
 def look_at(part: Given, form: Form, unreadable: str) -> Collection[Glance]:
     """What is seen of the images of a part, which `with_bytes` returned.
 
@@ -288,10 +324,26 @@ def items_of(part: Given) -> Items:
     """The images of a list, of a data set or of a table, one at a time."""
     images = part.images
     if is_table(images):
-        return table_items(images, part.name)
+        return table_items(images, part.name, image_column(images))
     if isinstance(images, list | tuple):
         return Items(len(images), lambda row: (images[row], None), part.name)
     return Items(len(images), lambda row: split_item(images[row]), part.name)
+
+
+def image_column(table: Any) -> str:
+    """The column of a table's images.
+
+    Raises:
+        UsageError: it is not clear which.
+    """
+    found = image_columns(table)
+    if len(found) != 1:
+        names = found or table.column_names
+        raise UsageError(
+            f"images: it is not clear which column holds them: {', '.join(names)}. Choose one: "
+            f'fit(ds.rename_column("{names[0]}", "image")).'
+        )
+    return found[0]
 
 
 def is_paths(images: Any) -> bool:

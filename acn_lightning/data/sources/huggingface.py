@@ -215,29 +215,21 @@ def is_table(images: Any) -> bool:
     return type(images).__module__.partition(".")[0] == "datasets" and hasattr(images, "features")
 
 
-def table_items(table: Any, name: str, image: str | None = None) -> Items:
-    """The images of a table. Their files are not decoded by `datasets`, but by our own door.
+def table_items(table: Any, name: str, column: str) -> Items:
+    """The images of a table, without labels. Their files are not decoded by `datasets`, but by our
+    own door.
 
     Args:
         table: a `Dataset` of Hugging Face's.
         name: of its images, for errors.
-        image: their column; None finds it, and the labels with it.
+        column: theirs.
     """
     import datasets
 
-    column = image or pick_image(table, None)
-    label = None if image else pick_label(table, None)
-    labels = column_labels(table, label)
-    names = class_names(table, label)
     own = table.select_columns([column]).with_format(None)
     if kind(own, column) == "Image":
         own = own.cast_column(column, datasets.Image(decode=False))
-
-    def get(row: int) -> tuple[Any, Any]:
-        known = labels[row]
-        return own[row][column], names[known] if names and isinstance(known, int) else known
-
-    return Items(len(own), get, name, together=True)
+    return Items(len(own), lambda row: (own[row][column], None), name, together=True)
 
 
 # ---------------------------------------------------------------- columns
@@ -256,9 +248,7 @@ def pick_image(table: Any, named: str | None) -> str:
     """
     if named is not None:
         return known_column(table, named, "image")
-    found = [column for column in table.column_names if kind(table, column) == "Image"]
-    if len(found) != 1 and "image" in (found or table.column_names):
-        return "image"
+    found = image_columns(table)
     if len(found) != 1:
         names = ", ".join(found or table.column_names)
         raise UsageError(f"data.image: say which column holds the images: {names}.")
@@ -273,14 +263,29 @@ def pick_label(table: Any, named: str | None) -> str | None:
     """
     if named is not None:
         return None if named == NONE else known_column(table, named, "label")
-    found = [column for column in table.column_names if kind(table, column) == "ClassLabel"]
-    if len(found) == 1 or "label" not in table.column_names:
-        if len(found) > 1:
-            raise UsageError(
-                f"data.label: say which column holds the labels: {', '.join(found)}, or {NONE}."
-            )
-        return found[0] if found else None
-    return "label"
+    found = label_columns(table)
+    if len(found) > 1:
+        raise UsageError(
+            f"data.label: say which column holds the labels: {', '.join(found)}, or {NONE}."
+        )
+    return found[0] if found else None
+
+
+def image_columns(table: Any) -> list[str]:
+    """The columns that may be the images': one, if it is clear which."""
+    found = columns_of(table, "Image")
+    return ["image"] if len(found) != 1 and "image" in (found or table.column_names) else found
+
+
+def label_columns(table: Any) -> list[str]:
+    """The columns that may be the labels': one, if it is clear which."""
+    found = columns_of(table, "ClassLabel")
+    return ["label"] if len(found) != 1 and "label" in table.column_names else found
+
+
+def columns_of(table: Any, wanted: str) -> list[str]:
+    """The columns of a kind."""
+    return [column for column in table.column_names if kind(table, column) == wanted]
 
 
 def known_column(table: Any, name: str, key: str) -> str:
