@@ -209,6 +209,21 @@ def test_names_of_a_stranger_are_checked(checkpoint, names):
     assert acn_lightning.load("older.ckpt").neighbours(np.zeros((12, 12), np.uint8)).files is None
 
 
+@pytest.mark.parametrize("bits", [None, 12])
+def test_16_bits_are_scaled_alike_however_they_are_given(checkpoint, bits):
+    """The model's training images had 8."""
+    values = np.arange(144, dtype=np.uint16).reshape(12, 12) * 28
+    Image.fromarray(values).save("d.png")
+    Image.fromarray(values * 16).save("e.png")
+    loaded = acn_lightning.load(checkpoint, [f"data.bits={bits}"] if bits else [])
+    expected = loaded.encode((values.astype(int) * 255 // (2 ** (bits or 16) - 1)).astype(np.uint8))
+    forms = ["d.png"], [Image.open("d.png")]
+    if not bits:  # with 12, e.png is too bright
+        forms += ["d.png", "e.png"], ["d.png", Image.open("e.png")]
+    for given in ("d.png", Image.open("d.png"), *forms):
+        assert np.allclose(loaded.encode(given)[:1], expected, atol=1e-6)
+
+
 def test_decoded_images_are_the_decoders_means(loaded, images):
     with torch.no_grad():
         codes = loaded.module(torch.from_numpy(images)[:, None] / 255).mean

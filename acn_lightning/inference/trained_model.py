@@ -15,7 +15,7 @@ from torch import Tensor
 from acn_lightning.checkpoint import KEY
 from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.data.opener import MAX_PIXELS
-from acn_lightning.data.pixels import Form
+from acn_lightning.data.pixels import DEPTHS, Form
 from acn_lightning.inference.embedding import check_batch_size, encode
 from acn_lightning.inference.inputs import Given, One, read_given
 from acn_lightning.inference.pictures import grid, pixels_of
@@ -29,6 +29,10 @@ from acn_lightning.utils.errors import UsageError, check_range
 from acn_lightning.utils.names import parted
 from acn_lightning.utils.text import as_text, shape_words
 
+MOST_BITS = DEPTHS[-1]
+"""Bits of a 16-bit image for a model whose training images had none of 16: white is the brightest
+that it can hold."""
+
 SHOWN = 12
 """Pictures that a notebook shows."""
 
@@ -41,8 +45,8 @@ class Neighbours:
     Attributes:
         rows: rows of the training images, (N, K).
         distances: Euclidean distances between codes, (N, K).
-        labels: labels of the training images, (N, K): places in `TrainedACN.classes`, which need not
-            be the numbers that were given; -1 for none.
+        labels: labels of the training images, (N, K): places in `TrainedACN.classes`, perhaps not
+            the numbers that were given; -1 for none.
         classes: names of their classes, an array (N, K) of str; "" for none.
         files: their files, relative to `data.root`, an array (N, K) of str; None if they have none,
             or the model was saved before they were stored.
@@ -122,13 +126,14 @@ class TrainedACN:
 
     @property
     def form(self) -> Form:
-        """The form of its images: options of its data, and what was found in them."""
+        """The form of its images: options of its data, and what was found in them. Nothing is open:
+        how an image is read depends on no other."""
         (channels, *size), data = self.image_shape, self.config["data"]
         return Form(
             image_size=size,
             channels=channels,
             background=data.get("background", "white"),
-            bits=data.get("bits") or self.known.get("bits"),
+            bits=data.get("bits") or self.known.get("bits") or MOST_BITS,
             max_pixels=data.get("max_pixels", MAX_PIXELS),
         )
 
