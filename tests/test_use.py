@@ -189,6 +189,9 @@ def test_the_names_are_of_the_images_in_their_rows(checkpoint, trained):
 
 def test_names_are_one_text_up_to_a_limit(monkeypatch):
     assert parted(joined(("d/a.png", "e/b\n.png"), Path("d"))) == ("a.png", "e/b\n.png")
+    assert parted(joined(("/home/me/x/a.png", "/home/me/y/b.png"))) == ("x/a.png", "y/b.png")
+    assert parted(joined(("/home/me/a.png",))) == ("a.png",)
+    assert parted(joined(("photos/a.png", "photos/b.png"))) == ("photos/a.png", "photos/b.png")
     assert joined(()) == ""
     assert parted("") == parted(None) == ()
     monkeypatch.setattr(names_module, "MOST", 10)

@@ -54,7 +54,7 @@ def write_pack(folder: Path, content: Mapping[str, Any]) -> None:
         UsageError: pyarrow is not installed.
     """
     known, data = content["hyper_parameters"], dict(content.get("ImageData", {}))
-    names = parted(data.pop("names", None))
+    names = parted(joined(parted(data.pop("names", None))))  # relative, also of older checkpoints
     about = {
         "library_name": "acn-lightning",
         "pack_version": VERSION,

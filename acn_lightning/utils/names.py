@@ -15,10 +15,15 @@ MOST = 64 * 2**20
 
 
 def joined(names: Sequence[str], root: Path | None = None) -> str:
-    """The names as one text, those below `root` relative to it; empty if they are unknown or take
-    more than `MOST` characters."""
+    """The names as one text; empty if they are unknown or take more than `MOST` characters. Those
+    below `root` are relative to it. If all are absolute, as without a root, they are relative to
+    the folder that they share: others need not know where a user keeps it."""
     start = os.path.join(as_text(root), "") if root else ""
-    text = SEPARATOR.join(name.removeprefix(start) for name in names)
+    own = [name.removeprefix(start) for name in names]
+    if own and all(map(os.path.isabs, own)):
+        shared = os.path.join(os.path.commonpath(map(os.path.dirname, own)), "")
+        own = [name.removeprefix(shared) for name in own]
+    text = SEPARATOR.join(own)
     return text if len(text) <= MOST else ""
 
 
