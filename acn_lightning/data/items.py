@@ -153,6 +153,11 @@ def split_item(item: Any) -> tuple[Any, Any]:
         UsageError: it is neither an image nor an image with its label.
     """
     if isinstance(item, Mapping) and "image" in item:
+        if item.keys() > {"image"} and item.keys() != {"image", "label"}:
+            raise UsageError(
+                f"the data set's items have the keys {', '.join(map(str, item))}: give image, or "
+                "image and label."
+            )
         return item["image"], item.get("label")
     if isinstance(item, tuple | list):
         if not 1 <= len(item) <= 2:

@@ -177,6 +177,7 @@ def test_labels_that_are_refused(labels, classes, why):
         ([GREY[0] / 20, GREY[1]], {}, "image 0: images of float64 must lie"),
         (Items([(GREY[0], 1, 2)] * 4), {}, "items have 3 parts"),
         (Items([(GREY[0], 0.5)] * 40), {}, "0.5 is neither"),
+        (Items([{"image": GREY[0], "labels": 1}] * 40), {}, "the keys image, labels: give image"),
         (["nowhere.png"], {}, "nowhere.png"),
         (GREY[:4], {}, "too few to hold any out"),
         (GREY, {"channels": 2}, "data.channels: 2"),
@@ -186,6 +187,15 @@ def test_images_that_are_refused(images, options, why):
     with pytest.raises(UsageError, match=why) as error:
         read(images, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_data_set_whose_form_is_told_is_passed_over_once(monkeypatch):
+    """As docs/data.md says; one more item is asked for its size."""
+    asked, given = [], Items([(image, 0) for image in COLOUR])
+    own = Items.__getitem__
+    monkeypatch.setattr(Items, "__getitem__", lambda self, row: asked.append(row) or own(self, row))
+    read(given, image_size=32, channels=3, bits=8)
+    assert len(asked) == len(COLOUR) + 1
 
 
 def test_sizes_and_channels_can_be_asked_for(tmp_path):
