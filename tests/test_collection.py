@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from acn_lightning import ACN
+from acn_lightning.commands._card import card
 from acn_lightning.commands._inputs import collect, read_queries
 from acn_lightning.data.binarise import binarise_alike
 from acn_lightning.data.subsets import stratified
@@ -229,11 +230,14 @@ def test_a_model_without_codes_and_another_kind_of_model_say_so(acn):
     words = [word for word in words if not word.startswith(("model.encoder", "model.prior"))]
     status, _, err = acn(*words, "run=bare", "pictures.samples=0", "pictures.points=0")
     assert status == 0, err
-    for command, images in (("explore", []), ("compress", ["digits"])):
+    for command, images in (("explore", []), ("compress", ["digits"]), ("onnx", [])):
         status, _, err = acn(command, "runs/digits+pixelcnn/bare/checkpoints/best.ckpt", *images)
         assert status == 2
         assert "this model has no codes (model.encoder.kind=none)." in err
     bare = ACN.load("runs/digits+pixelcnn/bare")
+    text = card(bare, "", [], None)
+    assert "It has no codes" in text
+    assert not re.search(r"encode|neighbours|\{\w+\}", text)
     assert bare.sample(2).shape == (2, 8, 8)
     for ask in (bare.encode, bare.neighbours, bare.reconstruct):
         with pytest.raises(UsageError, match=r"best.ckpt: this model has no codes"):

@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from acn_lightning import ACN
 from acn_lightning.networks.distributions import unit_normal
+from acn_lightning.networks.encoders import Encoder
 from acn_lightning.utils import optional
 
 
@@ -37,22 +37,36 @@ def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
     assert "out: sub/mine.onnx already exists." in err
 
 
-class Drifting(nn.Module):
+class Drifting(Encoder):
     """Gives other codes when it is exported."""
 
     def forward(self, image):
         return unit_normal(image.flatten(1)[:, :4] + torch.compiler.is_compiling())
 
 
-def test_codes_that_differ_are_not_written(checkpoint, monkeypatch):
+class ForTwo(Encoder):
+    """Is exported for the number of images that torch is given."""
+
+    def forward(self, image):
+        return unit_normal(image.flatten(1)[:, :4] + torch.zeros(len(image), 1))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "line"),
+    [
+        (Drifting, "out: ONNX Runtime's codes differ from PyTorch's by"),
+        (ForTwo, "model.encoder: ONNX Runtime rejects it "),
+    ],
+)
+def test_what_the_runtime_makes_otherwise_is_not_written(checkpoint, monkeypatch, encoder, line):
     from acn_lightning.commands.onnx import onnx
     from acn_lightning.experiment import restore
     from acn_lightning.utils.errors import UsageError
 
     module = ACN.load(checkpoint).module
-    module.encoder = Drifting()
+    module.encoder = encoder()
     monkeypatch.setattr(restore, "restore", lambda *_: module)
-    with pytest.raises(UsageError, match="ONNX Runtime's codes differ from PyTorch's by"):
+    with pytest.raises(UsageError, match=line):
         onnx(str(checkpoint), [], out="mine.onnx")
     assert not list(Path().iterdir())
 

@@ -28,7 +28,7 @@ CARD = """\
 # {title}
 
 An Associative Compression Network ([Graves, Menick and van den Oord 2018](https://arxiv.org/abs/1804.02476)),
-trained with acn_lightning. It gives each image a code of {codes} numbers, so that similar images have similar codes.
+trained with acn_lightning. {what}
 
 ## Use
 
@@ -36,8 +36,7 @@ trained with acn_lightning. It gives each image a code of {codes} numbers, so th
 import acn_lightning
 
 acn = acn_lightning.load("FOLDER")  # this one
-codes = acn.encode("image.png")  # (1, {codes}); also arrays, Pillow images and lists
-found = acn.neighbours("image.png", k=5)  # the most similar training images: found.rows, found.files
+{use}
 ```
 
 `acn finetune FOLDER NAME` trains it on other images.
@@ -65,6 +64,21 @@ found = acn.neighbours("image.png", k=5)  # the most similar training images: fo
 | `SHA256SUMS` | checksums of these three: `sha256sum --check SHA256SUMS` |
 """  # noqa: E501  # Markdown
 
+WITH_CODES = (
+    "codes of images",
+    "It gives each image a code of {size} numbers, so that similar images have similar codes.",
+    """\
+codes = acn.encode("image.png")  # (1, {size}); also arrays, Pillow images and lists
+found = acn.neighbours("image.png", k=5)  # the most similar training images: found.rows, found.files""",  # noqa: E501
+)
+WITHOUT_CODES = (
+    "a decoder alone",
+    "It has no codes: a baseline, whose decoder describes images without them.",
+    "images = acn.sample(8)  # drawn from it",
+)
+"""Of models with codes and without: what they are, in the title and in a sentence, and how to use
+them."""
+
 
 def card(acn: TrainedACN, figures: str, pictures: Sequence[str], license: str | None) -> str:
     """The text of `README.md`.
@@ -75,15 +89,23 @@ def card(acn: TrainedACN, figures: str, pictures: Sequence[str], license: str | 
         pictures: names of the files in `images/`.
         license: identifier of the model's licence; None leaves it to be filled in.
     """
+    has_codes = acn.module.encoder.has_codes
+    size = acn.bank.codes.shape[1]
+    title, what, use = (
+        text.format(size=size) for text in (WITH_CODES if has_codes else WITHOUT_CODES)
+    )
     about = {
         "license": license or "unknown",
         "library_name": "acn-lightning",
-        "pipeline_tag": "image-feature-extraction",
+        "pipeline_tag": (
+            "image-feature-extraction" if has_codes else "unconditional-image-generation"
+        ),
         "tags": TAGS,
     }
     known = {
-        "title": f"{plain(acn.config['experiment'])}: codes of images",
-        "codes": str(acn.bank.codes.shape[1]),
+        "title": f"{plain(acn.config['experiment'])}: {title}",
+        "what": what,
+        "use": use,
         "data": table(["", ""], data_rows(acn)),
         "figures": figures or "None were measured with this checkpoint.",
         "pictures": "".join(

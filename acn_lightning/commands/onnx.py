@@ -15,8 +15,7 @@ def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") ->
     Raises:
         UsageError: as for `write_onnx`; or the file exists. Nothing has been written then.
     """
-    from acn_lightning.checkpoint import read_checkpoint
-    from acn_lightning.experiment.restore import restore
+    from acn_lightning.experiment.restore import load_model
     from acn_lightning.inference.onnx import require_onnx, write_onnx
     from acn_lightning.utils.files import local_path, new_file
     from acn_lightning.utils.text import printable
@@ -24,5 +23,5 @@ def onnx(checkpoint: str, overrides: list[str], *, out: str = "encoder.onnx") ->
     require_onnx()
     path = local_path(out, "out")
     with new_file(path) as beside:
-        difference = write_onnx(restore(read_checkpoint(checkpoint), overrides), beside)
+        difference = write_onnx(load_model(checkpoint, overrides), beside)
     return f"{printable(path)}: codes match PyTorch's within {difference:.1g}"

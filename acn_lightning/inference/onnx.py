@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from acn_lightning.checkpoint import KEY
+from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.optional import require_packages
 
 TOLERANCE = 1e-4
@@ -43,33 +43,33 @@ def require_onnx() -> list[Any]:
     return require_packages("acn onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
 
 
-def write_onnx(module: ACN, path: Path) -> float:
+def write_onnx(acn: TrainedACN, path: Path) -> float:
     """Writes and checks an encoder from `image` (batch, C, H, W), float32 in [0, 1], to `code`
     (batch, D), for any batch size. The file's metadata describe the images that it expects:
     `image_shape`, and `binarisation`, which says how they were made black and white, if at all.
 
     Args:
-        module: a trained module on the CPU.
+        acn: a trained model on the CPU.
         path: path of the file.
 
     Returns:
         The largest difference between ONNX Runtime's and PyTorch's codes of random images.
 
     Raises:
-        UsageError: a package is not installed, the encoder cannot be exported, or the codes differ.
+        UsageError: the model has no codes, a package is not installed, the encoder cannot be
+            exported, ONNX Runtime rejects it, or the codes differ.
     """
-    shape = tuple(module.hparams["image_shape"])
-    codes = Codes(module).cpu()
+    acn.check_codes()
+    codes = Codes(acn.module).cpu()
     codes.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # in place
-    images = torch.rand(5, *shape)
+    images = torch.rand(5, *acn.image_shape)
     expected = export(codes, images, path)
-    config = module.hparams[KEY]
     write_metadata(
         path,
         {
-            "image_shape": json.dumps(list(shape)),
-            "binarisation": config["data"]["binarisation"],
-            "experiment": config["experiment"],
+            "image_shape": json.dumps(acn.image_shape),
+            "binarisation": acn.config["data"]["binarisation"],
+            "experiment": acn.config["experiment"],
         },
     )
     difference = float(np.abs(run(path, images) - expected).max())
@@ -118,8 +118,13 @@ def write_metadata(path: Path, known: dict[str, str]) -> None:
 
 
 def run(path: Path, images: Tensor) -> np.ndarray:
-    """ONNX Runtime's codes of images."""
+    """ONNX Runtime's codes of images.
+
+    Raises:
+        UsageError: it rejects the file.
+    """
     _, onnxruntime, _ = require_onnx()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(["code"], {"image": images.numpy()})[0]
+    with foreign("model.encoder: ONNX Runtime rejects it", path):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        found: np.ndarray = session.run(["code"], {"image": images.numpy()})[0]
     return found
