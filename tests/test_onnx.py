@@ -31,6 +31,9 @@ def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
     known = {one.key: one.value for one in onnx.load("sub/mine.onnx").metadata_props}
     assert json.loads(known["image_shape"]) == [1, 12, 12]
     assert known["binarisation"] == "none"
+    assert (known["background"], known["bits"], known["seed"]) == ("white", "null", "0")
+    assert "EXIF" in known["orientation"]
+    assert "cover" in known["resize"]
     assert [path.name for path in Path("sub").iterdir()] == ["mine.onnx"]
     status, _, err = acn("onnx", checkpoint, "out=sub/mine.onnx")
     assert status == 2

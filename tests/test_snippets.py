@@ -51,7 +51,7 @@ HERE = {"digits", "folder"}
 """Experiments that can train on what is here."""
 
 
-ALIKE = {"explore", "export", "neighbours", "onnx", "report", "sample", "test"}
+ALIKE = {"explore", "export", "neighbours", "report", "sample", "test"}
 """Commands whose output no later line needs."""
 DONE: set[tuple[str, ...]] = set()
 

@@ -45,8 +45,8 @@ def require_onnx() -> list[Any]:
 
 def write_onnx(acn: TrainedACN, path: Path) -> float:
     """Writes and checks an encoder from `image` (batch, C, H, W), float32 in [0, 1], to `code`
-    (batch, D), for any batch size. The file's metadata describe the images that it expects:
-    `image_shape`, and `binarisation`, which says how they were made black and white, if at all.
+    (batch, D), for any batch size. The file's metadata say how images are prepared for it, as
+    `docs/model.md` explains.
 
     Args:
         acn: a trained model on the CPU.
@@ -64,20 +64,28 @@ def write_onnx(acn: TrainedACN, path: Path) -> float:
     codes.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # in place
     images = torch.rand(5, *acn.image_shape)
     expected = export(codes, images, path)
-    write_metadata(
-        path,
-        {
-            "image_shape": json.dumps(acn.image_shape),
-            "binarisation": acn.config["data"]["binarisation"],
-            "experiment": acn.config["experiment"],
-        },
-    )
+    write_metadata(path, metadata(acn))
     difference = float(np.abs(run(path, images) - expected).max())
     if not difference <= TOLERANCE * (1 + np.abs(expected).max()):  # also catches NaN
         raise UsageError(
             f"out: ONNX Runtime's codes differ from PyTorch's by {difference:.2g}: nothing written."
         )
     return difference
+
+
+def metadata(acn: TrainedACN) -> dict[str, str]:
+    """How images are prepared for a model's encoder. Values that are not text are JSON."""
+    form = acn.form
+    return {
+        "experiment": acn.config["experiment"],
+        "image_shape": json.dumps(acn.image_shape),
+        "orientation": "upright, as EXIF says",
+        "background": form.background,
+        "bits": json.dumps(form.bits),
+        "resize": "to cover, bicubic, then cropped evenly (Pillow's ImageOps.fit)",
+        "binarisation": acn.config["data"]["binarisation"],
+        "seed": json.dumps(acn.config["seed"]),
+    }
 
 
 def export(codes: Codes, images: Tensor, path: Path) -> np.ndarray:
