@@ -13,11 +13,19 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from acn_lightning.callbacks.dashboard import runs
-from acn_lightning.callbacks.typed import acn_of, data_of
+from acn_lightning.callbacks.measure import MeasureTest
+from acn_lightning.callbacks.typed import acn_of, callbacks_of, data_of
 from acn_lightning.data import ImageData
 from acn_lightning.data.subsets import spread
 from acn_lightning.evaluation.diagnostics import drift, gain
-from acn_lightning.evaluation.warnings import Figures, Finding, find, needed, shared_cores
+from acn_lightning.evaluation.warnings import (
+    Figures,
+    Finding,
+    below_pixels,
+    find,
+    needed,
+    shared_cores,
+)
 from acn_lightning.module import ACN
 from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError, check_range
@@ -32,7 +40,7 @@ to itself; the machine's load is a mean of about as long."""
 
 
 class WarnOfFaults(Callback):
-    """Looks for faults at the end of an epoch, and says what to do about each: see
+    """Looks for faults at the end of an epoch and of the test, and says what to do about each: see
     `docs/troubleshooting.md`. After a minute on a CPU it also looks whether the run has its cores
     to itself. Each kind is reported once in a run, however often it is resumed: as a warning, in
     the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.
@@ -97,6 +105,15 @@ class WarnOfFaults(Callback):
         for found in find(self._figures(trainer, module, data, logged)):
             self._give(trainer, found)
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        measured = [one for one in callbacks_of(trainer) if isinstance(one, MeasureTest)]
+        if not self.every_n_epochs or not any(one.results for one in measured):
+            return
+        results = measured[0].results
+        labels = data_of(trainer).test_set.labels[: results["images"]]
+        if found := below_pixels(results["representations"], int((labels >= 0).sum())):
+            self._give(trainer, found)
+
     def _look_at_cores(self, trainer: Trainer, seconds: float, spent: float) -> None:
         """Warns if other programs use the cores too.
 
@@ -152,19 +169,15 @@ class WarnOfFaults(Callback):
     def _give(self, trainer: Trainer, found: Finding) -> None:
         if found.name in {one["name"] for one in self.given}:
             return
-        text = self.keep(found, trainer.current_epoch)
+        epoch, text = trainer.current_epoch, f"{found.message} {found.remedy}"
+        entry = {"name": found.name, "epoch": epoch, "message": found.message}
+        self.given.append({**entry, "remedy": found.remedy})
+        self._write()
         rank_zero_warn(text)
         for run in runs(trainer.loggers, "wandb"):
             run.alert(found.name, text)
         for run in runs(trainer.loggers, "tensorboard"):
             run.add_text(f"warnings/{found.name}", text, trainer.global_step)
-
-    def keep(self, found: Finding, epoch: int) -> str:
-        """Adds a fault to those of the run, and to its file; returns the text of the warning."""
-        entry = {"name": found.name, "epoch": epoch, "message": found.message}
-        self.given.append({**entry, "remedy": found.remedy})
-        self._write()
-        return f"{found.message} {found.remedy}"
 
     @rank_zero_only
     def _write(self) -> None:

@@ -15,6 +15,7 @@ import torch
 import wandb
 from lightning import Trainer
 
+from acn_lightning.callbacks import warn
 from acn_lightning.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, rotate
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment import folder as run
@@ -101,7 +102,7 @@ def test_figures_are_written_as_soon_as_they_are_measured(acn, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(train, "below_pixels", full)  # the next that a run does
+    monkeypatch.setattr(warn, "below_pixels", full)  # the next that a run does
     status, _, err = acn(*FIT, *AUTO, "trainer.max_epochs=1")
     assert status
     assert "no space left" in err

@@ -14,7 +14,6 @@ from acn_lightning.callbacks.typed import callbacks_of
 from acn_lightning.checkpoint import LAST, read_archive
 from acn_lightning.config.compose import Plain
 from acn_lightning.data import ImageData, Source
-from acn_lightning.evaluation.warnings import below_pixels
 from acn_lightning.experiment.budget import (
     budget_hint,
     check_alone,
@@ -66,7 +65,6 @@ class Parts(NamedTuple):
     timer: Timer
     refresh: cb.RefreshNeighbours
     measure: cb.MeasureTest
-    warn: cb.WarnOfFaults
     stop: cb.StopOnSignal
     best: cb.BestCheckpoint
     last: cb.LastCheckpoint
@@ -124,7 +122,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
             return Outcome({}, files_of(folder), hints=(UNTRAINED,))
         hints = time_hints(trainer, parts.best, config) if open_budget else ()
         outcome = tested(trainer, module, data, parts, folder, start, parent)
-    return outcome._replace(files=files_of(folder), hints=(*hints, *outcome.hints))
+    return outcome._replace(files=files_of(folder), hints=hints)
 
 
 def check_early(config: Plain) -> None:
@@ -173,13 +171,10 @@ def tested(
         load_state(module, read_archive(Path(best)), bank=True)  # its own, so not a stranger's
     known = {"checkpoint": best, "training": training, "parent": parent}
     results = evaluate(trainer, module, data, parts.measure, start, known, folder)
-    labelled = int((data.test_set.labels[: results["images"]] >= 0).sum())
-    worse = below_pixels(results["representations"], labelled)
-    hints = (parts.warn.keep(worse, trainer.current_epoch),) if worse else ()
     rebuilds = parts.refresh.rebuilds, parts.refresh.seconds
     last = parts.refresh.last
     refreshed = (last.refreshed, len(data.rows)) if last else None
-    return Outcome(results, [], rebuilds, refreshed, hints)
+    return Outcome(results, [], rebuilds, refreshed)
 
 
 @rank_zero_only
@@ -222,7 +217,6 @@ def make_parts(
         timer=make_timer(config),
         refresh=cb.RefreshNeighbours(**config["refresh"]),
         measure=cb.MeasureTest(**config["evaluation"]),
-        warn=cb.WarnOfFaults(folder, **config["warnings"]),
         stop=cb.StopOnSignal(last if keep else None),
         best=cb.BestCheckpoint(checkpoints, monitor, best_beside(resumed) if resumed else None),
         last=last,
@@ -237,7 +231,7 @@ def make_parts(
         parts.refresh,
         *([average] if average.decay else []),  # before all that look at the model
         cb.ProbeCodes(**config["probe"]),
-        parts.warn,
+        cb.WarnOfFaults(folder, **config["warnings"]),
         parts.measure,
         cb.DrawPictures(folder / "images", **config["pictures"]),
         cb.Dashboard(folder, **config["dashboard"]),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning import Callback
 
-from acn_lightning.callbacks import RefreshNeighbours, SeedEpochs, WarnOfFaults
+from acn_lightning.callbacks import MeasureTest, RefreshNeighbours, SeedEpochs, WarnOfFaults
 from acn_lightning.evaluation.warnings import Figures, below_pixels, find, needed, shared_cores
 from acn_lightning.utils.errors import UsageError
 from tests.test_module import digits, trainer
@@ -211,6 +211,28 @@ def test_a_run_that_goes_on_says_nothing_twice_and_its_new_folder_has_the_list(t
     assert not any("Steps of this run" in str(one.message) for one in seen)
     assert (tmp_path / "b/warnings.json").read_text() == (tmp_path / "a/warnings.json").read_text()
     assert again.history[:2] == warn.history
+
+
+def test_what_a_test_finds_is_told_like_the_rest(tmp_path, monkeypatch):
+    told = []
+
+    class Logged:
+        def alert(self, name, text):
+            told.append((name, text))
+
+        def add_text(self, name, text, step):
+            told.append((name, text))
+
+    run, warn, _ = fit(tmp_path, epochs=1)
+    monkeypatch.setattr("acn_lightning.callbacks.warn.runs", lambda *_: [Logged()])
+    measure = MeasureTest()
+    even = {name: {"linear": 0.5} for name in ("codes", "pca", "pixels")}
+    measure.results = {"images": 20, "representations": even}
+    run.callbacks.append(measure)
+    with pytest.warns(UserWarning, match="does as well on pixels as on the codes"):
+        warn.on_test_end(run, run.lightning_module)
+    assert [name for name, _ in told] == ["codes_below_pixels", "warnings/codes_below_pixels"]
+    assert json.loads((tmp_path / "warnings.json").read_text())[-1]["name"] == told[0][0]
 
 
 def test_a_validation_counts_once(tmp_path):
