@@ -131,7 +131,9 @@ def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
     found = [path.name.rpartition("-run-")[2].partition("-")[2]
              for path in Path("runs/digits/mine/wandb").glob("offline-run-*")]  # fmt: skip
     assert len(found) == 2
-    assert set(found) == {json.loads(Path("runs/digits/mine/about.json").read_text())["wandb"]}
+    about = json.loads(Path("runs/digits/mine/about.json").read_text())
+    assert set(found) == {about["wandb"]}
+    assert about["wandb_run"] == "digits-mine"
 
 
 def test_a_wandb_id_belongs_to_one_folder():
@@ -148,6 +150,13 @@ def test_a_wandb_id_belongs_to_one_folder():
     (folder / "about.json").write_text("[]")
     (folder / "wandb").mkdir()  # of an earlier version, which wrote no id
     assert wandb_id(config, folder) == "digits-mine"
+    (folder / "about.json").write_text(json.dumps({"wandb": one}))
+    swept = {"wandb": "a1b2c3", "wandb_run": "digits-mine"}  # a sweep's agent chose the id
+    (folder / "about.json").write_text(json.dumps(swept))
+    assert wandb_id(config, folder) == "a1b2c3"
+    shutil.copytree(folder, "runs/digits/copy")
+    assert wandb_id(config, Path("runs/digits/copy")).startswith("digits-copy-")
+    shutil.rmtree("runs/digits/copy")
     (folder / "about.json").write_text(json.dumps({"wandb": one}))
     shutil.copytree(folder, "runs/digits/copy")
     assert wandb_id(config, Path("runs/digits/copy")).startswith("digits-copy-")

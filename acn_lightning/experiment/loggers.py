@@ -62,9 +62,11 @@ def wandb_id(config: Plain, folder: Path) -> str:
     """The run's id in W&B, by which a run that resumes in its folder stays the same W&B run. Its
     random end keeps it from being another folder's of the same name. Only rank 0's counts: it alone
     opens the W&B run, and writes the id to `about.json`."""
-    name, kept = run_id(config, folder), told_before(folder).get("wandb")
-    # The folder is no copy of another's.
-    if isinstance(kept, str) and (kept == name or kept.startswith(f"{name}-")):
+    name, told = run_id(config, folder), told_before(folder)
+    kept, whose = told.get("wandb"), told.get("wandb_run")
+    # The folder is no copy of another's. An earlier version wrote whose it is in the id alone.
+    own = whose == name if whose else f"{kept}-".startswith(f"{name}-")
+    if isinstance(kept, str) and own:
         return kept
     if kept is None and (folder / "wandb").is_dir():  # an earlier version's, which wrote none
         return name

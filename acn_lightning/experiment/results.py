@@ -130,6 +130,7 @@ def write_about(
         "parameters": parameters | {"total": sum(parameters.values())},
         "quickest": quickest.as_json() if quickest else before.get("quickest"),
         "wandb": wandb or before.get("wandb"),
+        "wandb_run": module.hparams["run"] if wandb else before.get("wandb_run"),
     }
     with replacing(folder / "about.json") as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
