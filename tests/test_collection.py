@@ -72,6 +72,9 @@ def test_export_has_the_codes_of_the_training_images_and_their_nearest(acn, chec
     assert [[row["x"], row["y"]] for row in table] == arrays["places"].tolist()
     index = faiss.read_index("mine/index.faiss")
     assert (index.search(arrays["codes"], 1)[1][:, 0] == np.arange(len(table))).all()
+    page = (Path(__file__).parents[1] / "docs/model.md").read_text("utf-8")
+    told = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?`) \|", page, re.M)))
+    assert table[0].keys() <= set(told)
     about = json.loads(Path("mine/about.json").read_text())
     assert about["images"] == len(table) == loaded.bank.codes.shape[0]
     assert about["recall"] == 1.0
