@@ -300,7 +300,15 @@ def test_the_images_it_was_trained_on_are_not_needed(trained, tmp_path, loaded, 
 
 def test_samples_are_images_of_the_models_form(loaded):
     torch.manual_seed(3)
+    modes = []
+    loaded.module.train()  # as one is that was made by hand
+    note = lambda part, _: modes.append(part.training)  # noqa: E731
+    hook = loaded.module.decoder.register_forward_pre_hook(note)
     drawn = loaded.sample(5)
+    assert modes == [False]
+    assert loaded.module.decoder.training
+    loaded.module.eval()
+    hook.remove()
     assert drawn.shape == (5, 12, 12)
     assert drawn.dtype == np.uint8
     torch.manual_seed(3)

@@ -12,6 +12,7 @@ from acn_lightning.data import ImageData
 from acn_lightning.inference.embedding import check_batch_size
 from acn_lightning.inference.pictures import pixels_of
 from acn_lightning.module import ACN
+from acn_lightning.networks.layers import eval_mode
 from acn_lightning.utils.errors import UsageError, check_choice, check_range
 
 Images = Float[Tensor, "batch channel height width"]
@@ -59,7 +60,7 @@ def draw(
     else:
         images = some_test_images(data, rows * (2 if kind == "interpolation" else 1), rows)
         images = images.to(module.device) / 255
-    with finite_predictions():
+    with eval_mode(module), finite_predictions():
         return torch.stack(KINDS[kind](module, images, columns, noise), dim=1).cpu()
 
 
@@ -101,7 +102,7 @@ def draw_images(module: ACN, count: int, noise: bool = False, batch_size: int = 
     """
     check_batch_size(batch_size)
     marginal = module.prior.marginal(module.bank.codes[module.bank.rows], nearest=1)
-    with finite_predictions():
+    with eval_mode(module), finite_predictions():
         parts = [
             pixels_of(module.decoder(marginal.sample((len(some),))), noise).cpu()
             for some in torch.arange(count).split(batch_size)
