@@ -70,8 +70,7 @@ class WarnOfFaults(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.watched = None
-        if self.given:  # the folder may be a new one
-            self._write()
+        self._write()  # the folder may be a new one, or hold what an earlier test said
 
     @rank_zero_only
     def on_train_batch_end(
@@ -183,7 +182,11 @@ class WarnOfFaults(Callback):
     def _write(self) -> None:
         if self.folder is None:
             return
-        with replacing(self.folder / "warnings.json") as beside:
+        path = self.folder / "warnings.json"
+        if not self.given:
+            path.unlink(missing_ok=True)
+            return
+        with replacing(path) as beside:
             beside.write_text(json.dumps(self.given, indent=2) + "\n", "utf-8")
 
     def state_dict(self) -> dict[str, Any]:

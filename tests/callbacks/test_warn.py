@@ -235,6 +235,13 @@ def test_what_a_test_finds_is_told_like_the_rest(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "warnings.json").read_text())[-1]["name"] == told[0][0]
 
 
+def test_what_a_test_said_goes_when_the_run_trains_on(tmp_path):
+    written, (_, module) = tmp_path / "warnings.json", digits("data.subset=150")
+    written.write_text("[]")
+    WarnOfFaults(tmp_path).on_train_start(trainer(), module)
+    assert not written.exists()
+
+
 def test_a_validation_counts_once(tmp_path):
     _, warn, _ = fit(tmp_path, check_val_every_n_epoch=2)
     assert len(warn.history) == len(set(map(tuple, warn.history))) == 2
