@@ -7,7 +7,8 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -41,7 +42,7 @@ and `acn show NAME` prints an experiment's values.
 EXAMPLES = """\
 examples:
   acn fit                                        train on scikit-learn's digits
-  acn fit mnist+small data.root=DIR              an ACN for two CPU cores
+  acn fit mnist+small data.root=DIR              an ACN for one CPU core
   acn fit mnist+small+vae trainer.max_epochs=3   a plain VAE
   acn fit resume=runs/mnist/RUN/checkpoints/last.ckpt trainer.max_epochs=60
   acn finetune runs/mnist/RUN/checkpoints/best.ckpt folder data.root=DIR freeze=[encoder]
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, unknown = make_parser().parse_known_args(arguments)
     words = parsed.words + unknown  # --key=value, which gets an error message of its own
     try:
-        with handling(("SIGTERM", "SIGHUP"), leave), quiet_libraries():
+        with signals_end_it(), quiet_libraries():
             print_result(call(parsed.command, words))
             sys.stdout.flush()
         return 0
@@ -98,13 +99,31 @@ def unknown_command(word: str) -> str:
     return f"{named}: there is no such command. Commands are {', '.join(commands)}.{guess}"
 
 
-def leave(number: int, frame: FrameType | None) -> None:
+@contextmanager
+def signals_end_it() -> Iterator[None]:
     """Ends a command at a signal as at Ctrl-C, so that it removes what it has half written.
 
     Raises:
-        InterruptionError: always.
+        InterruptionError: at a signal. Code of others that the signal meets halfway, such as an
+            import of torch, may raise another error in its place.
     """
-    raise InterruptionError(None, 128 + number)
+    stops: list[InterruptionError] = []
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        stops.append(InterruptionError(None, 128 + number))
+        raise stops[-1]
+
+    def leave_at_ctrl_c(number: int, frame: FrameType | None) -> None:
+        stops.append(InterruptionError(None, 128 + number))
+        raise KeyboardInterrupt
+
+    with handling(("SIGTERM", "SIGHUP"), leave), handling(("SIGINT",), leave_at_ctrl_c):
+        try:
+            yield
+        except Exception as error:
+            if stops:
+                raise stops[-1] from error
+            raise
 
 
 def complain(error: str) -> int:
@@ -120,9 +139,9 @@ def interrupted(stop: InterruptionError, words: Sequence[str]) -> int:
     Other ranks have ended well, except to torchrun: it would take a host whose processes all say so
     for one that has completed the run, and not start them again with another host's.
     """
-    from acn_lightning.utils.distributed import is_rank_zero
-
-    if not is_rank_zero():
+    # A process that has not imported it yet has no ranks; what a signal broke cannot be imported.
+    distributed = sys.modules.get("acn_lightning.utils.distributed")
+    if distributed and not distributed.is_rank_zero():
         return stop.status if "TORCHELASTIC_RUN_ID" in os.environ else 0
     way_on = ""
     if stop.checkpoint and "resume=auto" in words:
@@ -180,9 +199,8 @@ def split(command: Callable[..., Any], words: Sequence[str]) -> tuple[list[Any],
         else:
             taken, names = names[:1], names[1:]
         if not taken and parameter.annotation != (str | None):
-            raise UsageError(
-                f"say which {parameter.name}: acn {command.__name__} {usage(command)}."
-            )
+            what = "experiment, such as digits" if parameter.name == "name" else parameter.name
+            raise UsageError(f"say which {what}: acn {command.__name__} {usage(command)}.")
         if "" in taken:  # such as "$UNSET" in a script
             raise UsageError(
                 f"{parameter.name}: this word is empty. See acn {command.__name__} --help."

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -159,6 +160,20 @@ def test_too_little_memory_is_one_line(acn, monkeypatch):
 
     monkeypatch.setattr(cli, "call", fail)
     assert acn("show") == (2, "", "acn: not enough memory.\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_import_that_a_signal_breaks_is_an_interruption(acn, monkeypatch, number, status):
+    def half_imported(*_):
+        try:
+            signal.raise_signal(number)
+        except BaseException as stop:  # as torch does in the middle of its own import
+            raise AttributeError("partially initialized module 'torch'") from stop
+
+    monkeypatch.setattr(cli, "call", half_imported)
+    monkeypatch.setitem(sys.modules, "acn_lightning.utils.distributed", None)  # nor can it be
+    assert acn("show") == (status, "", "\nacn: interrupted.\n")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize(("launcher", "status"), [("LOCAL_RANK", 0), ("TORCHELASTIC_RUN_ID", 143)])
