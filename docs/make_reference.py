@@ -19,6 +19,7 @@ from acn_lightning.config.keys import (
     kind_key,
 )
 from acn_lightning.config.values import members
+from acn_lightning.data.augment import RECIPES
 from acn_lightning.utils.docstrings import first_words, type_text, value_text
 from acn_lightning.utils.registry import Option, options
 
@@ -89,6 +90,8 @@ def reference() -> str:
     for name, one in (live.sections() | {"wandb": WANDB}).items():
         own = {"code_size": CODE_SIZE, **one.options} if name == "model" else one.options
         parts.append(f"## {name}\n\n{one.text}\n\n{table(own)}")
+        if name == "data":
+            parts.append(transforms())
         for section in KINDS:
             if section.partition(".")[0] == name:
                 parts += [chapter(f"{kind_key(section)}={kind}", kinds[section][kind])
@@ -120,11 +123,31 @@ def chapter(title: str, one: Described) -> str:
 def table(own: Mapping[str, Option]) -> str:
     """Returns a table of options: name, type, default and description."""
     rows = [
-        f"| `{name}` | {type_text(one.annotation)} | {value_text(one.default)} | {one.text} |"
+        row(f"`{name}`", type_text(one.annotation), value_text(one.default), one.text)
         for name, one in own.items()
     ]
     head = ["| key | type | default | |", "|---|---|---|---|"]
     return "\n".join([*head, *rows]).replace("|  |", "| |") if rows else ""
+
+
+def row(*cells: str) -> str:
+    """Returns a row of a table. A pipe in a cell would begin the next one."""
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def transforms() -> str:
+    """Returns a table of what `data.augment_transforms` takes."""
+    rows = [
+        row(f"`{recipe}`", f"`{name}`", f"{one.size:g}", f"0 to {one.most:g}", one.what)
+        for recipe, known in RECIPES.items()
+        for name, one in known.items()
+    ]
+    head = [
+        "| `data.augment` | transform | size at strength 1 | range | |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join(["### Transforms of augmentation", "", *head, *rows])
 
 
 # ---------------------------------------------------------------- the catalogue

@@ -77,6 +77,8 @@ def test_the_words_in_descriptions_are_those_that_the_code_takes():
     data = catalogue.SECTIONS["data"].options
     assert set(choices(*data["binarisation"][::2])) == set(BINARISATIONS)
     assert set(choices(*data["augment"][::2])) == {*RECIPES, "none"}
+    words = data["augment_transforms"].text
+    assert all(name in words for known in RECIPES.values() for name in known)
     assert set(choices(*data["source"][::2])) == set(catalogue.KINDS["data"])
     assert set(choices(*KINDS["optimizer"][::2])) == set(catalogue.KINDS["optimizer"])
     for one in [*catalogue.SECTIONS.values(), *catalogue.KINDS["model.decoder"].values()]:
@@ -286,6 +288,11 @@ def test_callbacks_of_ones_own_have_no_comments_and_stay(acn):
         (["explore", "x.ckpt", "--k", "8"], "'--k': write k=VALUE, without dashes."),
         (["explore", "x.ckpt", "--n=8"], "'--n=8': write n=8, without dashes."),
         (["fit", "digits", "-e", "3"], "'-e': write e=VALUE, without dashes."),
+        (["fit", "mnist", "--devices", "2"], "'--devices': write trainer.devices=VALUE, without"),
+        (["fit", "mnist", "--batch-size=8"], "'--batch-size=8': write data.batch_size=8, without"),
+        (["fit", "mnist", "--epochs=3"], "'--epochs=3': write trainer.max_epochs=3, without"),
+        (["fit", "mnist", "--seed=3"], "'--seed=3': write seed=3, without dashes."),
+        (["images"], "acn: say which experiment, such as digits: acn images NAME"),
         (["completion", "bsh"], "Did you mean 'bash'?"),
         (["completion", "bash", "seed=1"], "acn completion has no options."),
     ],

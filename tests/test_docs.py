@@ -87,6 +87,17 @@ def test_links_and_pictures_lead_somewhere(page):
             assert anchor in slugs, f"{page}: {target}"
 
 
+@pytest.mark.parametrize(
+    "path", [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name
+)
+def test_rows_of_tables_have_the_columns_of_their_head(path):
+    """A row with more is cut off, as by a pipe in its text."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        head, *rows = (re.sub(r"\\\|", "", row).count("|") for row in table.splitlines())
+        assert set(rows) == {head}, table
+
+
 def test_every_page_is_on_the_site():
     site = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
     assert {path.name for path in DOCS.glob("*.md")} == set(re.findall(r"[\w-]+\.md", site))

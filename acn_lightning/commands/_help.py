@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acn_lightning.commands import module_of
+from acn_lightning.config.keys import usual_key
 from acn_lightning.utils.docstrings import arguments, lines_about, takes
 from acn_lightning.utils.errors import nearest
 from acn_lightning.utils.registry import Option, options
@@ -127,12 +128,32 @@ def mistyped(command: Callable[..., Any], words: Iterable[str]) -> str | None:
     for word in words:
         key, equals, _ = word.partition("=")
         if (bare := word.lstrip("-")) and bare != word:
-            return f"'{word}': write {bare if equals else f'{bare}=VALUE'}, without dashes."
+            return f"'{word}': write {without_dashes(bare, own)}, without dashes."
         if not equals or "." in key or key in own or key in config_names():
             continue
         if guess := nearest(key, own):
             return f"{key}: acn {command.__name__} has no such option.{guess}"
     return None
+
+
+def without_dashes(bare: str, own: Iterable[str]) -> str:
+    """What to write for a word with dashes, here without them: under the key that its name stands
+    for, if no option of the command and no key has it."""
+    name, _, value = bare.partition("=")
+    name = name.replace("-", "_") if name not in own else name
+    known = {*own, *config_names()}
+    if name not in known and "." not in name:
+        name = usual_key(name) or one_key(name) or bare.partition("=")[0]
+    return f"{name}={value or 'VALUE'}"
+
+
+def one_key(name: str) -> str | None:
+    """The key of that name in the Trainer's section or in data's; None if neither has it."""
+    from acn_lightning.config.catalogue import SECTIONS, TRAINER
+
+    if name in TRAINER:
+        return f"trainer.{name}"
+    return f"data.{name}" if name in SECTIONS["data"].options else None
 
 
 def config_names() -> set[str]:

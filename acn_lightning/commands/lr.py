@@ -13,7 +13,7 @@ def lr(
         name: an experiment or a YAML file, plus any layers: mnist+small.
         overrides: changes to its config.
         lowest: learning rate of the first step.
-        highest: learning rate of the last step; the test ends before it if the loss explodes.
+        highest: learning rate of the last step; stops earlier if the loss diverges.
         steps: number of training steps.
 
     Raises:

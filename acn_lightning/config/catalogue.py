@@ -24,7 +24,7 @@ SECTIONS = {
         'batch_size': Option(int, 64, 'examples per step and process.'),
         'augment': Option(str, 'none', 'how to transform, at random, the copy of each image that the encoder sees while training: "affine" (rotation, scale, shift, shear: for digits and the like), "colour" (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always describes the original image, and results are of original images.'),
         'augment_strength': Option(float, 1.0, "factor on the sizes of the recipe's transforms."),
-        'augment_transforms': Option(dict[str, Any] | None, None, 'sizes of single transforms, `{rotation: 30, flip: 0.5}`; see `RECIPES`.'),
+        'augment_transforms': Option(dict[str, Any] | None, None, 'sizes of single transforms, `{rotation: 30, flip: 0.5}`. affine has rotation, scale, shift, shear and flip; colour has crop, flip, brightness, contrast, saturation, hue, grey and blur.'),
     }),
     'model': Described('Associative Compression Network (arXiv 1804.02476).', {
         'rate_weight': Option(float, 1.0, 'weight of the rate in the loss (the beta of Higgins et al., ICLR 2017). Where pixels cost a thousand nats, the few nats of a code hardly count; a larger weight pulls the codes of neighbours together. Logged costs are never weighted.'),
@@ -86,7 +86,7 @@ SECTIONS = {
         'every_n_epochs': Option(int, 1, 'number of epochs between looks; 0 for never.'),
     }),
     'sampling': Described("A grid of images, drawn with torch's global random generator.", {
-        'kind': Option(str, 'reconstructions', '"reconstructions": x, then x\' ~ r(x|z) with z ~ q(z|x), a new z in each column; "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image\'s code c, and x\' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1). Where the mean of a black and white image is shown, another x\' is encoded; "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no test images; "interpolation": x, then r(x|z) for z along the line from its code to the code of another test image, which fills the last column.'),
+        'kind': Option(str, 'reconstructions', '"reconstructions": an image, then draws from its code, a new sample of it in each column; "daydream": an image, then repeatedly a code drawn from the prior given the last image\'s code, and the image decoded from it, which is encoded in turn (arXiv 1804.02476, figure 1). Where the mean of a black and white image is shown, a drawn one is encoded; "unconditional": images of codes drawn from the prior given stored codes, and no test images; "interpolation": an image, then what is decoded along the line from its code to the code of another test image, which fills the last column.'),
         'rows': Option(int, 8, 'number of rows.'),
         'columns': Option(int, 8, 'number of columns, including those of test images.'),
         'noise': Option(bool, False, 'whether to draw each pixel even if pixels are independent given the code; otherwise their means are shown. An autoregressive decoder always draws its pixels.'),
@@ -140,8 +140,8 @@ KINDS: dict[str, dict[str, Described]] = {
         'idx': Described("Files in MNIST's format, see `read_idx`.", {
             'root': Option(str | None, None, 'the folder of the files.'),
         }),
-        'imagenet': Described("ImageNet's ILSVRC2012, see `read_imagenet`.", {
-            'root': Option(str | None, None, 'the folder of the published files.'),
+        'imagenet': Described("ImageNet's ILSVRC2012: the npz files of the downsampled version, or JPEG files.", {
+            'root': Option(str | None, None, 'the folder of train_data_batch_1.npz ... and val_data.npz, or of train/WNID/*.JPEG and val/WNID/*.JPEG, also as Kaggle has them. JPEG files need `data.image_size`.'),
             'image_size': Option(Any, None, '[height, width] to resize JPEG files to; one number for squares; auto is 32. null for the downsampled version, whose images have one size.'),
         }),
         'mnist': Described('MNIST (LeCun, Cortes and Burges).', {

@@ -47,7 +47,7 @@ def sections() -> dict[str, Described]:
             found[name] = Described(one.text, {"code_size": CODE_SIZE, **one.options})
             found |= {part: chosen_by(part) for part in KINDS if part.startswith("model.")}
     found["optimizer"] = Described(
-        "PyTorch's optimiser of that kind, with its own arguments.",
+        "The optimiser, by its kind, with PyTorch's own arguments for it.",
         {"kind": KINDS["optimizer"], "learning_rate": LEARNING_RATE},
     )
     found["schedule"] = chosen_by("schedule")

@@ -47,7 +47,7 @@ CODE_SIZE = Option(int, 16, "numbers in a code, D.")
 KINDS = {
     "data": Option(str, "digits"),
     "model.encoder": Option(str, "conv", "the network that maps an image to a code."),
-    "model.shape": Option(str, "white", "what all codes together look like."),
+    "model.shape": Option(str, "white", "constraint on the overall distribution of codes."),
     "model.prior": Option(str, "mixture", "what a neighbour's code tells about a code."),
     "model.decoder": Option(str, "conv", "the network that describes an image, given a code."),
     "model.likelihood": Option(str, "bernoulli", "the distribution of a pixel."),

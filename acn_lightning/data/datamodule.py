@@ -58,7 +58,9 @@ class ImageData(LightningDataModule):
             (crop, mirroring, colour changes, blur: for photographs) or "none". The decoder always
             describes the original image, and results are of original images.
         augment_strength: factor on the sizes of the recipe's transforms.
-        augment_transforms: sizes of single transforms, `{rotation: 30, flip: 0.5}`; see `RECIPES`.
+        augment_transforms: sizes of single transforms, `{rotation: 30, flip: 0.5}`. affine has
+            rotation, scale, shift, shear and flip; colour has crop, flip, brightness, contrast,
+            saturation, hue, grey and blur.
         options: options of the source, such as `root`.
 
     Raises:

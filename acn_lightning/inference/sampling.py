@@ -34,13 +34,13 @@ def draw(
     Args:
         module: a trained module; its bank holds the codes of `data`.
         data: data that has been read. Its test images, chosen at random, fill the first column.
-        kind: "reconstructions": x, then x' ~ r(x|z) with z ~ q(z|x), a new z in each column;
-            "daydream": x, then repeatedly z ~ p(z|c) from the prior given the last image's code c,
-            and x' ~ r(x|z), which is encoded in turn (arXiv 1804.02476, figure 1). Where the mean
-            of a black and white image is shown, another x' is encoded;
-            "unconditional": x ~ r(x|z) with z ~ p(z|c) from the prior given a stored code c, and no
-            test images; "interpolation": x, then r(x|z) for z along the line from its code to the
-            code of another test image, which fills the last column.
+        kind: "reconstructions": an image, then draws from its code, a new sample of it in each
+            column; "daydream": an image, then repeatedly a code drawn from the prior given the last
+            image's code, and the image decoded from it, which is encoded in turn (arXiv 1804.02476,
+            figure 1). Where the mean of a black and white image is shown, a drawn one is encoded;
+            "unconditional": images of codes drawn from the prior given stored codes, and no test
+            images; "interpolation": an image, then what is decoded along the line from its code to
+            the code of another test image, which fills the last column.
         rows: number of rows.
         columns: number of columns, including those of test images.
         noise: whether to draw each pixel even if pixels are independent given the code; otherwise

@@ -44,10 +44,11 @@ LAYOUTS = (
 
 
 class ImageNetSource(Source, kind="imagenet"):
-    """ImageNet's ILSVRC2012, see `read_imagenet`.
+    """ImageNet's ILSVRC2012: the npz files of the downsampled version, or JPEG files.
 
     Args:
-        root: the folder of the published files.
+        root: the folder of train_data_batch_1.npz ... and val_data.npz, or of train/WNID/*.JPEG and
+            val/WNID/*.JPEG, also as Kaggle has them. JPEG files need `data.image_size`.
         image_size: [height, width] to resize JPEG files to; one number for squares; auto is 32.
             null for the downsampled version, whose images have one size.
     """
