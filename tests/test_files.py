@@ -5,9 +5,11 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,21 @@ def test_a_full_disk_is_an_error_that_names_the_file(writer):
         write(beside)
         raise OSError(errno.ENOSPC, "No space left on device")
     assert left() == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EIO])
+def test_a_folder_that_cannot_be_flushed_is_no_error(monkeypatch, number):
+    def refused(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or number == errno.EIO:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    broken = (
+        pytest.raises(OSError, match=os.strerror(number)) if number == errno.EIO else nullcontext()
+    )
+    with broken, replacing(Path("out"), durable=True) as beside:
+        write(beside)
+    assert left() == ([] if number == errno.EIO else ["out"])
 
 
 def test_an_old_file_stays_if_its_replacement_fails():
@@ -193,7 +210,7 @@ def test_a_file_system_without_locks_keeps_no_file_for_one(monkeypatch, tmp_path
     """Such a file would outlive a process that is killed."""
     fcntl = pytest.importorskip("fcntl")
     path = tmp_path / ".lock"
-    for number in (errno.ENOSYS, errno.EOPNOTSUPP):
+    for number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
 
         def absent(*_, number=number):
             raise OSError(number, os.strerror(number))

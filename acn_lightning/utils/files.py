@@ -18,6 +18,9 @@ from acn_lightning.utils.errors import UsageError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk that is full, or of a user who may not take more of it."""
 
+UNFLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""Errors of a file system that cannot flush a folder, such as vboxsf and CIFS."""
+
 RECENT = 3600
 """Seconds for which a file counts as recent."""
 
@@ -270,10 +273,17 @@ def is_plain(path: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file's content, or a folder's entries, to disk."""
+    """Flushes a file's content, or a folder's entries, to disk.
+
+    Raises:
+        OSError: it cannot be flushed.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNFLUSHED or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

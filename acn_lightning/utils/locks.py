@@ -5,8 +5,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock
 
-ABSENT = (errno.ENOSYS, errno.EOPNOTSUPP)
-"""Errors of a file system that has no locks."""
+ABSENT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""Errors of a file system that has no locks, the last of them of NFS without a lock daemon."""
 
 
 def make_lock(path: Path, timeout: float = -1) -> BaseFileLock:
