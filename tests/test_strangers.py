@@ -15,7 +15,7 @@ import torch
 from lightning import Trainer
 
 import acn_lightning
-from acn_lightning.checkpoint import KEY, read_checkpoint
+from acn_lightning.checkpoint import KEY, read_archive, read_checkpoint
 from acn_lightning.experiment.restore import restore
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.training_state import check_progress
@@ -356,6 +356,16 @@ def test_a_compressed_checkpoint_is_refused(checkpoint):
             new.writestr(name, old.read(name))
     with pytest.raises(UsageError, match=r"small.ckpt is not an acn checkpoint: .* is compressed"):
         read_checkpoint("small.ckpt")
+
+
+def test_a_checkpoint_with_two_directories_is_refused(checkpoint):
+    """torch would read the one that the last record names, zipfile the one before that record."""
+    plain = checkpoint.read_bytes()
+    Path("two.ckpt").write_bytes(b"PK\3\4" + plain)
+    with zipfile.ZipFile("two.ckpt") as archive:
+        assert archive.testzip() is None
+    with pytest.raises(UsageError, match=r"two.ckpt is truncated or damaged"):
+        read_archive(Path("two.ckpt"))
 
 
 TRAINING = {

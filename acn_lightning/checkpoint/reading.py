@@ -141,6 +141,10 @@ def check_archive(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            names = {one.filename.lower() for one in archive.infolist()}  # torch ignores case
+            same = archive.start_dir == directory_of(path) and len(names) == len(archive.infolist())
+            if not same:  # torch would read other parts than are checked here
+                raise zipfile.BadZipFile
             packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
             damaged = None if packed else archive.testzip()
     except Exception as error:  # on a bad file, the parser may raise anything
@@ -151,3 +155,14 @@ def check_archive(path: Path) -> None:
         )
     if damaged:
         raise UsageError(f"{path} is damaged: its part {damaged} does not match its checksum.")
+
+
+def directory_of(path: Path) -> int:
+    """Where the last record of a zip file says that its directory begins, in bytes. torch believes
+    it; Python's `zipfile` takes the directory that lies before the record."""
+    with path.open("rb") as file:
+        file.seek(-min(98, path.stat().st_size), 2)
+        tail = file.read()
+    if tail[-42:-38] == b"PK\6\7":  # zip64, as torch writes it
+        return int.from_bytes(tail[48:56], "little")
+    return int.from_bytes(tail[-6:-2], "little")
