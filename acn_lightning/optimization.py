@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from acn_lightning.utils.errors import UsageError, check_choice, check_range, one_line
@@ -58,7 +58,19 @@ class OptimizerFactory:
         free = options.keys().isdisjoint(("fused", "foreach", "capturable", "differentiable"))
         if fused and free and self.cls in FUSED and all(one.is_cpu for one in parameters):
             options["fused"] = True
-        return self.cls(parameters, lr=self.learning_rate, **options)  # type: ignore[call-arg]
+        made = self.cls(parameters, lr=self.learning_rate, **options)  # type: ignore[call-arg]
+        made.register_load_state_dict_post_hook(lay_out_state)
+        return made
+
+
+def lay_out_state(optimizer: Optimizer) -> None:
+    """Gives an optimiser's state the memory format of its parameters. A checkpoint's state keeps
+    the format that they had then; a fused kernel walks through both in the order of memory, and so
+    would give each weight the moments of another."""
+    for parameter, state in optimizer.state.items():
+        for name, one in state.items():
+            if isinstance(one, Tensor) and one.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=one.dtype).copy_(one)
 
 
 def find_optimizer(kind: str) -> type[Optimizer]:

@@ -1,6 +1,7 @@
 """What makes a run quicker changes its costs by rounding only, alone and together; checkpoints do
 not care."""
 
+import copy
 import csv
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from acn_lightning.config.compose import compose
 from acn_lightning.experiment import trainer as run
 from acn_lightning.experiment.build import build
+from acn_lightning.optimization import OptimizerFactory
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
 from tests.processes import Run, call, costs_of
@@ -56,6 +58,28 @@ def test_a_compiled_run_and_its_checkpoint(acn, tmp_path):
     back = ("compile=false", "channels_last=false", "trainer.precision=32-true")
     status, _, err = acn("fit", f"resume={last}", *back, "trainer.max_epochs=2")
     assert status == 0, err
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("before", [torch.channels_last, torch.contiguous_format])
+def test_a_step_after_the_memory_format_has_changed_equals_one_after_it_has_not(kind, before):
+    factory = OptimizerFactory(kind=kind, **({"momentum": 0.9} if kind == "sgd" else {}))
+    gradients = torch.randn(4, 6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def trained(memory_format, state=None, steps=gradients):
+        weight = torch.nn.Parameter(torch.ones(6, 5, 3, 3).to(memory_format=memory_format))
+        optimizer = factory.make([weight], fused=True)
+        if state:
+            optimizer.load_state_dict(state)
+        for gradient in steps:
+            weight.grad = gradient.to(memory_format=memory_format)
+            optimizer.step()
+        return weight.detach(), optimizer.state_dict()
+
+    _, state = trained(before)
+    formats = torch.channels_last, torch.contiguous_format
+    one, other = (trained(after, copy.deepcopy(state), gradients[:1])[0] for after in formats)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
 
 
 def first_epoch(folder):
