@@ -82,7 +82,7 @@ SECTIONS = {
         'images': Option(int, 10000, 'largest number of training images, and of held-out ones; each class gets its share.'),
         'linear': Option(bool, True, 'whether to fit classifiers and clusters; if false, only neighbours are measured.'),
     }),
-    'warnings': Described("Looks for faults at the end of an epoch, and says what to do about each: see `docs/troubleshooting.md`. After a minute on a CPU it also looks whether the run has its cores to itself. Each kind is reported once in a run, however often it is resumed: as a warning, in the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.", {
+    'warnings': Described("Looks for faults at the end of an epoch and of the test, and says what to do about each: see `docs/troubleshooting.md`. After a minute on a CPU it also looks whether the run has its cores to itself. Each kind is reported once in a run, however often it is resumed: as a warning, in the run's `warnings.json`, as an alert in W&B and as a text in TensorBoard.", {
         'every_n_epochs': Option(int, 1, 'number of epochs between looks; 0 for never.'),
     }),
     'sampling': Described("A grid of images, drawn with torch's global random generator.", {
