@@ -14,16 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from acn_lightning.cli import leave
+from acn_lightning.cli import signals_end_it
 from acn_lightning.utils import files
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from acn_lightning.utils.files import new_file, new_folder, partial_name, replacing
 from acn_lightning.utils.locks import acquire, make_lock
-from acn_lightning.utils.signals import handling
 
 
 def listening():
-    return handling(("SIGTERM", "SIGHUP"), leave)
+    return signals_end_it()
 
 
 WRITERS = (replacing, new_file, new_folder)

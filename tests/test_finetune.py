@@ -257,7 +257,7 @@ def test_resumed_equals_undisturbed_on_both_sides_of_a_thaw(acn, parent, epoch, 
     [
         ((), "say which checkpoint: acn finetune CHECKPOINT NAME [key=value ...]."),
         (("none.ckpt", "digits"), "There is no checkpoint none.ckpt."),
-        (("PARENT",), "say which name: acn finetune CHECKPOINT NAME"),
+        (("PARENT",), "say which experiment, such as digits: acn finetune CHECKPOINT NAME"),
         (("PARENT", "digits", "freeze=[encode]"), "finetune.freeze: there is no part encode."),
         (("PARENT", "digits", "freeze=[encoder,prior,decoder]"), "no part would be left to train"),
         (("PARENT", "digits", "unfreeze_epoch=2"), "unfreeze_epoch: nothing is frozen"),

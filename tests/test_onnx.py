@@ -1,16 +1,19 @@
 """The encoder in ONNX Runtime."""
 
 import json
+import re
 import shlex
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from acn_lightning import ACN
 from acn_lightning.networks.distributions import unit_normal
@@ -31,13 +34,26 @@ def test_codes_are_those_of_the_checkpoint_whatever_the_batch(acn, checkpoint):
     known = {one.key: one.value for one in onnx.load("sub/mine.onnx").metadata_props}
     assert json.loads(known["image_shape"]) == [1, 12, 12]
     assert known["binarisation"] == "none"
-    assert (known["background"], known["bits"], known["seed"]) == ("white", "null", "0")
+    assert (known["background"], known["bits"], known["seed"]) == ("white", "16", "0")
     assert "EXIF" in known["orientation"]
     assert "cover" in known["resize"]
     assert [path.name for path in Path("sub").iterdir()] == ["mine.onnx"]
     status, _, err = acn("onnx", checkpoint, "out=sub/mine.onnx")
     assert status == 2
     assert "out: sub/mine.onnx already exists." in err
+
+
+def test_the_code_in_the_docs_prepares_a_photograph_as_encode_does(acn, checkpoint):
+    page = (Path(__file__).parents[1] / "docs/model.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(import json.*?)^```", page, re.M | re.S)
+    assert acn("onnx", checkpoint, "out=encoder.onnx")[0] == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: to be turned by 90 degrees
+    Image.fromarray(pixels).save("one.jpg", exif=turned)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    np.testing.assert_allclose(names["codes"], ACN.load(checkpoint).encode("one.jpg"), atol=1e-4)
 
 
 class Drifting(Encoder):

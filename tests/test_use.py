@@ -264,7 +264,7 @@ def test_a_notebook_shows_what_it_is(loaded, images):
 
 def test_the_page_about_a_trained_model_runs(capsys):
     page = (Path(__file__).parents[1] / "docs/model.md").read_text("utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    block, _ = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     exec(block, {})
     shown = capsys.readouterr().out.splitlines()[-4:]
     assert shown == re.findall(r"^print.*# .*?(\(\d.*\))$", block, re.M)
