@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor
 
-from acn_lightning.callbacks.typed import acn_of, data_of
+from acn_lightning.callbacks.typed import acn_of, as_it_is, data_of
 from acn_lightning.data import ImageData, IndexedImages
 from acn_lightning.data.subsets import spread, stratified
 from acn_lightning.inference.embedding import encode
@@ -104,7 +104,7 @@ class DrawPictures(Callback):
         shown = spread(len(images), self.images)
         # Drawing must not change the random numbers of training.
         with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
-            batch = trainer.strategy.batch_to_device(images.__getitems__(shown))
+            batch = as_it_is(trainer, images.__getitems__(shown))
             posterior = module(batch.image)
             decoded = pixels_of(module.decoder(posterior.sample()), self.noise)
             if self.samples:

@@ -5,7 +5,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from acn_lightning.callbacks.typed import acn_of, data_of
+from acn_lightning.callbacks.typed import acn_of, as_it_is, data_of
 from acn_lightning.data.subsets import spread
 from acn_lightning.evaluation.diagnostics import code_stats, neighbour_stats
 from acn_lightning.module import ACN
@@ -146,7 +146,7 @@ def statistics_gap(trainer: Trainer, module: ACN) -> float:
     images = data_of(trainer).fixed_set
     rows = module.bank.rows[spread(len(module.bank.rows), 256)].cpu()
     with eval_mode(module), trainer.precision_plugin.forward_context():
-        batch = trainer.strategy.batch_to_device(images.__getitems__(rows.tolist()))
+        batch = as_it_is(trainer, images.__getitems__(rows.tolist()))
         return module.shape.gap(module.encoder(batch.image).mean)
 
 
@@ -159,8 +159,7 @@ def encode_all(trainer: Trainer, module: ACN) -> None:
     bar = progress_bar("encoding the training images", "batch", len(batches))
     with eval_mode(module), bar:
         for batch in batches:
-            # The data module's hook converts the images to floats here.
-            batch = trainer.strategy.batch_to_device(batch)
+            batch = as_it_is(trainer, batch)
             with trainer.precision_plugin.forward_context():
                 module.bank.write(batch.index, module(batch.image).mean)
             bar.update()

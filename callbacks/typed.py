@@ -1,8 +1,9 @@
 """Typed access to the module, the data and the callbacks of a run."""
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 
-from acn_lightning.data import ImageData
+from acn_lightning.data import Batch, ImageData
 from acn_lightning.module import ACN
 
 
@@ -29,6 +30,13 @@ def data_of(trainer: Trainer) -> ImageData:
             f"This callback needs a datamodule of ImageData, not {type(data).__name__}."
         )
     return data
+
+
+def as_it_is(trainer: Trainer, batch: Batch) -> Batch:
+    """A batch on the run's device, in floats. While a run trains, `strategy.batch_to_device` would
+    also transform the images and draw random numbers."""
+    moved: Batch = move_data_to_device(batch, trainer.strategy.root_device)
+    return moved.in_floats()
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from acn_lightning.callbacks.dashboard import runs
 from acn_lightning.callbacks.measure import MeasureTest
-from acn_lightning.callbacks.typed import acn_of, callbacks_of, data_of
+from acn_lightning.callbacks.typed import acn_of, as_it_is, callbacks_of, data_of
 from acn_lightning.data import ImageData
 from acn_lightning.data.subsets import spread
 from acn_lightning.evaluation.diagnostics import drift, gain
@@ -151,16 +151,15 @@ class WarnOfFaults(Callback):
     ) -> dict[str, float]:
         count = min(max(len(data.rows) // SHARE, LEAST), MOST)
         held_out = data.validation_set if len(data.validation_set) else data.test_set
-        to_device = trainer.strategy.batch_to_device
         with isolate_rng(), eval_mode(module), trainer.precision_plugin.forward_context():
             rows = module.bank.rows[spread(len(module.bank.rows), count)].cpu()
-            images = to_device(data.fixed_set.__getitems__(rows.tolist())).image
+            images = as_it_is(trainer, data.fixed_set.__getitems__(rows.tolist())).image
             stored, fresh = module.bank.codes[rows.to(module.device)], module(images).mean
             found = {"codes/drift": drift(stored, fresh, logged["bank/neighbour_distance"])}
             if len(held_out) < 2:  # another image's code would be its own
                 return found
             # Evenly spread: a folder of classes is sorted by them.
-            batch = to_device(held_out.__getitems__(spread(len(held_out), count)))
+            batch = as_it_is(trainer, held_out.__getitems__(spread(len(held_out), count)))
             z = module(batch.image).sample()
             return found | {"codes/gain": gain(module.decoder, z, batch.image)}
 

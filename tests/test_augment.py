@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from acn_lightning.callbacks import AverageWeights, RefreshNeighbours, WarnOfFaults
 from acn_lightning.config.compose import compose
 from acn_lightning.data import Batch
 from acn_lightning.data.augment import RECIPES, AffineMap, Augmentation, transform_sizes
 from acn_lightning.experiment.build import read_data
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK, only_run
+from tests.test_module import digits, trainer
 
 
 def augmentation(recipe, shape=(1, 9, 9), strength=0.0, **transforms):
@@ -140,3 +142,17 @@ def test_a_run_draws_what_the_encoder_sees(acn):
     picture = np.asarray(Image.open(only_run() / "images" / "augmented.png"))
     assert picture.ndim == 2
     assert picture.std() > 10
+
+
+def test_only_the_images_of_training_steps_are_transformed(monkeypatch):
+    """Passes at a boundary, which need the images as they are, transform none."""
+    data, module = digits("data.subset=200", "data.augment=affine", "data.validation=40")
+    taken = []
+
+    def transformed(image):
+        taken.append(len(image))
+
+    monkeypatch.setattr(data, "transformed", transformed)
+    callbacks = [RefreshNeighbours(), AverageWeights(decay=0.9), WarnOfFaults()]
+    trainer(*callbacks, max_epochs=2).fit(module, datamodule=data)
+    assert sum(taken) == 2 * len(data.rows)

@@ -232,9 +232,10 @@ class ImageData(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Converts uint8 images to floats in [0, 1], on the device. While training, also adds the
         encoder's transformed copy and makes the fresh draw of "dynamic"."""
-        image = batch.image.float() / 255
+        batch = batch.in_floats()
         if self.trainer is None or not self.trainer.training:
-            return batch._replace(image=image)
+            return batch
+        image = batch.image
         view = self.transformed(image)
         if self.binarisation == "dynamic":
             image = draw_binary(image)

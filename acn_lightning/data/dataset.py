@@ -26,6 +26,10 @@ class Batch(NamedTuple):
     label: Int[Tensor, " batch"]
     view: Float[Tensor, "batch channel height width"] | None = None
 
+    def in_floats(self) -> "Batch":
+        """The batch with its images, uint8 before, as floats in [0, 1]."""
+        return self._replace(image=self.image.float() / 255)
+
 
 class IndexedImages(Dataset[Batch]):
     """Some rows of a data set of uint8 images.
