@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from jaxtyping import Float
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
 
 from acn_lightning.callbacks.typed import acn_of, as_it_is, data_of
 from acn_lightning.data.subsets import spread
@@ -72,6 +74,7 @@ class RefreshNeighbours(Callback):
         module = acn_of(pl_module)
         if module.bank.neighbours is None:
             if module.pretrained:  # its codes are meaningful before the first step
+                module.shape.begin(some_means(trainer, module))
                 encode_all(trainer, module)
             self._refresh(trainer, module)
         else:  # the checkpoint has the table, but not the index
@@ -104,7 +107,7 @@ class RefreshNeighbours(Callback):
         found = self._refresh(trainer, module)
         stats = code_stats(module.bank.codes[sample])
         stats |= neighbour_stats(module.bank, sample, before)
-        stats["codes/statistics_gap"] = statistics_gap(trainer, module)
+        stats["codes/statistics_gap"] = module.shape.gap(some_means(trainer, module))
         stats |= {
             "bank/refreshed": float(found.refreshed),
             "bank/unseen": float(found.unseen),
@@ -141,13 +144,15 @@ def warn_of_recall(recall: float | None, module: ACN) -> None:
         )
 
 
-def statistics_gap(trainer: Trainer, module: ACN) -> float:
-    """`Shape.gap` of some training images."""
+def some_means(trainer: Trainer, module: ACN) -> Float[Tensor, "batch code"]:
+    """What the encoder gives for some training images, the same in all processes, before the shape
+    makes codes of it."""
     images = data_of(trainer).fixed_set
     rows = module.bank.rows[spread(len(module.bank.rows), 256)].cpu()
     with eval_mode(module), trainer.precision_plugin.forward_context():
         batch = as_it_is(trainer, images.__getitems__(rows.tolist()))
-        return module.shape.gap(module.encoder(batch.image).mean)
+        means: Tensor = module.encoder(batch.image).mean
+    return means
 
 
 def encode_all(trainer: Trainer, module: ACN) -> None:

@@ -17,7 +17,7 @@ from acn_lightning.networks.shapes import FreeShape, SphereShape, WhiteShape
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import CHEAP, QUICK
 from tests.processes import call, shape_gradient, shape_step
-from tests.test_module import trainer
+from tests.test_module import digits, trainer
 
 
 def test_white_codes_have_the_mean_and_variance_asked_for():
@@ -193,3 +193,14 @@ def test_checkpoints_of_before_codes_had_a_shape_still_load(acn, sphere, kind, t
     assert torch.allclose(one.norm(dim=1), torch.tensor(1.4)) == sphere
     status, _, err = acn("test", tmp_path / "old.ckpt", "evaluation.linear=none")
     assert status == 0, err
+
+
+def test_codes_of_pretrained_weights_have_their_shape_before_the_first_step():
+    data, module = digits("data.subset=300", "model.shape.kind=white", "model.shape.scale=1.5")
+    module.pretrained = ["encoder.some"]  # any name: the first epoch then draws from its codes
+    trainer(RefreshNeighbours(), max_steps=0).fit(module, datamodule=data)
+    codes = module.bank.codes[module.bank.rows]
+    assert len(codes) > 256  # more than those that the statistics are of
+    torch.testing.assert_close(codes.mean(0), torch.zeros(4), atol=0.05, rtol=0)
+    torch.testing.assert_close(codes.std(0), torch.full((4,), 1.5), atol=0.1, rtol=0)
+    assert module.shape.batches == 0  # the first step takes its own

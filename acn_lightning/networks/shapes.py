@@ -45,6 +45,10 @@ class Shape(Component, key="model.shape.kind"):
         """Loss for how far a batch's codes are from the shape, in nats per image."""
         return code.new_zeros(())
 
+    def begin(self, mean: Float[Tensor, "batch code"]) -> None:
+        """Takes statistics, if there are none yet, for codes that are needed before the first
+        step. That step replaces them."""
+
     def gap(self, mean: Float[Tensor, "batch code"]) -> float:
         """Distance between codes from the running statistics and codes from this batch's own, in
         nats per image: KL(N(a, I) || N(b, I)) = |a - b|^2 / 2. 0 for a shape without statistics."""
@@ -127,6 +131,11 @@ class WhiteShape(Shape, kind="white"):
             self.mean.lerp_(centre, share)
             self.variance.lerp_(variance, share)
         return self._standardised(mean, centre, variance)
+
+    def begin(self, mean: Float[Tensor, "batch code"]) -> None:
+        if not self.batches:
+            self.mean.copy_(mean.mean(0))
+            self.variance.copy_(mean.var(0, correction=0))
 
     def _standardised(self, mean: Tensor, centre: Tensor, variance: Tensor) -> Tensor:
         # A larger epsilon would reward shrinking the encoder's output towards it.
