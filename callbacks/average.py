@@ -26,8 +26,8 @@ class AverageWeights(Callback):
     From an epoch's last step until the next epoch begins, the module holds the averaged weights,
     and its bank and index hold all training images' codes by them. So validation, probe, pictures,
     `best.ckpt` and `last.ckpt` are of the average, and with them the test and all commands. What
-    `RefreshNeighbours` logs is of the last step's weights. It costs a forward pass of the encoder over the training images in each epoch,
-    and a second copy of weights and codes.
+    `RefreshNeighbours` logs is of the last step's weights. It costs a forward pass of the encoder
+    over the training images in each epoch, and a second copy of weights and codes.
 
     A validation within an epoch has the averaged weights too, with the codes of the last boundary.
     A checkpoint within an epoch holds the weights of its step, to resume from.

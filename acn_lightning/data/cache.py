@@ -18,13 +18,10 @@ from acn_lightning.data.storage import Storage, mapped
 from acn_lightning.utils.errors import UsageError, check_choice
 from acn_lightning.utils.files import local_path, new_folder, sync
 from acn_lightning.utils.locks import acquire, make_lock
-from acn_lightning.utils.memory import total_memory
+from acn_lightning.utils.memory import quarter_of_memory
 from acn_lightning.utils.progress import doing
 
 CACHES = ("auto", "memory", "disk")
-
-SHARE = 0.25
-"""The part of the memory above which "auto" keeps images on disk."""
 
 FORMAT = 3
 """Counts the changes in how images are decoded or kept."""
@@ -44,7 +41,7 @@ def read_source(source: Source, how: str = "auto", folder: str | None = None) ->
     Args:
         source: to read. Its `storage` is set.
         how: "memory", "disk", or "auto": on disk if images would take more than a quarter of the
-            memory.
+            memory, all processes of this host together.
         folder: the cache folder; None for the user's own.
 
     Raises:
@@ -58,7 +55,7 @@ def read_source(source: Source, how: str = "auto", folder: str | None = None) ->
             "data.cache: disk is for sources that decode images one at a time, such as folder; "
             f"{type(source).__name__} reads them whole. Leave it out."
         )
-    if outline is None or (how == "auto" and outline.size <= SHARE * total_memory()):
+    if outline is None or (how == "auto" and outline.size <= quarter_of_memory()):
         return checked(source.read(), source)
     cache = cache_folder(folder)
     if outline.identity is None:

@@ -21,7 +21,7 @@ from acn_lightning.data.opener import (
     turned,
 )
 from acn_lightning.utils.errors import UnreadableError, UsageError
-from acn_lightning.utils.memory import Room, total_memory
+from acn_lightning.utils.memory import Room, quarter_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,9 +38,8 @@ AUTO = "auto"
 USUAL = (32, 32)
 """A (height, width) that is quick to train on."""
 
-SHARE, BYTES = 0.25, 16
-"""The part of the memory that pixels may take while they are decoded, and what one takes then: as
-decoded, converted, and laid on a background."""
+BYTES = 16
+"""What a pixel takes while it is decoded: as decoded, converted, and laid on a background."""
 
 TRANSPARENT, FRAMES, GREYED, DEEP, REDUCED, RESIZED = (
     "transparent", "frames", "greyed", "deep", "reduced", "resized",
@@ -134,7 +133,7 @@ class Form:
 def room() -> Room:
     """Room for the pixels that all threads decode at once. Many threads with a large photo each
     would otherwise fill the memory."""
-    return Room(int(SHARE * total_memory()) // BYTES)
+    return Room(quarter_of_memory() // BYTES)
 
 
 class Glance(NamedTuple):

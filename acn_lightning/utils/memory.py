@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from threading import Condition
 
+from acn_lightning.utils.distributed import started
 from acn_lightning.utils.errors import UsageError
 
 GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -24,6 +25,12 @@ def total_memory() -> int:
         except (OSError, ValueError):  # no container, or no limit
             continue
     return most
+
+
+def quarter_of_memory() -> int:
+    """A quarter of it in bytes, for images, divided by the processes that torchrun or srun has
+    started on this host: each reads its own."""
+    return total_memory() // (4 * started()[1])
 
 
 def limit_files() -> list[Path]:

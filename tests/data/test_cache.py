@@ -17,7 +17,7 @@ from acn_lightning.data.cache import locked
 from acn_lightning.data.sources import folder as folder_source
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
 from acn_lightning.data.storage import Storage
-from acn_lightning.utils import progress
+from acn_lightning.utils import memory, progress
 from acn_lightning.utils.errors import UsageError
 from tests.conftest import QUICK
 
@@ -210,9 +210,19 @@ def test_auto_goes_by_the_size_of_decoded_images(photos, monkeypatch):
     assert not is_mapped(read(photos, "auto").fixed_set.images)
     assert not Path("cache").exists()
     size = 3 * 60 * 30  # at most: colours are not known before the files are looked at
-    monkeypatch.setattr(cache, "total_memory", lambda: 4 * size)
+    monkeypatch.setattr(memory, "total_memory", lambda: 4 * size)
     assert not is_mapped(read(photos, "auto").fixed_set.images)
-    monkeypatch.setattr(cache, "total_memory", lambda: 4 * size - 1)
+    monkeypatch.setattr(memory, "total_memory", lambda: 4 * size - 1)
+    assert is_mapped(read(photos, "auto").fixed_set.images)
+
+
+def test_auto_counts_the_processes_of_this_host(photos, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    size = 3 * 60 * 30
+    monkeypatch.setattr(memory, "total_memory", lambda: 8 * 4 * size)
+    assert not is_mapped(read(photos, "auto").fixed_set.images)
+    monkeypatch.setattr(memory, "total_memory", lambda: 8 * 4 * size - 1)
     assert is_mapped(read(photos, "auto").fixed_set.images)
 
 
