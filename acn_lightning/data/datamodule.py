@@ -17,6 +17,7 @@ from acn_lightning.data.binarise import BINARISATIONS, binarise, draw_binary
 from acn_lightning.data.cache import CACHES, read_source
 from acn_lightning.data.dataset import Batch, IndexedImages
 from acn_lightning.data.loader import ResumableLoader, ResumableSampler, keep_whole
+from acn_lightning.data.report import only_tested
 from acn_lightning.data.sources.base import Source, Splits
 from acn_lightning.data.storage import PIECE
 from acn_lightning.data.subsets import held_out_rows, some_rows
@@ -101,6 +102,7 @@ class ImageData(LightningDataModule):
         self.binarisation, self.validation = binarisation, validation
         self.batch_size, self.seed, self.subset = batch_size, seed, subset
         self.content: Splits | None = None
+        self.report = ""
         self.augment = augment
         self.transforms = transform_sizes(augment, augment_strength, augment_transforms or {})
 
@@ -114,6 +116,7 @@ class ImageData(LightningDataModule):
         if self.content is not None:
             return
         content = read_source(self.reader, self.cache, self.cache_folder)
+        self.report = self.reader.report + only_tested(content)
         storage = self.reader.storage
         if self.subset is not None:
             chosen = some_rows(len(content.train.images), self.subset, self.seed)

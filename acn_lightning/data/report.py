@@ -2,11 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from unicodedata import normalize
+
+import numpy as np
 
 from acn_lightning.data.files import Read
 from acn_lightning.data.opener import COMPLAINT
 from acn_lightning.data.pixels import DEEP, FRAMES, GREYED, REDUCED, RESIZED, TRANSPARENT, Form
+from acn_lightning.data.sources.base import Splits
 from acn_lightning.utils.text import counted, printable
 
 NAMED = 3
@@ -36,6 +41,48 @@ def describe(
         if things:
             line += f" {heading}: {'; '.join(things)}."
     return printable(line)
+
+
+def only_tested(content: Splits) -> str:
+    """A sentence about test images of classes that no training image has, none of which can be
+    classified correctly; empty if there are none. It names what is likely to be meant."""
+    train, test = (
+        np.bincount(part.labels[part.labels >= 0].numpy(), minlength=len(content.classes))
+        for part in content[:2]
+    )
+    if len(train) > len(content.classes) or not train.any():  # they have no names, or none at all
+        return ""
+    odd = np.flatnonzero(test * (train == 0))
+    if not len(odd):
+        return ""
+    known = [content.classes[row] for row in np.flatnonzero(train)]
+    told = [f"{content.classes[row]} ({test[row]:,}){alike(content.classes[row], known)}"
+            for row in odd[:NAMED]]  # fmt: skip
+    more = ", ..." if len(odd) > NAMED else ""
+    count = counted(int(test[odd].sum()), "test image")
+    return printable(f" {count} of classes without a training image: {', '.join(told)}{more}.")
+
+
+def alike(name: str, known: Sequence[str]) -> str:
+    """Which of the known names may be the same class, and how it differs; empty if none."""
+    for form, how in (
+        (normal, "in other Unicode characters (NFC, NFD)"),
+        (folded, "in other case"),
+    ):
+        if found := next((one for one in known if form(one) == form(name)), None):
+            return f", where training has {found} {how}"
+    found = next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
+    return f", where training has {found}" if found else ""
+
+
+def normal(name: str) -> str:
+    """A name in the one Unicode form; Macs write another."""
+    return normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """A name in that form, without case."""
+    return normal(name).casefold()
 
 
 def sizes(read: Read) -> str:

@@ -119,7 +119,7 @@ def write_about(
         if (count := sum(one.numel() for one in part.parameters()))
     }
     content = {
-        "data": data.reader.report,
+        "data": data.report,
         "images": {
             "training": len(data.train_set),
             "validation": len(data.validation_set),

@@ -113,7 +113,7 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     with writing(folder, config), ending_together(trainer), parts.stop.listening():
         check_state(folder, found)
         told = (*(resumed.told if resumed else ()), *(chosen.lines() if chosen else ()))
-        tell([data.reader.report, *told])
+        tell([data.report, *told])
         write_about(folder, module, data, chosen, wandb_run(loggers))
         if resumed:
             continue_metrics(trainer.loggers, folder, epochs_of(resumed.content), steps or 0)

@@ -383,3 +383,22 @@ def test_order_and_rows_follow_files_whatever_the_threads_do(tmp_path, unreadabl
 
     images = read_files(listing.train.files, Form(), unreadable).images
     assert torch.equal(images[:, 0, 0, 0], torch.arange(25, dtype=torch.uint8) * 10)
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "said"),
+    [
+        ("Cat", "cat", "cat (6), where training has Cat in other case."),
+        ("cafe\u0301", "caf\u00e9", "caf\u00e9 (6), where training has cafe\u0301 in other Uni"),
+        ("airplane", "airplaine", "airplaine (6), where training has airplane."),
+        ("boat", "zebra", "zebra (6)."),
+        ("cat", "cat", ""),
+    ],
+)
+def test_classes_that_only_test_images_have_are_named(tmp_path, trained, tested, said):
+    names = [*several(f"train/{trained}", 9), *several("train/dog", 9), *several("test/dog", 6)]
+    fill(tmp_path / "photos", *names, *several(f"test/{tested}", 6))
+    data = ImageData(source="folder", root=str(tmp_path / "photos"), cache="memory")
+    data.setup()
+    assert said in data.report
+    assert ("6 test images of classes without a training image: " in data.report) == bool(said)
