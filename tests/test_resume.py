@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import uuid
 import warnings
 from pathlib import Path
 
@@ -217,9 +218,11 @@ def test_auto_takes_its_name_from_the_scheduler(monkeypatch, tmp_path):
 
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    with pytest.raises(UsageError, match=r"Set run=NAME"):
-        folder()
+    # By itself torchrun draws a new one at each start on one host, whatever --rdzv-id says.
+    for nameless in ("none", str(uuid.uuid4())):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", nameless)
+        with pytest.raises(UsageError, match=r"Set run=NAME"):
+            folder()
     assert folder(run="mine") == "mine"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
     assert folder() == "torchrun-abc"

@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -50,8 +51,8 @@ def run_folder(config: Plain) -> Path:
         name = job_name()
         if name is None:
             raise UsageError(
-                "resume=auto: the run has no name by which to find it again. Set run=NAME, or "
-                "start it with SLURM or torchrun --rdzv-id, whose job then names it."
+                "resume=auto: the run has no name by which to find it again. Set run=NAME. Only "
+                "SLURM, or torchrun with both --rdzv-id and --rdzv-endpoint, names it."
             )
     check_name("experiment", experiment)
     if experiment == OUTPUTS:
@@ -150,6 +151,9 @@ def job_name() -> str | None:
             task = os.environ.get("SLURM_ARRAY_TASK_ID")
             return f"slurm-{job}" + (f"_{task}" if known.startswith("SLURM_ARRAY") else "")
     job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    with suppress(ValueError):
+        uuid.UUID(job)  # without --rdzv-endpoint, torchrun draws one at each start on one host
+        return None
     return None if job == "none" else f"torchrun-{job}"
 
 
