@@ -228,3 +228,14 @@ def test_a_run_has_one_device_or_as_many_as_were_started(monkeypatch, launcher, 
 def test_processes_that_the_run_does_not_count_are_refused(monkeypatch, launcher, word):
     with pytest.raises(UsageError, match=r"4 processes have been started.* trainer.num_nodes=2"):
         trainer_under(launcher, monkeypatch, word)
+
+
+@pytest.mark.parametrize(("tasks", "devices"), [(1, 2), (2, 1)])
+def test_a_batch_script_without_srun_is_refused(monkeypatch, tasks, devices):
+    """Lightning would start no process, train on one device, or wait for the others."""
+    batch = BATCH | {"SLURM_NTASKS": str(tasks)}
+    words = [f"trainer.devices={devices}", "trainer.strategy=ddp"]
+    with pytest.raises(
+        UsageError, match=rf"make {devices}, .* of {tasks}\. .* with srun, or unset"
+    ):
+        trainer_under(batch, monkeypatch, *words)

@@ -55,7 +55,7 @@ def make_trainer(
         )
     except Exception as error:  # some arguments fail in the packages that they ask for
         raise UsageError(f"trainer: {one_line(error)}.") from error
-    check_started(trainer.num_devices * trainer.num_nodes)
+    check_started(trainer.num_devices * trainer.num_nodes, trainer.world_size)
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
         raise UsageError(
             f"trainer.precision: with {trainer.precision} the codes would not be float32, which "
@@ -68,11 +68,15 @@ def make_trainer(
     return trainer
 
 
-def check_started(asked: int) -> None:
+def check_started(asked: int, expected: int) -> None:
     """Checks that a launcher has started as many processes as the Trainer asks for.
 
+    Args:
+        asked: processes that `trainer.devices` and `trainer.num_nodes` make.
+        expected: the world size that Lightning has learned from its surroundings.
+
     Raises:
-        UsageError: it has started others.
+        UsageError: it has started others, or Lightning takes a SLURM script for what `srun` starts.
     """
     there, here = started()
     if there not in (1, asked):
@@ -80,6 +84,12 @@ def check_started(asked: int) -> None:
             f"trainer.devices: {there} processes have been started, {here} on this host, but "
             f"trainer.devices and trainer.num_nodes make {asked}. Set trainer.devices={here} and "
             f"trainer.num_nodes={max(1, there // here)}."
+        )
+    if expected != asked:
+        raise UsageError(
+            f"trainer.devices: trainer.devices and trainer.num_nodes make {asked}, but Lightning "
+            f"finds itself one process of {expected}. In a SLURM script, start it with srun, or "
+            "unset SLURM_NTASKS."
         )
 
 
