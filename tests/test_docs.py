@@ -43,6 +43,7 @@ def test_parts_of_ones_own_train_by_their_path(acn, monkeypatch):
     assert re.search(r"^rate -?\d+\.\d{3}$", out, re.M)
     mine = importlib.import_module("mine")
     mine.train()
+    assert [name for name, _ in mine.NearPrior(4).named_parameters()] == ["log_width"]
     likelihood = mine.BetaLikelihood(1)
     images = likelihood(torch.randn(3, 2, 4, 4))
     assert images.log_prob(images.sample()).shape == (3,)

@@ -17,11 +17,13 @@ import pytest
 import torch
 import yaml
 from lightning import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 
 from acn_lightning import fit as fit_arrays
 from acn_lightning.config.compose import compose
-from acn_lightning.experiment.build import read_data
+from acn_lightning.experiment import train
+from acn_lightning.experiment.build import build, read_data
 from acn_lightning.experiment.loggers import continue_metrics
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.trainer import OF_A_STEP, check_limits, check_shares, make_trainer
@@ -826,3 +828,22 @@ def test_hooks_that_do_nothing_are_not_called_at_each_step():
         for name in OF_A_STEP:
             hook = getattr(callback, name)
             assert (hook is None) == (getattr(type(callback), name) is getattr(Callback, name))
+
+
+def test_parameters_that_no_step_uses_are_named(monkeypatch):
+    data, module = build(compose("digits", [*QUICK]))
+    module.prior.spare, module.prior.frozen = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    module.prior.frozen.requires_grad_(False)
+
+    def fit(*_, **__):
+        for name, parameter in module.named_parameters():
+            parameter.grad = None if "spare" in name else torch.zeros_like(parameter)
+        error = RuntimeError("Expected to have finished reduction in the prior iteration before")
+        DDPStrategy().on_exception(error)  # puts it into Lightning's words
+        raise error
+
+    trainer = Trainer(logger=False, accelerator="cpu")
+    monkeypatch.setattr(trainer, "fit", fit)
+    spare = r"no training step uses prior\.spare\.weight, prior\.spare\.bias, .*_parameters_true"
+    with pytest.raises(UsageError, match=spare):
+        train.fit(trainer, module, data, None, Path())

@@ -248,7 +248,8 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
 
     Raises:
         TrainingError: the loss is no longer finite; the message names the last good checkpoint.
-        UsageError: the checkpoint's state of the Trainer, an optimiser or a callback does not fit.
+        UsageError: the checkpoint's state of the Trainer, an optimiser or a callback does not fit,
+            or ddp waits for gradients that no step makes.
     """
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -259,7 +260,20 @@ def fit(trainer: Trainer, module: ACN, data: ImageData, resume: Path | None, fol
     except Exception as error:
         if raised_by_restoring(error) and not isinstance(error, UsageError):
             raise UsageError(f"{resume} does not fit this run: {one_line(error)}.") from error
+        if "parameters that were not used in producing" in str(error):  # as Lightning has it
+            raise UsageError(f"trainer.strategy: {unused(module)}") from error
         raise
+
+
+def unused(module: ACN) -> str:
+    """The error about parameters to which a step gave no gradients."""
+    known = module.named_parameters()
+    names = [name for name, one in known if one.requires_grad and one.grad is None]
+    more = f" and {len(names) - 4} others" if len(names) > 4 else ""
+    return (
+        f"no training step uses {', '.join(names[:4])}{more}, for whose gradients ddp waits. "
+        "Remove them, or set trainer.strategy=ddp_find_unused_parameters_true."
+    )
 
 
 def time_hints(trainer: Trainer, best: cb.BestCheckpoint, config: Plain) -> tuple[str, ...]:
