@@ -30,7 +30,7 @@ def test_parts_of_ones_own_train_by_their_path(acn, monkeypatch):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     lines = re.findall(r"^acn fit digits (.*)$", page, re.M)
-    assert len(lines) == 9
+    assert len(lines) == 10
     for line in lines:  # each alone composes, and its option counts
         config = dict(flatten(compose("digits", line.split())))
         assert all(str(config[word.partition("=")[0]]) for word in line.split()), line
