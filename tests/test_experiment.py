@@ -58,6 +58,10 @@ def test_fit_writes_one_complete_folder(acn):
     }  # fmt: skip
     for file in files - {".lock"}:
         assert str(folder / file) in out
+    prints = json.loads((folder / "about.json").read_text())["fingerprints"]
+    assert prints["test"].startswith("359 images, ")
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert prints["training"] == checkpoint["ImageData"]["fingerprint"]
     results = json.loads((folder / "results.json").read_text())
     assert set(results) == {
         "data", "split", "images", "seed", "binarisation", "nats_per_image", "bits_per_dim",

@@ -385,6 +385,28 @@ def test_data_sets_that_differ_in_a_key_do_not_compare(key):
     assert comparison.other_data(found) == [f"data.{key}"]
 
 
+@pytest.mark.parametrize(
+    ("data", "prints", "said"),
+    [
+        ({"root": "/scratch/2/photos"}, ("1", "1"), ""),
+        ({"root": "/scratch/1/photos/"}, None, ""),
+        ({"root": "/scratch/2/photos"}, None, "different data (data.root)"),
+        ({"root": "/scratch/2/photos"}, ("1", "2"), "different data (data.root)"),
+        ({}, ("1", "2"), "different data (the test images)"),
+        ({}, ("2", "1"), "Other images were held out (the training images)"),
+        ({"binarisation": "static"}, ("1", "1"), "different data (data.binarisation)"),
+    ],
+)
+def test_images_tell_whether_data_are_the_same(data, prints, said):
+    known = {"root": "/scratch/1/photos", "binarisation": "none"}
+    for name, own, found in [("a", known, ("1", "1")), ("b", known | data, prints)]:
+        folder = make_run(Path("runs/x", name), data=own)
+        told = dict(zip(("training", "test"), found, strict=True)) if found else None
+        (folder / "about.json").write_text(json.dumps({"fingerprints": told}))
+    caution = comparison.caution([read_run(Path("runs/x", name)) for name in "ab"])
+    assert (said in caution) if said else not caution
+
+
 def test_arrays_that_differ_in_number_or_form_do_not_compare():
     for name, size, count in [("a", 24, 20), ("b", 24, 12), ("c", 32, 20), ("d", 24, 20)]:
         folder = Path("runs/x", name)

@@ -112,6 +112,7 @@ def write_about(
         quickest: what was measured; None for what the run's first attempt had measured, if any.
         wandb: id of its W&B run; None for that of an earlier attempt, if any.
     """
+    assert data.content is not None
     before = told_before(folder)
     parameters = {
         name: count
@@ -125,6 +126,7 @@ def write_about(
             "validation": len(data.validation_set),
             "test": len(data.test_set),
         },
+        "fingerprints": {"training": data.fingerprint, "test": data.content.test.fingerprint},
         "image_shape": data.image_shape,
         "classes": len(data.classes),
         "parameters": parameters | {"total": sum(parameters.values())},

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,11 @@ SAME_DATA = (
     "data.image", "data.label", "data.attribute", "data.binarisation", "data.image_size",
     "data.channels", "data.background", "data.bits",
 )  # fmt: skip
-"""Keys that must agree for figures to be comparable."""
+"""Keys that must agree for figures to be comparable. Where all runs have fingerprints of their
+images, as they are before any binarisation, those decide in place of the other keys."""
+
+BINARISATION = "data.binarisation"
+"""What no fingerprint tells."""
 
 SAME_HELD_OUT = ("data.validation", "data.subset", "trainer.limit_val_batches")
 """The same for held-out costs: keys that decide of which images they are."""
@@ -115,9 +120,18 @@ def figures(runs: Sequence[Run]) -> list[Row]:
 
 
 def other_data(runs: Sequence[Run]) -> list[str]:
-    """Keys of the data that differ, so that costs cannot be compared. Images that were given in
-    Python have no key; their number and their form tell."""
-    keys = [row.name for row in differences(runs) if row.name in SAME_DATA]
+    """What of the data differs, so that costs cannot be compared: keys, or the test images
+    themselves. Of images that were given in Python, which have no key, number and form tell where a
+    fingerprint is missing."""
+    keys = [
+        row.name
+        for row in differences(runs)
+        if row.name in SAME_DATA and len(set(map(os.path.normpath, row.cells))) > 1
+    ]
+    if prints := fingerprints(runs, "test"):
+        if len(set(prints)) == 1:
+            return [key for key in keys if key == BINARISATION]
+        return keys or ["the test images"]
     kept = [(find(one.about, "image_shape"), number(one.about, "images", "test")) for one in runs]
     known = [one for one in kept if None not in one]
     if not keys and any(one != known[0] for one in known):
@@ -125,9 +139,18 @@ def other_data(runs: Sequence[Run]) -> list[str]:
     return keys
 
 
+def fingerprints(runs: Sequence[Run], part: str) -> list[str]:
+    """Those of the runs' test or training images; empty unless all are known."""
+    found = [find(run.about, "fingerprints", part) for run in runs]
+    return found if all(isinstance(one, str) for one in found) else []
+
+
 def other_held_out(runs: Sequence[Run]) -> list[str]:
-    """Keys by which other images are held out, so that held-out costs cannot be compared."""
-    return [row.name for row in differences(runs) if row.name in SAME_HELD_OUT]
+    """What differs of the held-out images, so that held-out costs cannot be compared."""
+    keys = [row.name for row in differences(runs) if row.name in SAME_HELD_OUT]
+    if not keys and len(set(fingerprints(runs, "training"))) > 1:
+        keys = ["the training images"]
+    return keys
 
 
 def tested(runs: Sequence[Run]) -> list[float]:

@@ -1,6 +1,7 @@
 """Data sources: what they return, and helpers that they share."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -37,6 +38,15 @@ class Split(NamedTuple):
         """
         names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
         return Split(self.images[rows] if images is None else images, self.labels[rows], names)
+
+    @property
+    def fingerprint(self) -> str:
+        """The number of images, and a checksum of them and their labels."""
+        digest = sha256(str(tuple(self.images.shape)).encode())
+        digest.update(self.labels.numpy().tobytes())
+        for some in self.images.split(2**14):
+            digest.update(some.contiguous().numpy())
+        return f"{len(self.images):,} images, {digest.hexdigest()[:16]}"
 
 
 class Splits(NamedTuple):
