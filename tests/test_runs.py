@@ -346,7 +346,8 @@ def test_a_cost_of_training_is_none_of_held_out_images(acn):
     assert sections.tiles(b)[0] == ("lowest cost, held out", "8.00", "nats, epoch 1")
 
 
-HELD_OUT = "Other images were held out ({}), so held-out costs do not compare."
+HELD_OUT = "Held-out costs differ in {}, so they do not compare."
+COSTS_DIFFER = "Costs of the test differ in {}, so they do not compare."
 TESTED = "They were tested on 20 and 1,000 images, so figures of the test do not compare."
 
 
@@ -356,12 +357,28 @@ TESTED = "They were tested on 20 and 1,000 images, so figures of the test do not
         ({}, {}, "", {"lowest held-out", "ordered"}),
         ({"data": {"validation": 0.3}}, {}, HELD_OUT.format("data.validation"), {"ordered"}),
         ({"data": {"subset": 99}}, {}, HELD_OUT.format("data.subset"), {"ordered"}),
+        (
+            {"data": {"subset": 50}, "seed": 2},
+            {},
+            HELD_OUT.format("data.subset, seed"),
+            {"ordered"},
+        ),
+        ({"seed": 2}, {}, "", {"lowest held-out", "ordered"}),
+        ({"neighbours": {"k": 3}}, {}, HELD_OUT.format("neighbours.k"), {"ordered"}),
+        (
+            {"evaluation": {"tour_seconds": 9}},
+            {},
+            COSTS_DIFFER.format("evaluation.tour_seconds"),
+            {"lowest held-out"},
+        ),
+        ({"evaluation": {"linear": "codes"}}, {}, "", {"lowest held-out", "ordered"}),
         ({}, {"images": 1000}, TESTED, {"lowest held-out"}),
     ],
 )
 def test_figures_of_other_images_are_not_ranked(config, results, said, ranked, light):
-    make_run(Path("runs/x/a"), data={"validation": 0.1, "subset": None})
-    config = {"data": {"validation": 0.1, "subset": None} | config.get("data", {})}
+    known = {"validation": 0.1, "subset": None}
+    make_run(Path("runs/x/a"), data=known, seed=1)
+    config = {"seed": 1} | config | {"data": known | config.get("data", {})}
     make_run(Path("runs/x/b"), (2.0,), results_with(ordered=1.0) | results, **config)
     found = [read_run(Path("runs/x", name)) for name in "ab"]
     assert comparison.caution(found) == said
@@ -393,7 +410,7 @@ def test_data_sets_that_differ_in_a_key_do_not_compare(key):
         ({"root": "/scratch/2/photos"}, None, "different data (data.root)"),
         ({"root": "/scratch/2/photos"}, ("1", "2"), "different data (data.root)"),
         ({}, ("1", "2"), "different data (the test images)"),
-        ({}, ("2", "1"), "Other images were held out (the training images)"),
+        ({}, ("2", "1"), "Held-out costs differ in the training images,"),
         ({"binarisation": "static"}, ("1", "1"), "different data (data.binarisation)"),
     ],
 )

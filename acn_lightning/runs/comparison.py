@@ -33,9 +33,14 @@ images, as they are before any binarisation, those decide in place of the other 
 BINARISATION = "data.binarisation"
 """What no fingerprint tells."""
 
-SAME_HELD_OUT = ("data.validation", "data.subset", "trainer.limit_val_batches")
-"""The same for held-out costs: keys that decide of which images they are."""
+SAME_HELD_OUT = ("data.validation", "data.subset", "trainer.limit_val_batches", "neighbours.k")
+"""The same for held-out costs: keys that decide of which images they are, and of how many
+neighbours they are means. Nearer neighbours predict better: fewer cost less with equal weights."""
 
+SAME_TEST = tuple(
+    f"evaluation.{key}" for key in ("posterior_samples", "unconditional_codes", "tour_seconds")
+)
+"""The same for costs of the test."""
 
 TOTALS = ("ordered", "unordered", "set")
 """Costs of whole images: of these less is better, as it need not be of a part."""
@@ -97,6 +102,7 @@ def figures(runs: Sequence[Run]) -> list[Row]:
         return Row(name, [text(value) for value in values], frozenset(winners))
 
     low, high = (None, None) if other or len(tested(runs)) > 1 else (min, max)
+    low = None if differing(runs, SAME_TEST) else low
     costs = [row("lowest held-out cost", [one.best[1] if one.best else None for one in runs],
                  decimal, None if other or other_held_out(runs) else min)]  # fmt: skip
     for name, label in COSTS.items():
@@ -146,11 +152,17 @@ def fingerprints(runs: Sequence[Run], part: str) -> list[str]:
 
 
 def other_held_out(runs: Sequence[Run]) -> list[str]:
-    """What differs of the held-out images, so that held-out costs cannot be compared."""
-    keys = [row.name for row in differences(runs) if row.name in SAME_HELD_OUT]
-    if not keys and len(set(fingerprints(runs, "training"))) > 1:
-        keys = ["the training images"]
-    return keys
+    """What differs in how held-out costs were measured, so that they cannot be compared."""
+    drawn = any(find(run.config, "data", "subset") is not None for run in runs)
+    prints = fingerprints(runs, "training")
+    # The seed draws the subset. Fingerprints tell what it has drawn.
+    keys = differing(runs, (*SAME_HELD_OUT, *(["seed"] if drawn and not prints else [])))
+    return [*keys, *(["the training images"] if not keys and len(set(prints)) > 1 else [])]
+
+
+def differing(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Those of the keys whose values differ."""
+    return [row.name for row in differences(runs) if row.name in keys]
 
 
 def tested(runs: Sequence[Run]) -> list[float]:
@@ -165,12 +177,12 @@ def caution(runs: Sequence[Run]) -> str:
         return f"The runs are of different data ({', '.join(keys)}), so figures do not compare."
     said = []
     if (keys := other_held_out(runs)) and any(run.best for run in runs):
-        said.append(
-            f"Other images were held out ({', '.join(keys)}), so held-out costs do not compare."
-        )
+        said.append(f"Held-out costs differ in {', '.join(keys)}, so they do not compare.")
     if len(counts := tested(runs)) > 1:
         numbers = " and ".join(f"{count:,.0f}" for count in counts)
         said.append(f"They were tested on {numbers} images, so figures of the test do not compare.")
+    elif keys := differing(runs, SAME_TEST):
+        said.append(f"Costs of the test differ in {', '.join(keys)}, so they do not compare.")
     return " ".join(said)
 
 

@@ -28,6 +28,7 @@ from acn_lightning.data import ImageData
 from acn_lightning.evaluation.diagnostics import code_stats, drift, gain, neighbour_stats, probe
 from acn_lightning.experiment import results
 from acn_lightning.module import ACN
+from acn_lightning.runs.comparison import SAME_DATA, SAME_HELD_OUT
 from acn_lightning.utils.errors import InterruptionError
 from tests.conftest import QUICK, bank_of, naive_vote, only_run
 
@@ -263,9 +264,9 @@ def test_options_out_of_range_are_refused(acn, word):
 def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
     """The command line that W&B's own code makes of the file, with values of its parameters."""
     sweep = read_yaml(FOLDER / "sweeps/digits.yaml")
-    values = {"model.code_size": 8, "neighbours.k": 3, "model.shape.scale": 2.5}
-    values["optimizer.learning_rate"] = 0.0007
+    values = {"model.code_size": 8, "model.shape.scale": 2.5, "optimizer.learning_rate": 0.0007}
     assert values.keys() == sweep["parameters"].keys()
+    assert values.keys().isdisjoint((*SAME_DATA, *SAME_HELD_OUT))  # its metric would be another
     args = {name: {"value": value} for name, value in values.items()}
     known = create_sweep_command_args({"args": args})
     known |= {"env": ["/usr/bin/env"], "program": [sweep["program"]]}  # as its agent does
@@ -283,7 +284,7 @@ def test_a_sweeps_agent_can_start_the_runs(acn, monkeypatch):
     (run,) = folder.glob("wandb/offline-run-*")
     assert run.name.endswith("-theirs")
     config = read_yaml(folder / "config.yaml")
-    assert (config["model"]["code_size"], config["neighbours"]["k"]) == (8, 3)
+    assert (config["model"]["code_size"], config["model"]["shape"]["scale"]) == (8, 2.5)
     assert sweep["metric"]["name"] in (folder / "metrics.csv").read_text().splitlines()[0]
 
 
