@@ -112,6 +112,19 @@ def test_an_automatic_size_is_the_one_that_the_networks_know(acn, parent):
     assert config["data"]["image_size"] == 12
 
 
+def test_test_images_that_the_weights_know_are_counted(acn, trained, checkpoint):
+    shutil.copytree(trained / "photos", "photos")
+    words = [*BESIDE, "data.root=photos", "data.image_size=12", "trainer.max_epochs=0"]
+    status, out, err = acn("finetune", checkpoint, "folder", *words, "run=same")
+    assert status == 0, err
+    assert "test images have names" not in out  # the same tenth is held out
+    shutil.copy("photos/digit 0/00.png", "photos/digit 0/more.png")
+    status, out, err = acn("finetune", checkpoint, "folder", *words, "run=grown")
+    assert status == 0, err
+    (known,) = re.findall(r"(\d+) of 15 test images have names of images that these weights", out)
+    assert int(known) > 10
+
+
 def test_wandb_knows_the_parent(acn, parent, monkeypatch):
     from lightning.pytorch.loggers import WandbLogger
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from acn_lightning import callbacks as cb
 from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain, compose
+from acn_lightning.data import ImageData
 from acn_lightning.data.pixels import AUTO
 from acn_lightning.experiment import folder
 from acn_lightning.experiment.carried import carried_config
@@ -15,7 +16,9 @@ from acn_lightning.experiment.resume import Resumed
 from acn_lightning.module import ACN
 from acn_lightning.networks.weights import describe_report, load_matching
 from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.names import joined, parted
 from acn_lightning.utils.registry import options
+from acn_lightning.utils.text import counted
 
 NETWORKS = ("code_size", "encoder", "shape", "prior", "decoder")
 """Keys of `model` that come from the checkpoint. The likelihood depends on the new data."""
@@ -54,7 +57,7 @@ def in_section(section: str, constructor: Callable[..., Any], overrides: list[st
     return [f"{section}.{word}" if word.startswith(ours) else word for word in overrides]
 
 
-def load_pretrained(module: ACN, source: str, resumed: Resumed | None) -> Plain:
+def load_pretrained(module: ACN, data: ImageData, source: str, resumed: Resumed | None) -> Plain:
     """Loads weights from a checkpoint and prints what was taken. A run that resumes already has
     its weights, so nothing is loaded.
 
@@ -77,5 +80,21 @@ def load_pretrained(module: ACN, source: str, resumed: Resumed | None) -> Plain:
     module.pretrained += weights
     parent = checkpoint["hyper_parameters"].get("run")
     module.hparams["parent"] = parent
-    rank_zero_only(print)("\n".join([f"weights of {source}", *describe_report(taken)]), flush=True)
+    told = [f"weights of {source}", *describe_report(taken), *known_test_images(data, checkpoint)]
+    rank_zero_only(print)("\n".join(told), flush=True)
     return {"checkpoint": source, "run": parent}
+
+
+def known_test_images(data: ImageData, checkpoint: Plain) -> list[str]:
+    """A line for test images whose files have names of images that the weights were trained on.
+    Which tenth of a folder is held out depends on how many images there are."""
+    assert data.content is not None
+    tested = parted(joined(data.content.test.names, data.reader.root))
+    trained = set(parted(checkpoint.get("ImageData", {}).get("names")))
+    if not (known := sum(name in trained for name in tested)):
+        return []
+    return [
+        f"  {known:,} of {counted(len(tested), 'test image')} have names of images that these "
+        "weights were trained on. If they are the same images, test figures will be too good: put "
+        "images that are new to the weights into folders train/ and test/."
+    ]

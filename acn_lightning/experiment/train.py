@@ -200,7 +200,7 @@ def load_weights(
         load_state(module, resumed.content, bank=True)
         data.load_state_dict(resumed.content.get("ImageData", {}))
     source = config["finetune"]["checkpoint"]
-    return load_pretrained(module, source, resumed) if source else None
+    return load_pretrained(module, data, source, resumed) if source else None
 
 
 def make_parts(
