@@ -460,3 +460,57 @@ def test_callbacks_of_a_config_are_made_in_order(mine):
     assert [one.path for one in make_callbacks(config)] == ["x", "y"]
     _, module = build(compose("digits", ["model.code_size=3", "optimizer.kind=sgd"]))
     assert module.optimizer.cls is torch.optim.SGD
+
+
+ORDINARY = """
+import enum
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from acn_lightning.data import Source
+from acn_lightning.networks.encoders import Encoder
+
+
+class Ordinary(Encoder):
+    def __init__(self, image_shape, code_size, *, sizes: Sequence[int] = (64, 32),
+                 names: dict = {"a": [1]}, activation=nn.ReLU, last: nn.Module | None = None,
+                 dtype: torch.dtype = torch.float32, some: list[nn.Module] = []):
+        super().__init__()
+        self.given = sizes, names, activation, last, dtype, some
+
+
+class Rooted(Source):
+    def __init__(self, *, root: str, sides: int):
+        self.root = root
+"""
+
+
+@pytest.fixture
+def ordinary(monkeypatch):
+    """A module in the current folder whose constructors are as Python has them."""
+    Path("ordinary.py").write_text(ORDINARY)
+    monkeypatch.delitem(sys.modules, "ordinary", raising=False)
+
+
+def test_defaults_that_yaml_cannot_hold_are_left_to_python(ordinary):
+    kind = "model.encoder.kind=ordinary:Ordinary"
+    config = compose("digits", [kind])["model"]["encoder"]
+    plain = {"sizes": [64, 32], "names": {"a": [1]}, "last": None, "some": []}
+    assert config == {"kind": "ordinary:Ordinary", **plain}
+    config = compose("digits", [kind, "model.encoder.sizes=[5]", "model.encoder.names.b=2"])
+    assert config["model"]["encoder"]["names"] == {"a": [1], "b": 2}
+    _, module = build(config)
+    assert module.encoder.given == (
+        [5], {"a": [1], "b": 2}, torch.nn.ReLU, None, torch.float32, []
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"encoder\.activation: there is no such key"):
+        compose("digits", [kind, "model.encoder.activation=x"])
+
+
+def test_an_option_without_a_default_needs_a_value(ordinary):
+    kind = "data.source=ordinary:Rooted"
+    with pytest.raises(UsageError, match=r"^data\.sides: it needs a value\.$"):
+        compose("digits", [kind, "data.root=x"])
+    assert compose("digits", [kind, "data.root=x", "data.sides=3"])["data"]["sides"] == 3

@@ -4,6 +4,7 @@ Importing this module imports all that a config configures, which takes seconds.
 """
 
 import functools
+import inspect
 import operator
 import typing
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from acn_lightning.config.keys import (
     kind_key,
 )
 from acn_lightning.config.sections import FAMILIES, SECTIONS
-from acn_lightning.config.values import members
+from acn_lightning.config.values import YAML, members
 from acn_lightning.optimization import OPTIMIZERS, optimizer_options
 from acn_lightning.utils.docstrings import first_words
 from acn_lightning.utils.errors import UsageError
@@ -31,9 +32,6 @@ from acn_lightning.utils.registry import (
     import_object,
     options,
 )
-
-YAML = (int, float, bool, str, type(None), list, tuple, dict, typing.Literal)
-"""Types whose values YAML can hold."""
 
 # ---------------------------------------------------------------- the catalogue
 
@@ -130,14 +128,26 @@ def by_name(
 
 
 def kind_options(section: str, kind: str) -> dict[str, Option]:
-    """The options of a class of others, or of a kind that the catalogue does not have.
+    """The options of a class of others, or of a kind that the catalogue does not have. Those whose
+    default YAML cannot hold, such as a class, are left to Python.
 
     Raises:
         UsageError: there is no such kind, or it is not of the section's family.
     """
     if section == "optimizer":
         return optimizer_options(kind)
-    return options(find_class(FAMILIES[section], kind))
+    own = options(find_class(FAMILIES[section], kind)).items()
+    return {name: option for name, option in own if is_plain(option.default)}
+
+
+def is_plain(default: Any) -> bool:
+    """Whether YAML can hold a default, or there is none."""
+    if isinstance(default, dict):
+        return all(map(is_plain, (*default, *default.values())))
+    if isinstance(default, list | tuple):
+        return all(map(is_plain, default))
+    none = inspect.Parameter.empty
+    return default is none or isinstance(default, str | int | float | Path | None)
 
 
 def callback_options(kind: str, name: str) -> dict[str, Option]:

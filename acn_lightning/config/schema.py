@@ -5,18 +5,19 @@ with the same names, types and defaults. They are read from the catalogue, a lis
 `docs/make_reference.py`: importing the classes takes seconds.
 """
 
+import copy
 import dataclasses
 import inspect
 import keyword
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from acn_lightning.config import catalogue
 from acn_lightning.config.keys import (
@@ -30,7 +31,7 @@ from acn_lightning.config.keys import (
     kind_key,
     usual_key,
 )
-from acn_lightning.config.values import members
+from acn_lightning.config.values import YAML, members
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import Option
 
@@ -185,21 +186,30 @@ def section(
             fields.append((key, value, dataclasses.field(default_factory=value)))
             continue
         annotation, default, _ = value
+        default = list(default) if isinstance(default, tuple) else default
         given: dict[str, Any] = {"default": default}
-        if isinstance(default, list):
-            given = {"default_factory": default.copy}
+        if isinstance(default, list | dict):
+            given = {"default_factory": partial(copy.deepcopy, default)}
+        elif default is inspect.Parameter.empty:
+            given = {"default": MISSING}
         own = dataclasses.field(**given, metadata={ANNOTATION: annotation})
         fields.append((key, check(annotation), own))
     return dataclasses.make_dataclass(name.capitalize(), fields, kw_only=True)
 
 
 def checked(annotation: Any) -> Any:
-    """A type that OmegaConf can check. It is Any if a user's class has no annotation, or has it as
-    text."""
-    known = isinstance(annotation, type | types.UnionType) or typing.get_origin(annotation)
-    if annotation is inspect.Parameter.empty or not (known or annotation is Any):
-        return Any
-    return annotation
+    """The type if OmegaConf can check it. Otherwise Any: a user's class may have no annotation, or
+    that of a type of which YAML knows nothing."""
+    return annotation if all(map(is_yaml, members(annotation))) else Any
+
+
+def is_yaml(one: Any) -> bool:
+    """Whether YAML can hold values of a type that is no union."""
+    origin, inside = typing.get_origin(one) or one, typing.get_args(one)
+    if origin in (typing.Literal, Any):
+        return True
+    nested = [member for each in inside if each is not ... for member in members(each)]
+    return origin in (*YAML, Path) and all(map(is_yaml, nested))
 
 
 def plain_type(annotation: Any) -> Any:
@@ -294,6 +304,8 @@ def is_section(annotation: Any) -> bool:
 def explain(error: OmegaConfBaseException) -> str:
     """OmegaConf's error on one line, after the key that it is about."""
     key, text = getattr(error, "full_key", None), first_line(error)
+    if isinstance(error, MissingMandatoryValue):
+        text = "it needs a value."
     return f"{key}: {text}" if key else text
 
 

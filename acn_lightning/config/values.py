@@ -28,6 +28,10 @@ file name that is not UTF-8."""
 # ---------------------------------------------------------------- types
 
 
+YAML = (int, float, bool, str, type(None), list, tuple, dict, typing.Literal)
+"""Types whose values YAML can hold."""
+
+
 def members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union; of another type, itself."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
