@@ -178,6 +178,26 @@ def test_wrong_options_of_lr(acn, word, error, monkeypatch):
     assert error in err.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("finetune.checkpoint=no.ckpt", "There is no checkpoint no.ckpt."),
+        ("finetune.freeze=[encoder]", "these keys need weights from elsewhere"),
+    ],
+)
+def test_fine_tuning_that_cannot_be_is_refused_by_lr(acn, word, error):
+    status, _, err = acn("lr", "digits", *QUICK, "data.subset=300", word)
+    assert status == 2
+    assert error in err.strip().splitlines()[-1]
+
+
+def test_lr_starts_from_the_weights_of_a_checkpoint(acn, checkpoint):
+    own = [f"finetune.checkpoint={checkpoint}", "finetune.freeze=[encoder]", "steps=20"]
+    status, out, err = acn("lr", "digits", *QUICK, "data.subset=300", *own)
+    assert status == 0, err
+    assert f"weights of {checkpoint}" in out
+
+
 def test_a_loss_that_explodes_at_once():
     with pytest.raises(UsageError, match="lowest: the loss explodes at once"):
         suggestion([(1.0, 3.0)])

@@ -12,6 +12,7 @@ from acn_lightning import callbacks as cb
 from acn_lightning.config.compose import Plain
 from acn_lightning.experiment.budget import with_sizes
 from acn_lightning.experiment.build import build_for, read_data
+from acn_lightning.experiment.finetune import load_pretrained
 from acn_lightning.experiment.trainer import check_limits, make_trainer, quiet_trainer
 from acn_lightning.module import ACN
 from acn_lightning.optimization import ConstantSchedule
@@ -105,9 +106,14 @@ def try_rates(
     config = with_sizes(config, data)
     config = config | {"trainer": config["trainer"] | short}
     module = build_for(data, config)
+    if source := config["finetune"]["checkpoint"]:
+        load_pretrained(module, source, None)
     module.schedule = ConstantSchedule()
     grow = GrowRate(lowest, highest, steps)
-    callbacks = [cb.SeedEpochs(config["seed"]), cb.RefreshNeighbours(**config["refresh"]), grow]
+    callbacks = [
+        cb.SeedEpochs(config["seed"]), cb.Finetune(**config["finetune"]),
+        cb.RefreshNeighbours(**config["refresh"]), grow,
+    ]  # fmt: skip
     trainer = make_trainer(config, callbacks, [], Path())
     check_limits(trainer, data)
     with warnings.catch_warnings(action="ignore"):  # of codes that large rates have spoilt
