@@ -514,3 +514,37 @@ def test_an_option_without_a_default_needs_a_value(ordinary):
     with pytest.raises(UsageError, match=r"^data\.sides: it needs a value\.$"):
         compose("digits", [kind, "data.root=x"])
     assert compose("digits", [kind, "data.root=x", "data.sides=3"])["data"]["sides"] == 3
+
+
+FUTURE = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning import Callback
+
+if TYPE_CHECKING:
+    from nowhere import Nothing
+
+
+class Printing(Callback):
+    def __init__(self, digits: int = 2, title: str | None = None) -> None:
+        pass
+
+
+class Unknown(Callback):
+    def __init__(self, digits: int = 2, what: Nothing | None = None) -> None:
+        pass
+"""
+
+
+def test_arguments_of_callbacks_are_checked(monkeypatch):
+    Path("future.py").write_text(FUTURE)
+    monkeypatch.delitem(sys.modules, "future", raising=False)
+    one = "callbacks.a.kind=future:Printing"
+    with pytest.raises(UsageError, match=r"^callbacks\.a\.digits: 'abc' is not a whole number\.$"):
+        compose("digits", [one, "callbacks.a.digits=abc"])
+    given = compose("digits", [one, "callbacks.a.digits=3", "callbacks.a.title=12"])["callbacks"]
+    assert given["a"] == {"kind": "future:Printing", "digits": 3, "title": "12"}
+    own = ["callbacks.a.kind=future:Unknown", "callbacks.a.digits=abc"]  # nothing is known of it
+    assert compose("digits", own)["callbacks"]["a"]["digits"] == "abc"

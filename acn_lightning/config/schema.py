@@ -116,12 +116,17 @@ def kind_section(name: str, chosen: DictConfig) -> type:
 def optimizer_schema(chosen: DictConfig) -> dict[str, Option]:
     """The optimiser's keys. Its own arguments are null unless set, and are then left to PyTorch,
     which compares texts with numbers."""
-    own = {
-        name: Option(Any if (kind := plain_type(of)) is Any else kind | None, None)
-        for name, (of, *_) in chosen_options("optimizer", chosen).items()
-    }
+    own = unset(chosen_options("optimizer", chosen))
     kind = Option(str, kind_of(chosen, "optimizer"))
     return {"kind": kind, "learning_rate": LEARNING_RATE, **own}
+
+
+def unset(own: Mapping[str, Option]) -> dict[str, Option]:
+    """Arguments of another package's class as options: null leaves one to that class."""
+    return {
+        name: Option(Any if (kind := plain_type(of)) is Any else kind | None, None)
+        for name, (of, *_) in own.items()
+    }
 
 
 def callback_schemas(chosen: DictConfig) -> dict[str, type]:
@@ -143,7 +148,7 @@ def callback_schemas(chosen: DictConfig) -> dict[str, type]:
             )
         from acn_lightning.config import live  # imports torch
 
-        own = dict.fromkeys(live.callback_options(kind, name), Option(Any, None))
+        own = unset(live.callback_options(kind, name))
         schemas[name] = section(name, {"kind": Option(str, kind), **own})
     return schemas
 

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,12 +118,21 @@ def make(cls: Callable[..., Any], key: str, *wiring: Any, **options: Any) -> Any
         raise UsageError(f"{key}: {name} cannot be made: {one_line(error)}") from error
 
 
+def parameters(constructor: Callable[..., Any]) -> Iterable[tuple[str, inspect.Parameter]]:
+    """The arguments of a constructor by name. Annotations that are text are looked up, unless one
+    of them names what only a type checker imports."""
+    try:
+        return inspect.signature(constructor, eval_str=True).parameters.items()
+    except Exception:  # whatever the text raises
+        return inspect.signature(constructor).parameters.items()
+
+
 def options(constructor: Callable[..., Any]) -> dict[str, Option]:
     """The keyword-only arguments of a constructor."""
     said = arguments(inspect.getdoc(constructor) or "")
     return {
         name: Option(parameter.annotation, parameter.default, said.get(name, ""))
-        for name, parameter in inspect.signature(constructor).parameters.items()
+        for name, parameter in parameters(constructor)
         if parameter.kind is parameter.KEYWORD_ONLY
     }
 
@@ -132,7 +141,7 @@ def foreign_options(constructor: Callable[..., Any]) -> dict[str, Option]:
     """The arguments that another package's constructor takes by name."""
     return {
         name: Option(parameter.annotation, parameter.default)
-        for name, parameter in inspect.signature(constructor).parameters.items()
+        for name, parameter in parameters(constructor)
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
 
