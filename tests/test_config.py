@@ -491,3 +491,21 @@ def test_layers_that_do_not_fit_together_take_one_line(first, second, message, t
         with pytest.raises(UsageError, match=message) as error:
             compose(name)
         assert "\n" not in str(error.value)
+
+
+def test_wandb_takes_from_the_environment_what_no_key_sets(monkeypatch, tmp_path):
+    from acn_lightning.experiment.loggers import make_loggers
+
+    def made(*words):
+        config = compose("digits", ["logger=wandb", "wandb.mode=disabled", *words])
+        return make_loggers(config, tmp_path / "mine")[1]._wandb_init
+
+    for name in ("PROJECT", "NAME", "TAGS"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    names = ("project", "name", "tags")
+    assert [made()[name] for name in names] == ["acn_lightning", "mine", None]
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    monkeypatch.setenv("WANDB_NAME", "first")
+    assert [made()[name] for name in names] == ["ours", "first", None]  # W&B reads its tags itself
+    words = ("wandb.project=a", "wandb.name=b", "wandb.tags=[c]")
+    assert [made(*words)[name] for name in names] == ["a", "b", ["c"]]

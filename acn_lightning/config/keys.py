@@ -65,11 +65,17 @@ LEARNING_RATE = Option(float, 1e-3, "at the start.")
 WANDB = Described(
     "Settings for Weights & Biases, used with `logger=wandb`.",
     {
-        "project": Option(str, "acn_lightning", "as in `wandb.init`."),
+        "project": Option(
+            str | None, None,
+            'as in `wandb.init`; null takes WANDB_PROJECT, or "acn_lightning".',
+        ),
         "entity": Option(str | None, None, "as in `wandb.init`."),
         "group": Option(str | None, None, "as in `wandb.init`."),
-        "name": Option(str | None, None, "as in `wandb.init`."),
-        "tags": Option(list[str], [], "as in `wandb.init`."),
+        "name": Option(
+            str | None, None,
+            "as in `wandb.init`; null takes WANDB_NAME, or the name of the run's folder.",
+        ),
+        "tags": Option(list[str], [], "as in `wandb.init`; without any, those of WANDB_TAGS."),
         "mode": Option(
             str | None, None,
             '"online", "offline" or "disabled"; null takes WANDB_MODE from the environment, or, if '

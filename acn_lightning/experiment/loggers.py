@@ -49,7 +49,12 @@ def make_loggers(
         mode = told["mode"] or os.environ.get("WANDB_MODE", usual)
         check_choice("wandb.mode", mode, ("online", "offline", "disabled"))
         own = os.environ.get("WANDB_RUN_ID") if swept else wandb_id(config, folder)
-        named = {"name": told["name"] or folder.name, "mode": mode, "id": own}
+        named = {
+            "project": told["project"] or os.environ.get("WANDB_PROJECT") or "acn_lightning",
+            "name": told["name"] or os.environ.get("WANDB_NAME") or folder.name,
+            "tags": told["tags"] or None,  # then W&B reads WANDB_TAGS
+            "mode": mode, "id": own,
+        }  # fmt: skip
         known = config | ({"parent": parent} if parent else {})
         try:
             loggers.append(WandbLogger(save_dir=folder.resolve(), config=known, **told | named))
