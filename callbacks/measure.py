@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from acn_lightning.callbacks.typed import acn_of, data_of
 from acn_lightning.data import ImageData
@@ -56,8 +57,8 @@ class MeasureTest(Callback):
     Attributes:
         results: {"costs": ..., "accuracies": the paper's, "representations": the results of
             `classifiers.measure` for "codes", "pca" and "pixels", "images": number of test
-            images}, the same on all ranks. A value is None if there are no labels, or if it was
-            not requested.
+            images}, the same on all ranks. A value is None if there are no labels, if the model
+            has no codes, or if it was not requested.
 
     Raises:
         UsageError: an option is out of range, or the solver is not installed.
@@ -153,27 +154,16 @@ class MeasureTest(Callback):
     ) -> dict[str, dict[str, Any] | None]:
         """The results of `classifiers.measure` for the codes, for as many principal components of
         the pixels as a code has dimensions, and for the pixels; None if not requested, or if there
-        are no labels."""
+        are no labels or no codes."""
         found: dict[str, dict[str, Any] | None] = dict.fromkeys(("codes", "pca", "pixels"))
         classes = len(data.classes)
         tested = coded.index.cpu()
         labels = data.test_set.labels[tested]
         if classes < 2 or (labels < 0).all() or (data.labels[data.rows] < 0).all():
             return found
-        codes = (
-            Labelled(module.bank.codes.cpu().numpy(), data.labels.numpy()),
-            Labelled(coded.mean.cpu().numpy(), labels.numpy()),
-        )
         trained = data.rows.numpy()  # neighbours are sought among these; validation images apart
-        if (data.labels[data.rows] < 0).any():
-            near = neighbour_labels(codes[0].at(trained), codes[1])
-        else:
-            rows = module.index.search(coded.mean, k=RETRIEVED)
-            near = module.bank.labels[rows].cpu().numpy()
-        if self.linear == "none":
-            return found | {"codes": similarity(*codes, classes, near)}
-        with doing("fitting classifiers and clusters to the codes"):
-            found["codes"] = measure(*codes, classes, near)
+        if module.encoder.has_codes:
+            found["codes"] = self._of_codes(coded.mean, labels, module, data)
         if self.linear == "all":
             pixels = (
                 Labelled(data.fixed_set.images.flatten(1).numpy(), data.labels.numpy()),
@@ -187,6 +177,23 @@ class MeasureTest(Callback):
                 near = neighbour_labels(pixels[0].at(trained), pixels[1])
                 found["pixels"] = measure(*pixels, classes, near)
         return found
+
+    def _of_codes(
+        self, codes: Tensor, labels: Tensor, module: ACN, data: ImageData
+    ) -> dict[str, Any]:
+        """The results of `classifiers.measure` for the test images' codes and labels; without
+        classifiers and clusters if these were not requested."""
+        known = Labelled(module.bank.codes.cpu().numpy(), data.labels.numpy())
+        asked = Labelled(codes.cpu().numpy(), labels.numpy())
+        if (data.labels[data.rows] < 0).any():
+            near = neighbour_labels(known.at(data.rows.numpy()), asked)
+        else:
+            rows = module.index.search(codes, k=RETRIEVED)
+            near = module.bank.labels[rows].cpu().numpy()
+        if self.linear == "none":
+            return similarity(known, asked, len(data.classes), near)
+        with doing("fitting classifiers and clusters to the codes"):
+            return measure(known, asked, len(data.classes), near)
 
 
 def accuracies(representations: dict[str, dict[str, Any] | None]) -> dict[str, float | None]:

@@ -20,9 +20,10 @@ class ProbeCodes(Callback):
     Logs, as fractions, `codes/knn_accuracy`, `codes/linear_accuracy`, `codes/labels_10`,
     `codes/labels_100` and `codes/labels_1000` (linear classifiers trained on that many labels),
     `codes/precision_at_10` (of the ten nearest images), `codes/nmi` and `codes/cluster_accuracy`
-    (of k-means): see `classifiers.measure`. Logs nothing if there are fewer than two classes or no
-    validation images. As in a test, all codes come from the same weights. `val/knn_accuracy`
-    searches the stored codes instead, which `refresh.encode=false` lets be as old as the epoch.
+    (of k-means): see `classifiers.measure`. Logs nothing if there are fewer than two classes, no
+    validation images or no codes. As in a test, all codes come from the same weights.
+    `val/knn_accuracy` searches the stored codes instead, which `refresh.encode=false` lets be as
+    old as the epoch.
 
     Args:
         every_n_epochs: number of epochs between probes; 0 for never.
@@ -43,7 +44,7 @@ class ProbeCodes(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = acn_of(pl_module), data_of(trainer)
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not due or module.classes < 2:
+        if not due or module.classes < 2 or not module.encoder.has_codes:
             return
         known = labelled(IndexedImages(data.fixed_set.images, data.labels, data.rows))
         held_out = labelled(data.validation_set)

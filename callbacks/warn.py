@@ -89,8 +89,13 @@ class WarnOfFaults(Callback):
         if not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         module, data = acn_of(pl_module), data_of(trainer)
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if trainer.is_global_zero:
+        has_codes = module.encoder.has_codes
+        logged = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if has_codes or not name.startswith("codes/")  # codes that say nothing have no faults
+        }
+        if trainer.is_global_zero and has_codes:
             measured = self._measure(trainer, module, data, logged)
             module.log_dict(
                 measured, on_step=False, on_epoch=True, batch_size=1, rank_zero_only=True

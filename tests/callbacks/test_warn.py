@@ -9,9 +9,16 @@ import pytest
 import torch
 from lightning import Callback
 
-from acn_lightning.callbacks import MeasureTest, RefreshNeighbours, SeedEpochs, WarnOfFaults
+from acn_lightning.callbacks import (
+    MeasureTest,
+    ProbeCodes,
+    RefreshNeighbours,
+    SeedEpochs,
+    WarnOfFaults,
+)
 from acn_lightning.evaluation.warnings import Figures, below_pixels, find, needed, shared_cores
 from acn_lightning.utils.errors import UsageError
+from tests.conftest import QUICK
 from tests.test_module import digits, trainer
 
 GOOD = {
@@ -170,8 +177,8 @@ class Disturb(Callback):
                 pl_module.encoder.mean.weight.neg_()
 
 
-def fit(folder, *callbacks, epochs=4, overrides=(), **options):
-    data, module = digits("data.subset=150", *overrides)
+def fit(folder, *callbacks, epochs=4, quick=QUICK, **options):
+    data, module = digits("data.subset=150", quick=quick)
     warn = WarnOfFaults(folder)
     run = trainer(SeedEpochs(3), RefreshNeighbours(), *callbacks, warn, max_epochs=epochs,
                   num_sanity_val_steps=0, **options)  # fmt: skip
@@ -196,6 +203,20 @@ def test_faults_are_said_once_kept_and_their_figures_logged(tmp_path, monkeypatc
     assert run.callback_metrics["codes/gain"] == 0
     assert run.callback_metrics["codes/drift"] > 1
     assert len(warn.history) == 4
+
+
+def test_a_model_without_codes_has_none_of_their_faults(tmp_path, monkeypatch):
+    monkeypatch.setattr("acn_lightning.evaluation.warnings.SETTLED", 1)
+    monkeypatch.setattr("acn_lightning.evaluation.warnings.STEPS", 5)
+    bare = [word for word in QUICK if not word.startswith(("model.encoder", "model.prior"))]
+    bare += ["model.encoder.kind=none", "model.prior.kind=standard_normal", "model.shape.kind=free"]
+    measure, probe = MeasureTest(linear="codes"), ProbeCodes(every_n_epochs=1)
+    run, warn, _ = fit(tmp_path, measure, probe, epochs=2, quick=bare)
+    assert warn.given == []
+    assert not {"codes/gain", "codes/knn_accuracy"} & run.callback_metrics.keys()
+    run.test(run.lightning_module, datamodule=run.datamodule, verbose=False)
+    assert measure.results["representations"]["codes"] is None
+    assert measure.results["accuracies"]["linear"] is None
 
 
 def test_a_run_that_goes_on_says_nothing_twice_and_its_new_folder_has_the_list(tmp_path):
