@@ -1,6 +1,5 @@
 """Training on images that are given in Python."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from acn_lightning.config.compose import Plain, flatten
+from acn_lightning.config.compose import flatten
+from acn_lightning.config.imports import words_for
 from acn_lightning.data.sources.arrays import ArraysSource, as_given
-from acn_lightning.experiment.carried import (
-    ENCODER,
-    ENCODER_PATH,
-    imports_of,
-    named_in,
-    options_beside,
-)
+from acn_lightning.experiment.carried import named_in
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.train import run
 from acn_lightning.utils.distributed import is_rank_zero
@@ -80,7 +74,7 @@ def train(
         raise interrupted(stop) from stop
     if not results.get("checkpoint"):
         raise UsageError("trainer.max_epochs: without a step there is no model to return. Use 1.")
-    return Path(results["checkpoint"]), named(config)
+    return Path(results["checkpoint"]), words_for({"model": config["model"]})
 
 
 def refuse_beside_folder(**given: Any) -> None:
@@ -110,17 +104,6 @@ def refuse_other_images(own: Mapping[str, str], named: Mapping[str, Any]) -> Non
     for key, value in own.items():
         if named.get(f"data.{key}", value) != value:
             raise UsageError(f"data.{key}: the images are given already. Leave the {key} out.")
-
-
-def named(config: Plain) -> list[str]:
-    """The overrides that name the networks of the user's own in a config."""
-    own = imports_of({"model": config["model"]})
-    if ENCODER_PATH in own:
-        own |= dict(flatten({f"{ENCODER}.arguments": options_beside(config, ENCODER_PATH)}))
-    return [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in own.items()
-    ]
 
 
 def plain(value: Any) -> Any:

@@ -1,17 +1,22 @@
 """Parts of the user's own, named in a config: found, checked, and never imported unasked."""
 
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from acn_lightning.config.compose import complete, compose
+from acn_lightning.config.imports import imports_of
 from acn_lightning.data import ImageData, Source, Split, Splits
 from acn_lightning.experiment.build import build, make_callbacks
-from acn_lightning.experiment.carried import imports_of, in_todays_terms
+from acn_lightning.experiment.carried import in_todays_terms
 from acn_lightning.networks.priors import MixturePrior
 from acn_lightning.optimization import CosineSchedule, OptimizerFactory
+from acn_lightning.runs import sections
+from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import UsageError
 from acn_lightning.utils.registry import find_class
 from tests.conftest import CHEAP, QUICK, only_run
@@ -107,6 +112,19 @@ def test_a_run_with_parts_of_ones_own_and_what_its_checkpoint_asks_for(acn, mine
         assert not Path("imported").exists()
     status, _, err = acn("test", checkpoint, *given, "trainer.default_root_dir=tested")
     assert status == 0, err  # what only training runs is not asked for
+    run = read_run(only_run())
+    lines = [shlex.split(line) for _, line in sections.uses_of_codes(run)]
+    assert [line[-len(given) :] for line in (lines[0][:-1], lines[1])] == [given] * 2
+    status, _, err = acn(*lines[1][1:])
+    assert status == 0, err
+    moved = replace(run, folder=Path("moved"))
+    assert {*sections.same_run(moved)[1:]} == {*given, *WORDS[2:3], WORDS[-1]}
+    status, _, err = acn("pack", checkpoint, given[1], "out=packed")
+    assert status == 0, err
+    card = Path("packed/README.md").read_text()
+    assert f'acn_lightning.load("FOLDER", {given[1:]})' in card
+    assert "its module has to be where Python finds it" in card
+    sys.modules.pop("mine")
     status, _, err = acn("fit", f"resume={checkpoint}", *given)
     assert status == 2
     assert "code outside of acn" in err

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from acn_lightning.commands._report import COSTS, REPRESENTATIONS, USES, percent
+from acn_lightning.config.imports import words_for
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.utils.errors import foreign
 from acn_lightning.utils.text import as_text, printable
@@ -35,10 +36,10 @@ trained with acn_lightning. {what}
 ```python
 import acn_lightning
 
-acn = acn_lightning.load("FOLDER")  # this one
+acn = acn_lightning.load("FOLDER"{own})  # this one
 {use}
 ```
-
+{from}
 `acn finetune FOLDER NAME` trains it on other images.
 
 ## Data
@@ -62,6 +63,10 @@ acn = acn_lightning.load("FOLDER")  # this one
 | `model.safetensors` | the weights |
 | `bank.parquet` | the training images' codes, labels and file names, by row |
 | `SHA256SUMS` | checksums of these three: `sha256sum --check SHA256SUMS` |
+"""  # noqa: E501  # Markdown
+
+OWN_CODE = """
+The list names code of the model's author, which is not in this folder: its module has to be where Python finds it.
 """  # noqa: E501  # Markdown
 
 WITH_CODES = (
@@ -94,6 +99,7 @@ def card(acn: TrainedACN, figures: str, pictures: Sequence[str], license: str | 
     title, what, use = (
         text.format(size=size) for text in (WITH_CODES if has_codes else WITHOUT_CODES)
     )
+    words = words_for({"model": acn.config["model"]})
     about = {
         "license": license or "unknown",
         "library_name": "acn-lightning",
@@ -106,6 +112,8 @@ def card(acn: TrainedACN, figures: str, pictures: Sequence[str], license: str | 
         "title": f"{plain(acn.config['experiment'])}: {title}",
         "what": what,
         "use": use,
+        "own": f", {words}" if words else "",
+        "from": OWN_CODE if words else "",
         "data": table(["", ""], data_rows(acn)),
         "figures": figures or "None were measured with this checkpoint.",
         "pictures": "".join(

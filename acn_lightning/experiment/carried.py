@@ -21,6 +21,7 @@ from acn_lightning.config.compose import (
     overlay,
     parse_overrides,
 )
+from acn_lightning.config.imports import ENCODER, ENCODER_KIND, ENCODER_PATH, imports_of
 from acn_lightning.config.renamed import rename_keys, rename_words
 from acn_lightning.data import ImageData, Source
 from acn_lightning.utils.errors import UsageError
@@ -270,18 +271,6 @@ def named_in(given: Sequence[str]) -> Plain:
     parsed = parse_overrides(rename_words(given, tell=False), renamed=True)
     return dict(flatten(cast(Plain, OmegaConf.to_container(parsed))))
 
-
-def imports_of(config: Plain) -> dict[str, str]:
-    """Code outside this package that building a config imports: import paths by key."""
-    return {
-        key: value
-        for key, value in flatten(config)
-        if is_path(value) and (key.endswith(".kind") or key in (Source.key, ENCODER_PATH))
-    }
-
-
-ENCODER = "model.encoder"
-ENCODER_KIND, ENCODER_PATH = f"{ENCODER}.kind", f"{ENCODER}.path"
 
 KNOWN_OF_DATA = ("source", *options(ImageData))
 

@@ -8,6 +8,7 @@ import torch
 
 from acn_lightning.checkpoint import find_model, read_checkpoint
 from acn_lightning.config.compose import Plain
+from acn_lightning.config.imports import imports_of
 from acn_lightning.data import ImageData
 from acn_lightning.experiment.build import (
     LARGEST_SEED,
@@ -16,7 +17,7 @@ from acn_lightning.experiment.build import (
     build_module,
     make_networks,
 )
-from acn_lightning.experiment.carried import chosen_config, imports_of
+from acn_lightning.experiment.carried import chosen_config
 from acn_lightning.inference.trained_model import TrainedACN
 from acn_lightning.module import ACN
 from acn_lightning.utils.errors import UsageError, check_range, one_line

@@ -10,13 +10,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from acn_lightning.checkpoint import LAST, newest_checkpoint, read_checkpoint
 from acn_lightning.config.compose import Plain, complete, compose, flatten
+from acn_lightning.config.imports import imports_of
 from acn_lightning.config.values import read_word
 from acn_lightning.experiment.budget import about_kept, with_sizes_of
 from acn_lightning.experiment.carried import (
     chosen_config,
     config_of,
     divide,
-    imports_of,
     merged,
     not_taken,
     refuse_changes,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from acn_lightning.config.imports import words_for
 from acn_lightning.runs.comparison import Row, flat, written
 from acn_lightning.runs.figures import (
     COSTS,
@@ -215,6 +216,7 @@ def uses_of_codes(run: Run) -> list[tuple[str, str]]:
     codes = "its codes"
     if is_given(run):
         of, codes = ["FOLDER"], "the codes of a folder of images"
+    of += words_for(sections_of(run, "data", "model"))
     return [
         (f"Explore {codes} on a map:", shell("explore", run.folder, *of, "open=true")),
         (f"Write {codes} to files:", shell("export", run.folder, *of)),
@@ -230,7 +232,13 @@ def same_run(run: Run) -> list[str]:
         and (Path(str(root)) / run.experiment / run.name).resolve() == run.folder.resolve()
     ):
         return words_to_go_on(run.folder)
-    return [f"resume={run.folder / LAST}"]
+    own = words_for(sections_of(run, "data", "model", "optimizer", "schedule"))
+    return [f"resume={run.folder / LAST}", *own]
+
+
+def sections_of(run: Run, *names: str) -> dict[str, Any]:
+    """Those sections of a run's config."""
+    return {name: run.config[name] for name in names if name in run.config}
 
 
 def shell(command: str, *words: object) -> str:
