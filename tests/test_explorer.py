@@ -164,6 +164,7 @@ class TestBrowser:
     def test_a_click_shows_the_image_and_its_nearest(self, opened):
         driver, collection, coded = opened
         row = outermost(coded.places)
+        content = content_of(driver.page_source)
         click(driver, row)
         wait(driver, f"return document.querySelector('#chosen figure')?.dataset.row === '{row}'")
         near = "[...document.querySelectorAll('#neighbours figure')]"
@@ -178,11 +179,35 @@ class TestBrowser:
             name, distance = text.split("at ")
             assert name == names[one]
             assert float(distance) == pytest.approx(far, rel=6e-3)
-        driver.execute_script(f"{near}[0].click()")
+        labels = driver.execute_script(
+            f"return {near}.map((one) => one.querySelector('[role=img]').ariaLabel)"
+        )
+        assert labels == [f"{names[one]}, {content['names'][one]}" for one in shown]
+        driver.execute_script("document.querySelector('#neighbours button').focus()")
+        driver.switch_to.active_element.send_keys("\ue007")  # Enter
         chosen = driver.execute_script(
             "return +document.querySelector('#chosen figure').dataset.row"
         )
         assert chosen == shown[0]
+        assert driver.switch_to.active_element.tag_name == "button"
+        assert driver.find_element("id", "chosen").get_attribute("aria-live") == "polite"
+
+    def test_a_narrow_screen_has_the_panel_below_the_map(self, opened):
+        driver, _, _ = opened
+        boxes = (
+            "['#map', 'aside'].map((one) => document.querySelector(one).getBoundingClientRect())"
+        )
+        try:
+            for width, below in ((500, "true"), (1200, "false")):
+                driver.set_window_size(width, 800)
+                wait(
+                    driver,
+                    f"const [map, panel] = {boxes};"
+                    f"return (panel.top >= map.bottom && map.width === panel.width) === {below}"
+                    " && document.body.scrollWidth <= innerWidth",
+                )
+        finally:
+            driver.set_window_size(1200, 800)
 
     def test_pointing_shows_the_image(self, opened):
         driver, _, coded = opened
