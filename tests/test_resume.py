@@ -8,6 +8,8 @@ import shutil
 import signal
 import uuid
 import warnings
+from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -454,6 +456,36 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["new.ckpt"]
+
+
+class Word(str):
+    """A text of a class of one's own."""
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"when": [datetime(2000, 1, 1)]}, r"its callbacks\.Note\.when\[\] holds a datetime"),
+        ({"when": np.datetime64("2000-01-01")}, r"callbacks\.Note\.when holds a date\b"),
+        ({"seen": {1, 2}}, r"callbacks\.Note\.seen holds a set"),
+        ({"word": Word("x")}, r"callbacks\.Note\.word holds a Word"),
+        ({(1, 2): 3}, r"it has a key \(1, 2\)"),
+        ([1, 2], "the state of a callback is no mapping"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, state, said):
+    path = tmp_path / "new.ckpt"
+    with pytest.raises(UsageError, match=f"A checkpoint could not be read again: .*{said}"):
+        DurableCheckpointIO().save_checkpoint({"callbacks": {"Note": state}}, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_and_mappings_of_any_kind_are_written_as_pythons(tmp_path):
+    path = tmp_path / "new.ckpt"
+    seen = defaultdict(int, {np.int64(3): (np.float32(0.5), np.bool_(True)), "x": torch.Size([2])})
+    DurableCheckpointIO().save_checkpoint({"callbacks": {"Note": {"seen": seen}}}, path)
+    content = torch.load(path, weights_only=True)
+    assert content["callbacks"] == {"Note": {"seen": {3: (0.5, True), "x": (2,)}}}
 
 
 def test_no_warning_where_nothing_is_damaged(stopped):

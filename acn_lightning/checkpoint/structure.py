@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,32 +69,54 @@ def part_of(content: Mapping[str, Any], name: str, kind: type) -> Any:
 # ---------------------------------------------------------------- values
 
 
+KINDS = (str, int, float, bool, type(None), torch.dtype, torch.device)
+"""Of values beside tensors, exactly: subclasses are pickled as code to import."""
+
+
 def check_values(content: Any) -> None:
     """Checks that all is made of mappings, sequences, tensors and plain values, under plain names.
 
     Raises:
-        UsageError: it is not; or it is too large or too deep.
+        UsageError: it is not, the message naming the place; or it is too large or too deep.
     """
     left = LARGEST
 
-    def visit(value: Any, depth: int) -> None:
+    def visit(value: Any, trail: tuple[Any, ...]) -> None:
         nonlocal left
         left -= 1
-        need(left > 0 and depth < DEEPEST, "it is nested too deeply, or holds too many values")
+        fits = left > 0 and len(trail) < DEEPEST
+        need(fits, "it is nested too deeply, or holds too many values")
         if isinstance(value, dict):
             for key, inner in value.items():
-                need(isinstance(key, str | int), f"it has a key {key!r:.60}")
-                visit(inner, depth + 1)
+                need(type(key) in (str, int, bool), f"it has a key {key!r:.60}")
+                visit(inner, (*trail, key))
         elif isinstance(value, list | tuple):
             for inner in value:
-                visit(inner, depth + 1)
+                visit(inner, (*trail, "[]"))
         elif isinstance(value, Tensor):
             check_tensor(value)
-        else:
-            kinds = (str, int, float, bool, type(None), torch.dtype, torch.device)
-            need(isinstance(value, kinds), f"it holds a {type(value).__name__}")
+        elif type(value) not in KINDS:
+            place = ".".join(map(str, trail)).replace(".[]", "[]")
+            raise UsageError(f"its {place:.200} holds a {type(value).__name__}")
 
-    visit(content, 0)
+    visit(content, ())
+
+
+def plain_values(content: Any, depth: int = 0) -> Any:
+    """The content with Python's numbers in place of NumPy's, Python's own kinds of mappings and
+    sequences, and tensors on the CPU: as `torch.load` will return it. What is of no such kind, or
+    too deep, is left for `check_values`."""
+    if depth > DEEPEST:
+        return content
+    if isinstance(content, dict):
+        pairs = content.items()
+        return {plain_values(key): plain_values(one, depth + 1) for key, one in pairs}
+    if isinstance(content, list | tuple):
+        kind = list if isinstance(content, list) else tuple
+        return kind(plain_values(one, depth + 1) for one in content)
+    if isinstance(content, Tensor):
+        return content.cpu()
+    return content.item() if isinstance(content, np.generic) else content
 
 
 TYPES = (

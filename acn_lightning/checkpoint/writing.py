@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from acn_lightning.utils.errors import TrainingError
+from acn_lightning.checkpoint.structure import check_training, check_values, plain_values
+from acn_lightning.utils.errors import TrainingError, UsageError
 from acn_lightning.utils.files import replacing, sync
 
 LAST, NEW = "last.ckpt", "new.ckpt"
@@ -20,13 +21,14 @@ class DurableCheckpointIO(TorchCheckpointIO):
     process is killed or the disk is full, the previous checkpoint is unchanged.
 
     Raises:
+        UsageError: a part of it, such as the state of a callback, could not be read again.
         TrainingError: the checkpoint cannot be written.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None
     ) -> None:
-        path = Path(path)
+        path, checkpoint = Path(path), readable(checkpoint)
         try:
             with replacing(path, durable=True) as beside, beside.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -34,6 +36,26 @@ class DurableCheckpointIO(TorchCheckpointIO):
             raise TrainingError(
                 f"{path} cannot be written: {deepest(error)}. Earlier checkpoints are unchanged."
             ) from error
+
+
+def readable(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as it is written: what a callback or an optimiser of one's own keeps passes the
+    checks of `read_checkpoint`. Weights are acn's own, and stay as they are.
+
+    Raises:
+        UsageError: it does not.
+    """
+    weights = {name: checkpoint[name] for name in checkpoint.keys() & {"state_dict"}}
+    others = plain_values({name: one for name, one in checkpoint.items() if name not in weights})
+    try:
+        check_values(others)
+        check_training(others)
+    except UsageError as error:
+        raise UsageError(
+            f"A checkpoint could not be read again: {error}. Keep numbers, texts, tensors, and "
+            "lists and mappings of these in the state of your callbacks and optimisers."
+        ) from error
+    return others | weights
 
 
 def rotate(folder: Path, keep: int) -> None:
