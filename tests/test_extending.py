@@ -387,7 +387,9 @@ def test_optimisers_are_pytorchs_with_their_options():
 
 
 COUNTING = """
+import numpy as np
 import torch
+from lightning import Callback
 
 
 class Counting(torch.optim.SGD):
@@ -401,21 +403,41 @@ class Counting(torch.optim.SGD):
     def __init__(self, params, lr: float = 0.1):
         super().__init__(params, lr)
         self.param_groups[0]["taken"] = 0
+
+
+class Keep(Callback):
+    best = float("inf")
+
+    def on_fit_start(self, trainer, pl_module):
+        self.kept = getattr(self, "kept", [])
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.best = min(self.best, trainer.callback_metrics["train/total"])
+        self.kept.append(np.float64(self.best))
+
+    def state_dict(self):
+        return {"best": self.best, "kept": self.kept}
+
+    def load_state_dict(self, state):
+        self.best, self.kept = state["best"], state["kept"]
 """
 
 
-def test_an_optimiser_of_ones_own_may_count_as_it_likes(acn, monkeypatch):
-    """Its groups and states need not look like those of PyTorch's."""
+def test_parts_of_ones_own_may_keep_what_they_like(acn, monkeypatch):
+    """An optimiser's groups and states need not look like those of PyTorch's. A callback's state
+    may be there only once it trains, change its type, and have numbers of NumPy's."""
     Path("counting.py").write_text(COUNTING)
     monkeypatch.delitem(sys.modules, "counting", raising=False)
     words = ["fit", "digits", *QUICK, *CHEAP, "data.subset=200", "run=mine", "resume=auto",
-             "optimizer.kind=counting:Counting", "optimizer.learning_rate=1e-4"]  # fmt: skip
+             "optimizer.kind=counting:Counting", "optimizer.learning_rate=1e-4",
+             "callbacks.keep.kind=counting:Keep"]  # fmt: skip
     assert acn(*words, "trainer.max_epochs=1")[0] == 0
     status, _, err = acn(*words, "trainer.max_epochs=2")
     assert status == 0, err
     content = torch.load("runs/digits/mine/checkpoints/last.ckpt", weights_only=True)
     (group,) = content["optimizer_states"][0]["param_groups"]
     assert group["taken"] == -content["global_step"] < -3
+    assert [type(one) for one in content["callbacks"]["Keep"]["kept"]] == [float, float]
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])

@@ -59,9 +59,9 @@ def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer, module: ACN)
     check_optimizer(optimizers[0], module)
     check_average(checkpoint.get("average", {}), module)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        kept = states.get(callback.state_key, {})
-        named = f"callbacks.{type(callback).__name__}"
-        check_numbers(kept, callback.state_dict(), named, counts=not of_others(callback))
+        if not of_others(callback):  # the state of those may change its form as they train
+            kept = states.get(callback.state_key, {})
+            check_numbers(kept, callback.state_dict(), f"callbacks.{type(callback).__name__}")
     state = torch.get_rng_state()
     for one in checkpoint.get("random", []):
         try:
@@ -90,23 +90,22 @@ def of_others(thing: Any) -> bool:
     return type(thing).__module__.partition(".")[0] not in ("acn_lightning", "lightning", "torch")
 
 
-def check_numbers(kept: Any, own: Any, name: str, counts: bool) -> None:
-    """Checks that numbers in a callback's state are numbers.
+def check_numbers(kept: Any, own: Any, name: str) -> None:
+    """Checks that numbers in a callback's state are counts or times: finite and not negative.
 
     Args:
         kept: the state in the checkpoint.
         own: the callback's state now.
         name: of the callback.
-        counts: whether its numbers are counts and times, so finite and not negative.
 
     Raises:
         UsageError: one is not.
     """
     if isinstance(own, dict) and isinstance(kept, dict):
         for key in own.keys() & kept.keys():
-            check_numbers(kept[key], own[key], f"{name}.{key}", counts)
+            check_numbers(kept[key], own[key], f"{name}.{key}")
     elif isinstance(own, dict) or (
-        kind(own) is float and (kind(kept) is not float or (counts and not bounded(kept)))
+        kind(own) is float and (kind(kept) is not float or not bounded(kept))
     ):
         raise UsageError(f"The checkpoint's {name} is {kept!r:.60}.")
 
@@ -173,7 +172,8 @@ def example_state(module: ACN) -> Mapping[str, Any]:
 
 def is_like(found: Any, example: Any, shapes: Sequence[torch.Size], counts: bool) -> bool:
     """Whether a value in an optimiser's state is of the kind of an example: a number, as a tensor
-    or not, or a tensor of one of these shapes. `counts` as for `check_numbers`."""
+    or not, or a tensor of one of these shapes. With `counts` its numbers are counts or
+    times."""
     if not isinstance(example, Tensor):
         return kind(found) == kind(example) and (not counts or bounded(found))
     if not isinstance(found, Tensor) or found.dtype != example.dtype or not found.isfinite().all():
