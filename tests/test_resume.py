@@ -1,6 +1,7 @@
 """Runs that stop and go on: in the same folder, from what is left, with what has to agree."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from acn_lightning.config.compose import compose
 from acn_lightning.experiment import folder as run
 from acn_lightning.experiment import train
 from acn_lightning.experiment.loggers import wandb_id
-from acn_lightning.experiment.resume import own_checkpoint
+from acn_lightning.experiment.resume import Resumed, best_beside, own_checkpoint
 from acn_lightning.runs.reading import read_run
 from acn_lightning.utils.errors import TrainingError, UsageError
 from acn_lightning.utils.locks import make_lock
@@ -369,6 +370,41 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, lo
     locked(folder)
     with pytest.raises(PermissionError, match="checkpoints"):  # a new run would write over it
         own_checkpoint({}, folder.parent)
+
+
+class FailingDisk(io.FileIO):
+    """Fails at the second read."""
+
+    reads = 0
+
+    def readinto(self, buffer):
+        self.reads += 1
+        if self.reads > 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+@pytest.mark.parametrize("fault", ["disk", "memory"])
+def test_a_failing_machine_is_not_taken_for_a_damaged_checkpoint(stopped, monkeypatch, name, fault):
+    """An older checkpoint would be resumed, and the best one written over."""
+    error, said = (OSError, r"\.ckpt") if fault == "disk" else (UsageError, "more memory than")
+    resumed = Resumed(stopped / "checkpoints" / "last.ckpt", {})
+    opened = Path.open
+
+    def failing(path, mode="r", *rest, **more):
+        plain = mode != "rb" or path.name != name
+        return opened(path, mode, *rest, **more) if plain else FailingDisk(path)
+
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+
+    if fault == "disk":
+        monkeypatch.setattr(Path, "open", failing)
+    else:
+        monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(error, match=said):
+        newest_checkpoint(stopped) if name == "last.ckpt" else best_beside(resumed)
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -3,16 +3,14 @@ are checked as a whole before anything is taken from them."""
 
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from acn_lightning.checkpoint.packs import is_pack, read_pack
 from acn_lightning.checkpoint.structure import check_structure
 from acn_lightning.checkpoint.writing import LAST, NEW
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.archives import load_tensors
+from acn_lightning.utils.errors import UnreadableError, UsageError, lacks_memory
 from acn_lightning.utils.files import matching
 
 
@@ -24,9 +22,9 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
             the next one that can be read is used, with a warning.
 
     Raises:
-        UsageError: none can be read, the error being that of the first one tried; or the path is
-            a pack's.
-        OSError: one that may be newer may not be read.
+        UsageError: none can be read, the error being that of the first one tried; one that may be
+            newer needs more memory than there is; or the path is a pack's.
+        OSError: one that may be newer may not be read, or the machine fails.
     """
     path = Path(path)
     if path.is_dir():
@@ -39,11 +37,11 @@ def newest_checkpoint(path: Path | str) -> tuple[Path, dict[str, Any]]:
     if path.name == LAST:
         older = sorted(matching(path.parent, "last-*.ckpt"), key=lambda one: len(one.name))
         paths += [one for one in (path.with_name(NEW), *older) if one.is_file()]
-    first: UsageError | None = None
+    first: UnreadableError | None = None
     for one in paths:
         try:
             checkpoint = read_checkpoint(one)
-        except UsageError as error:
+        except UnreadableError as error:
             first = first or error
             continue
         if first:
@@ -72,7 +70,7 @@ def find_model(path: Path | str) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UsageError(f"There is no checkpoint {path}.")
+        raise UnreadableError(f"There is no checkpoint {path}.")
     for name in (BEST, LAST):
         if (path / "checkpoints" / name).is_file():
             return path / "checkpoints" / name
@@ -91,8 +89,9 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         path: see `find_model`. A pack has no state of training.
 
     Raises:
-        UsageError: it is missing, truncated, not from `acn`, or holds a pickled object.
-        OSError: the file may not be read.
+        UnreadableError: it is missing, truncated, not from `acn`, or holds a pickled object.
+        UsageError: it needs more memory than there is.
+        OSError: the file may not be read, or the machine fails.
     """
     path = find_model(path)
     if path.is_dir():
@@ -102,9 +101,11 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         check_structure(content)
     except UsageError as error:
-        raise UsageError(f"{path} is {what}: {error}.") from error
+        raise UnreadableError(f"{path} is {what}: {error}.") from error
     except Exception as error:  # torch has types of tensors that can hardly be looked at
-        raise UsageError(f"{path} holds values that acn does not write.") from error
+        if lacks_memory(error):
+            raise UsageError(f"{path} needs more memory than there is.") from error
+        raise UnreadableError(f"{path} holds values that acn does not write.") from error
     return content
 
 
@@ -112,57 +113,17 @@ def read_archive(path: Path) -> Any:
     """What a checkpoint's file holds, which is not checked yet.
 
     Raises:
-        UsageError: it is truncated, no checkpoint, or holds a pickled object.
-        OSError: it may not be read.
+        UnreadableError: it is truncated, no checkpoint, or holds a pickled object.
+        UsageError: it needs more memory than there is.
+        OSError: it may not be read, or the machine fails.
     """
-    path.open("rb").close()  # zipfile would take what may not be read for damaged
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path} is not an acn checkpoint, or is damaged.")
-    check_archive(path)
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            raise UnreadableError(f"{path} is not an acn checkpoint, or is damaged.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path, "an acn checkpoint")
     except pickle.UnpicklingError as error:
-        raise UsageError(
+        raise UnreadableError(
             f"{path} holds a pickled object, which could run code when loaded, and is refused. acn "
             "writes only tensors, numbers and strings."
         ) from error
-    except MemoryError as error:
-        raise UsageError(f"{path} needs more memory than there is.") from error
-    except Exception as error:  # on a bad file, the parser may raise anything
-        raise UsageError(f"{path} is truncated, or not a checkpoint.") from error
-
-
-def check_archive(path: Path) -> None:
-    """Verifies a checkpoint as a zip file: the checksums of its parts, which torch does not check,
-    and that none is compressed, as a small file could otherwise fill the memory.
-
-    Raises:
-        UsageError: a part is compressed or does not match its checksum, or the file cannot be read.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {one.filename.lower() for one in archive.infolist()}  # torch ignores case
-            same = archive.start_dir == directory_of(path) and len(names) == len(archive.infolist())
-            if not same:  # torch would read other parts than are checked here
-                raise zipfile.BadZipFile
-            packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
-            damaged = None if packed else archive.testzip()
-    except Exception as error:  # on a bad file, the parser may raise anything
-        raise UsageError(f"{path} is truncated or damaged.") from error
-    if packed:
-        raise UsageError(
-            f"{path} is not an acn checkpoint: its part {packed[0].filename} is compressed."
-        )
-    if damaged:
-        raise UsageError(f"{path} is damaged: its part {damaged} does not match its checksum.")
-
-
-def directory_of(path: Path) -> int:
-    """Where the last record of a zip file says that its directory begins, in bytes. torch believes
-    it; Python's `zipfile` takes the directory that lies before the record."""
-    with path.open("rb") as file:
-        file.seek(-min(98, path.stat().st_size), 2)
-        tail = file.read()
-    if tail[-42:-38] == b"PK\6\7":  # zip64, as torch writes it
-        return int.from_bytes(tail[48:56], "little")
-    return int.from_bytes(tail[-6:-2], "little")

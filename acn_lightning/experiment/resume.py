@@ -23,7 +23,7 @@ from acn_lightning.experiment.carried import (
     refuse_imports,
 )
 from acn_lightning.experiment.folder import AUTO
-from acn_lightning.utils.errors import UsageError
+from acn_lightning.utils.errors import UnreadableError, UsageError
 from acn_lightning.utils.files import local_path, matching
 from acn_lightning.utils.registry import is_path
 from acn_lightning.utils.text import words_to_go_on
@@ -159,7 +159,7 @@ def best_beside(resumed: Resumed) -> Path | None:
         return None
     try:
         read_checkpoint(best)
-    except UsageError as error:
+    except UnreadableError as error:
         warnings.warn(f"{error} The run will find a new best checkpoint.", stacklevel=2)
         return None
     return best

@@ -70,14 +70,21 @@ def foreign(complaint: str, name: object) -> Iterator[None]:
         yield
     except (UsageError, TrainingError):  # ours
         raise
-    except MemoryError as error:
-        raise UsageError(f"{complaint}: it needs more memory than there is.") from error
     except OSError as error:
         if error.errno in MACHINE:
             raise OSError(error.errno, error.strerror or "", str(name)) from error
         raise UnreadableError(f"{complaint} ({one_line(error)}).") from error
     except Exception as error:
+        if lacks_memory(error):
+            raise UsageError(f"{complaint}: it needs more memory than there is.") from error
         raise UnreadableError(f"{complaint} ({one_line(error)}).") from error
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out. torch has no type of its own for it on the CPU."""
+    words = ("allocate memory", "out of memory")
+    torchs = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or torchs
 
 
 @contextmanager
