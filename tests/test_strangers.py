@@ -19,6 +19,7 @@ from acn_lightning.checkpoint import KEY, read_archive, read_checkpoint
 from acn_lightning.experiment.restore import restore
 from acn_lightning.experiment.resume import fit_config
 from acn_lightning.experiment.training_state import check_progress
+from acn_lightning.networks.weights import read_weights
 from acn_lightning.utils.errors import InterruptionError, UsageError
 from tests.conftest import QUICK
 from tests.mutations import TIMES, mutated
@@ -354,8 +355,48 @@ def test_a_compressed_checkpoint_is_refused(checkpoint):
     ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    with pytest.raises(UsageError, match=r"small.ckpt is not an acn checkpoint: .* is compressed"):
-        read_checkpoint("small.ckpt")
+    for read, what in ((read_checkpoint, "an acn checkpoint"), (read_weights, "a weights file")):
+        with pytest.raises(UsageError, match=f"small.ckpt is not {what}: .* is compressed"):
+            read("small.ckpt")
+
+
+class Large:
+    """What a pickle of some bytes makes of it would fill the memory."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [(bytearray, (10**8,)), (torch.FloatTensor, (10**8,)), (torch.storage.UntypedStorage, (9,))],
+    ids=["bytearray", "tensor", "storage"],
+)
+def test_a_small_pickle_does_not_fill_the_memory(call, zipped, monkeypatch):
+    """The same check stands before checkpoints and weights."""
+    torch.save({"x": Large(*call)}, "large.pt", _use_new_zipfile_serialization=zipped)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch came to read it"))
+    for read in (read_weights, *([read_checkpoint] if zipped else [])):
+        with pytest.raises(UsageError, match=r"large.pt .*pickled object, which could run code"):
+            read("large.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_ordinary_weights_are_read(zipped):
+    kinds = [torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.bool, torch.complex64]
+    given = torch.nn.BatchNorm1d(3).state_dict() | {
+        str(one): torch.ones(2, dtype=one) for one in kinds
+    }
+    given["own"] = torch.nn.Parameter(torch.ones(2))
+    whole = {"state_dict": given, "epoch": 3, "size": torch.Size([1]), "kind": torch.float32}
+    torch.save(whole, "some.pt", _use_new_zipfile_serialization=zipped)
+    read = read_weights("some.pt")
+    assert read.keys() == given.keys()
+    assert all(torch.equal(read[name], given[name]) for name in given)
 
 
 def test_a_checkpoint_with_two_directories_is_refused(checkpoint):

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from acn_lightning.utils.archives import load_tensors
 from acn_lightning.utils.errors import UsageError, foreign
 from acn_lightning.utils.files import local_path
 from acn_lightning.utils.text import shape_words
@@ -80,7 +81,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     that `torch.save` wrote, alone or as the entry `state_dict` or `model` of a checkpoint.
 
     Raises:
-        UsageError: the file is missing, has another format, or holds an object to be unpickled.
+        UsageError: the file is missing, has another format, or holds an object to be unpickled or
+            a compressed part.
     """
     path = local_path(str(path), "model.encoder.weights")
     if not path.is_file():
@@ -89,7 +91,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_tensors(path, "a weights file")
         except pickle.UnpicklingError as error:
             raise UsageError(
                 f"{path} is damaged, or holds a pickled object, which could run code when loaded: "

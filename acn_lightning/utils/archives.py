@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,27 @@ from typing import Any
 import torch
 
 from acn_lightning.utils.errors import MACHINE, UnreadableError, UsageError, lacks_memory
+
+STORAGES = (
+    "Bool", "Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double",
+    "ComplexFloat", "ComplexDouble",
+)  # fmt: skip
+
+GLOBALS = frozenset(
+    [
+        "collections OrderedDict", "collections Counter", "torch Size", "torch device",
+        "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter", "torch.nn.parameter Parameter",
+        *(f"torch {name}Storage" for name in STORAGES),
+        *(f"torch.cuda {name}Storage" for name in STORAGES),
+        *(f"torch {name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)),
+    ]
+)  # fmt: skip
+"""All that a pickle may call. `weights_only=True` alone would also let it call `bytearray(10**9)`,
+or a tensor's class with a size."""
+
+PICKLES = 5
+"""In a file of the format before torch 1.6, at its beginning; the tensors' values follow."""
 
 
 def load_tensors(path: Path, what: str) -> Any:
@@ -30,6 +52,10 @@ def load_tensors(path: Path, what: str) -> Any:
         try:
             if file.read(2) == b"PK":
                 check_archive(file, path, what)
+            else:
+                file.seek(0)
+                for _ in range(PICKLES):
+                    check_pickle(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
         except (UsageError, pickle.UnpicklingError):
@@ -41,10 +67,11 @@ def load_tensors(path: Path, what: str) -> Any:
 
 
 def check_archive(file: io.BufferedReader, path: Path, what: str) -> None:
-    """Verifies a zip file: the checksums of its parts, which torch does not check, and that none is
-    compressed, as a small file could otherwise fill the memory.
+    """Verifies a zip file: the checksums of its parts, which torch does not check, that none is
+    compressed, and what its pickles call, as a small file could otherwise fill the memory.
 
     Raises:
+        UnpicklingError: a pickle calls something else than tensors.
         UnreadableError: a part is compressed or does not match its checksum, or the file is not
             what torch will read.
         Exception: of any kind, if the file is damaged.
@@ -63,6 +90,21 @@ def check_archive(file: io.BufferedReader, path: Path, what: str) -> None:
             raise UnreadableError(
                 f"{path} is damaged: its part {damaged} does not match its checksum."
             )
+        for one in parts:
+            if one.filename.lower().endswith(".pkl"):
+                check_pickle(io.BytesIO(archive.read(one)))
+
+
+def check_pickle(file: io.BufferedIOBase) -> None:
+    """Checks, without unpickling, that the pickle at a file's position calls only `GLOBALS`.
+
+    Raises:
+        UnpicklingError: it calls something else.
+        ValueError: it is damaged.
+    """
+    for code, called, _ in pickletools.genops(file):  # type: ignore[arg-type]  # any file will do
+        if code.name == "GLOBAL" and called not in GLOBALS:  # torch takes no other such codes
+            raise pickle.UnpicklingError(f"{called} is refused")
 
 
 def directory_of(file: io.BufferedReader) -> int:
