@@ -407,6 +407,30 @@ def test_a_failing_machine_is_not_taken_for_a_damaged_checkpoint(stopped, monkey
         newest_checkpoint(stopped) if name == "last.ckpt" else best_beside(resumed)
 
 
+def wider(content):
+    content["hyper_parameters"]["acn_config"]["model"]["prior"]["width"] += 1
+
+
+OTHERS = {
+    "other networks": wider,
+    "other images": lambda content: content["ImageData"].update(fingerprint="another"),
+    "other sizes": lambda content: content["hyper_parameters"].update(image_shape=(1, 9, 9)),
+    "no model": lambda content: content["hyper_parameters"]["acn_config"].pop("model"),
+    "a later epoch": lambda content: content.update(epoch=9),
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS.keys())
+def test_the_best_checkpoint_of_another_run_is_not_inherited(stopped, tmp_path, change):
+    resumed = Resumed(*newest_checkpoint(stopped))
+    assert best_beside(resumed) == stopped / "checkpoints" / "best.ckpt"
+    content = read_checkpoint(stopped / "checkpoints" / "best.ckpt")
+    change(content)
+    torch.save(content, tmp_path / "best.ckpt")
+    with pytest.warns(UserWarning, match=r"(has other|of a later|no section).* a new best"):
+        assert best_beside(resumed._replace(path=tmp_path / "last.ckpt")) is None
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_at_whatever_moment_of_writing_a_process_dies_a_whole_one_is_left(tmp_path, links):
     """Dies at each call to the system in turn; what is left can be read, and is not older than the

@@ -153,13 +153,32 @@ def own_config(resumed: Resumed, config: Plain) -> Plain:
 
 def best_beside(resumed: Resumed) -> Path | None:
     """The best checkpoint of the run that another resumes, which lies beside its own; None if there
-    is none, or if it cannot be read."""
+    is none, if it cannot be read, or if it is another run's or a later epoch's."""
     best = resumed.path.with_name("best.ckpt")
     if not best.is_file():
         return None
     try:
-        read_checkpoint(best)
+        content = read_checkpoint(best)
+        if content.get("epoch", 0) > resumed.content.get("epoch", 0):
+            raise UnreadableError(f"{best} is of a later epoch than {resumed.path}.")
+        if trained_as(content) != trained_as(resumed.content):
+            raise UnreadableError(f"{best} has other networks or images than {resumed.path}.")
     except UnreadableError as error:
         warnings.warn(f"{error} The run will find a new best checkpoint.", stacklevel=2)
         return None
     return best
+
+
+def trained_as(content: dict[str, Any]) -> tuple[Any, ...]:
+    """What the checkpoints of one run have in common: networks, form of the images, images.
+
+    Raises:
+        UnreadableError: its config is not one that acn writes.
+    """
+    known = content["hyper_parameters"]
+    try:
+        model = dict(flatten(config_of(content)["model"]))
+    except UsageError as error:
+        raise UnreadableError(str(error)) from error
+    model.pop("encoder.weights", None)  # a run may name another place when it resumes
+    return model, list(known["image_shape"]), content.get("ImageData", {}).get("fingerprint")
