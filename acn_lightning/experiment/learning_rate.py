@@ -107,7 +107,7 @@ def try_rates(
     config = config | {"trainer": config["trainer"] | short}
     module = build_for(data, config)
     if source := config["finetune"]["checkpoint"]:
-        load_pretrained(module, source, None)
+        load_pretrained(module, data, source, None)
     module.schedule = ConstantSchedule()
     grow = GrowRate(lowest, highest, steps)
     callbacks = [
