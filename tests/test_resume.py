@@ -128,6 +128,17 @@ def test_a_run_that_is_refused_leaves_no_folder(locks, monkeypatch):
     assert list(Path().iterdir()) == []
 
 
+def test_a_run_that_has_trained_keeps_its_folder_without_a_checkpoint(acn, monkeypatch):
+    def refused(*_, **__):
+        raise UsageError("too late")
+
+    monkeypatch.setattr(train, "evaluate", refused)
+    words = ["run=mine", "trainer.max_steps=1", "trainer.enable_checkpointing=false"]
+    status, _, err = acn(*FIT, *words)
+    assert (status, "too late" in err) == (2, True)
+    assert Path("runs/digits/mine/config.yaml").is_file()
+
+
 def test_a_run_that_goes_on_keeps_its_wandb_id(acn):
     auto = [*FIT, *AUTO, "logger=wandb", "trainer.limit_train_batches=1"]
     assert acn(*auto, "trainer.max_epochs=1")[0] == 0

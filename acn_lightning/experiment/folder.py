@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -158,9 +158,12 @@ def job_name() -> str | None:
 
 
 @contextmanager
-def writing(folder: Path, config: Plain) -> Iterator[None]:
+def writing(
+    folder: Path, config: Plain, trained: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Creates the run's folder for the work inside, and converts errors on the way out. On a
-    UsageError a folder created here is removed again, unless it holds a checkpoint.
+    UsageError a folder created here is removed again, unless it holds a checkpoint or `trained`
+    says that steps have been trained, which may not be saved.
 
     Raises:
         UsageError: the work raised one, Lightning or W&B rejected its input, the folder cannot be
@@ -189,7 +192,8 @@ def writing(folder: Path, config: Plain) -> Iterator[None]:
             raise
     except UsageError:
         # Only by who has taken it: another run may have created it in the meantime.
-        if made and (taken or lock.is_locked) and not last.is_file() and is_rank_zero():
+        begun = last.is_file() or trained()
+        if made and (taken or lock.is_locked) and not begun and is_rank_zero():
             shutil.rmtree(folder, ignore_errors=True)
             for parent in made[1:]:
                 with suppress(OSError):  # another run is using it by now

@@ -110,7 +110,8 @@ def run(config: Plain, resumed: Resumed | None = None, source: Source | None = N
     if resumed:
         check_processes(resumed.content, trainer.world_size)
         check_progress(resumed.content, trainer, module)
-    with writing(folder, config), ending_together(trainer), parts.stop.listening():
+    work = writing(folder, config, lambda: trainer.global_step > (steps or 0))
+    with work, ending_together(trainer), parts.stop.listening():
         check_state(folder, found)
         told = (*(resumed.told if resumed else ()), *(chosen.lines() if chosen else ()))
         tell([data.report, *told])
