@@ -399,14 +399,20 @@ def test_ordinary_weights_are_read(zipped):
     assert all(torch.equal(read[name], given[name]) for name in given)
 
 
-def test_a_checkpoint_with_two_directories_is_refused(checkpoint):
-    """torch would read the one that the last record names, zipfile the one before that record."""
-    plain = checkpoint.read_bytes()
-    Path("two.ckpt").write_bytes(b"PK\3\4" + plain)
-    with zipfile.ZipFile("two.ckpt") as archive:
+def test_a_checkpoint_with_two_directories_is_refused(monkeypatch):
+    """zipfile takes the directory before the last record, so the second file; torch the one that
+    this record names from the beginning on, so the first."""
+    first, second = (saved({"x": torch.full((2,), value)}).read_bytes() for value in (1.0, 2.0))
+    assert len(first) == len(second)
+    Path("theirs.ckpt").write_bytes(first + second)
+    with zipfile.ZipFile("theirs.ckpt") as archive:
         assert archive.testzip() is None
-    with pytest.raises(UsageError, match=r"two.ckpt is truncated or damaged"):
-        read_archive(Path("two.ckpt"))
+        assert archive.read("theirs/data/0") == torch.full((2,), 2.0).numpy().tobytes()
+    with pytest.raises(UsageError, match=r"theirs.ckpt is truncated or damaged"):
+        read_archive(Path("theirs.ckpt"))
+    named = "acn_lightning.utils.archives.directory_of"
+    monkeypatch.setattr(named, lambda _: len(first) + second.index(b"PK\1\2"))
+    assert read_archive(Path("theirs.ckpt"))["x"].tolist() == [1, 1]  # not those that were checked
 
 
 TRAINING = {
