@@ -6,6 +6,7 @@ Heavy imports happen only when needed.
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,12 @@ from acn_lightning.commands._help import (
     usage,
 )
 from acn_lightning.utils.docstrings import first_words
-from acn_lightning.utils.errors import InterruptionError, TrainingError, UsageError
+from acn_lightning.utils.errors import (
+    InterruptionError,
+    TrainingError,
+    UsageError,
+    lacks_memory,
+)
 from acn_lightning.utils.quiet import quiet_libraries
 from acn_lightning.utils.registry import options
 from acn_lightning.utils.signals import handling
@@ -76,11 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(str(error))
     except OSError as error:  # such as an unreadable file or a full disk
         return complain(str(error))
-    except MemoryError:
-        return complain("not enough memory.")
-    except RuntimeError as error:
-        if any(words in str(error) for words in ("allocate memory", "out of memory")):
-            return complain(f"not enough memory. {str(error).splitlines()[0]}")
+    except (MemoryError, RuntimeError) as error:
+        if lacks_memory(error):
+            return complain(" ".join(["not enough memory.", *str(error).splitlines()[:1]]))
         if any(words in str(error) for words in ("closed by peer", "reset by peer")):
             return complain("another process of this run has ended: see its own error.")
         raise
@@ -111,13 +115,9 @@ def signals_end_it() -> Iterator[None]:
 
     def leave(number: int, frame: FrameType | None) -> None:
         stops.append(InterruptionError(None, 128 + number))
-        raise stops[-1]
+        raise KeyboardInterrupt if number == signal.SIGINT else stops[-1]
 
-    def leave_at_ctrl_c(number: int, frame: FrameType | None) -> None:
-        stops.append(InterruptionError(None, 128 + number))
-        raise KeyboardInterrupt
-
-    with handling(("SIGTERM", "SIGHUP"), leave), handling(("SIGINT",), leave_at_ctrl_c):
+    with handling(("SIGTERM", "SIGHUP", "SIGINT"), leave):
         try:
             yield
         except Exception as error:

@@ -110,10 +110,9 @@ class WarnOfFaults(Callback):
             self._give(trainer, found)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        measured = [one for one in callbacks_of(trainer) if isinstance(one, MeasureTest)]
-        if not self.every_n_epochs or not any(one.results for one in measured):
+        measured = (one.results for one in callbacks_of(trainer) if isinstance(one, MeasureTest))
+        if not self.every_n_epochs or not (results := next(measured, {})):
             return
-        results = measured[0].results
         labels = data_of(trainer).test_set.labels[: results["images"]]
         if found := below_pixels(results["representations"], int((labels >= 0).sum())):
             self._give(trainer, found)

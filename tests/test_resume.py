@@ -551,6 +551,14 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, state, said):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_are_no_tensors_are_not_written(tmp_path):
+    """What a module's `get_extra_state` returns is among them."""
+    weights = {"encoder._extra_state": {"seen": 3}}
+    with pytest.raises(UsageError, match=r"its encoder\._extra_state holds a dict"):
+        DurableCheckpointIO().save_checkpoint({"state_dict": weights}, tmp_path / "new.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_numbers_of_numpy_and_mappings_of_any_kind_are_written_as_pythons(tmp_path):
     path = tmp_path / "new.ckpt"
     seen = defaultdict(int, {np.int64(3): (np.float32(0.5), np.bool_(True)), "x": torch.Size([2])})

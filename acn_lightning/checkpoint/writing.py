@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
 
-from acn_lightning.checkpoint.structure import check_training, check_values, plain_values
+from acn_lightning.checkpoint.structure import check_training, check_values, need, plain_values
 from acn_lightning.utils.errors import TrainingError, UsageError
 from acn_lightning.utils.files import replacing, sync
 
@@ -40,7 +41,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 def readable(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint as it is written: what a callback or an optimiser of one's own keeps passes the
-    checks of `read_checkpoint`. Weights are acn's own, and stay as they are.
+    checks of `read_checkpoint`. Weights stay as they are; each is a tensor.
 
     Raises:
         UsageError: it does not.
@@ -48,12 +49,15 @@ def readable(checkpoint: dict[str, Any]) -> dict[str, Any]:
     weights = {name: checkpoint[name] for name in checkpoint.keys() & {"state_dict"}}
     others = plain_values({name: one for name, one in checkpoint.items() if name not in weights})
     try:
+        for name, value in weights.get("state_dict", {}).items():
+            need(isinstance(value, Tensor), f"its {name} holds a {type(value).__name__}")
         check_values(others)
         check_training(others)
     except UsageError as error:
         raise UsageError(
             f"A checkpoint could not be read again: {error}. Keep numbers, texts, tensors, and "
-            "lists and mappings of these in the state of your callbacks and optimisers."
+            "lists and mappings of these in the state of your callbacks and optimisers; in that of "
+            "networks, tensors."
         ) from error
     return others | weights
 

@@ -3,10 +3,7 @@
 Importing this module imports all that a config configures, which takes seconds.
 """
 
-import functools
 import inspect
-import operator
-import typing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from acn_lightning.config.keys import (
     kind_key,
 )
 from acn_lightning.config.sections import FAMILIES, SECTIONS
-from acn_lightning.config.values import YAML, members
+from acn_lightning.config.values import storable
 from acn_lightning.optimization import OPTIMIZERS, optimizer_options
 from acn_lightning.utils.docstrings import first_words
 from acn_lightning.utils.errors import UsageError
@@ -80,19 +77,6 @@ def stored(own: dict[str, Option]) -> dict[str, Option]:
     }
 
 
-def storable(annotation: Any) -> Any:
-    """The members of a union that YAML can hold. The others only Python code can pass."""
-    kept = []
-    for one in members(annotation):
-        origin, inside = typing.get_origin(one) or one, typing.get_args(one)
-        if origin in YAML:
-            plain = origin is typing.Literal or all(storable(each) == each for each in inside)
-            kept.append(one if plain else origin)
-        elif one is Path:
-            kept.append(str)
-    return functools.reduce(operator.or_, kept) if kept else Any
-
-
 def refuse_stale() -> None:
     """Checks that the catalogue has this package's options as they are: in a checkout someone may
     have changed one.
@@ -137,15 +121,15 @@ def kind_options(section: str, kind: str) -> dict[str, Option]:
     if section == "optimizer":
         return optimizer_options(kind)
     own = options(find_class(FAMILIES[section], kind)).items()
-    return {name: option for name, option in own if is_plain(option.default)}
+    return {name: option for name, option in own if is_storable(option.default)}
 
 
-def is_plain(default: Any) -> bool:
+def is_storable(default: Any) -> bool:
     """Whether YAML can hold a default, or there is none."""
     if isinstance(default, dict):
-        return all(map(is_plain, (*default, *default.values())))
+        return all(map(is_storable, (*default, *default.values())))
     if isinstance(default, list | tuple):
-        return all(map(is_plain, default))
+        return all(map(is_storable, default))
     none = inspect.Parameter.empty
     return default is none or isinstance(default, str | int | float | Path | None)
 

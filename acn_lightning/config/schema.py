@@ -31,7 +31,7 @@ from acn_lightning.config.keys import (
     kind_key,
     usual_key,
 )
-from acn_lightning.config.values import YAML, members
+from acn_lightning.config.values import members, storable
 from acn_lightning.utils.errors import UsageError, nearest
 from acn_lightning.utils.registry import Option
 
@@ -205,16 +205,8 @@ def section(
 def checked(annotation: Any) -> Any:
     """The type if OmegaConf can check it. Otherwise Any: a user's class may have no annotation, or
     that of a type of which YAML knows nothing."""
-    return annotation if all(map(is_yaml, members(annotation))) else Any
-
-
-def is_yaml(one: Any) -> bool:
-    """Whether YAML can hold values of a type that is no union."""
-    origin, inside = typing.get_origin(one) or one, typing.get_args(one)
-    if origin in (typing.Literal, Any):
-        return True
-    nested = [member for each in inside if each is not ... for member in members(each)]
-    return origin in (*YAML, Path) and all(map(is_yaml, nested))
+    known = (one in (Any, Path) or storable(one) == one for one in members(annotation))
+    return annotation if all(known) else Any
 
 
 def plain_type(annotation: Any) -> Any:

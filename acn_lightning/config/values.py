@@ -1,5 +1,7 @@
 """Values of a config: how the text after `key=` is read, and which values a key refuses."""
 
+import functools
+import operator
 import re
 import types
 import typing
@@ -36,6 +38,20 @@ def members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union; of another type, itself."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def storable(annotation: Any) -> Any:
+    """The members of a union that YAML can hold. The others only Python code can pass."""
+    kept = []
+    for one in members(annotation):
+        origin = typing.get_origin(one) or one
+        inside = [each for each in typing.get_args(one) if each is not ...]
+        if origin in YAML:
+            plain = origin is typing.Literal or all(storable(each) == each for each in inside)
+            kept.append(one if plain else origin)
+        elif one is Path:
+            kept.append(str)
+    return functools.reduce(operator.or_, kept) if kept else Any
 
 
 def is_text(annotation: Any) -> bool:

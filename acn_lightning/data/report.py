@@ -64,25 +64,17 @@ def only_tested(content: Splits) -> str:
 
 
 def alike(name: str, known: Sequence[str]) -> str:
-    """Which of the known names may be the same class, and how it differs; empty if none."""
-    for form, how in (
-        (normal, "in other Unicode characters (NFC, NFD)"),
-        (folded, "in other case"),
-    ):
-        if found := next((one for one in known if form(one) == form(name)), None):
-            return f", where training has {found} {how}"
-    found = next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
-    return f", where training has {found}" if found else ""
-
-
-def normal(name: str) -> str:
-    """A name in the one Unicode form; Macs write another."""
-    return normalize("NFC", name)
+    """Which of the known names may be the same class; empty if none."""
+    if found := [one for one in known if folded(one) == folded(name)]:
+        return f", where training has {found[0]} in other case or Unicode form"
+    if found := get_close_matches(name, known, n=1, cutoff=0.8):
+        return f", where training has {found[0]}"
+    return ""
 
 
 def folded(name: str) -> str:
-    """A name in that form, without case."""
-    return normal(name).casefold()
+    """A name without case, and in the one of Unicode's forms; Macs write another."""
+    return normalize("NFC", name).casefold()
 
 
 def sizes(read: Read) -> str:

@@ -388,8 +388,12 @@ def test_order_and_rows_follow_files_whatever_the_threads_do(tmp_path, unreadabl
 @pytest.mark.parametrize(
     ("trained", "tested", "said"),
     [
-        ("Cat", "cat", "cat (6), where training has Cat in other case."),
-        ("cafe\u0301", "caf\u00e9", "caf\u00e9 (6), where training has cafe\u0301 in other Uni"),
+        ("Cat", "cat", "cat (6), where training has Cat in other case or Unicode form."),
+        (
+            "cafe\u0301",
+            "caf\u00e9",
+            "caf\u00e9 (6), where training has cafe\u0301 in other case or Unicode form.",
+        ),
         ("airplane", "airplaine", "airplaine (6), where training has airplane."),
         ("boat", "zebra", "zebra (6)."),
         ("cat", "cat", ""),
